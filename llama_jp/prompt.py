@@ -6,9 +6,9 @@
 
     {message} [/INST]·                       · is a space; the answer follows it
 
-`<s>` and `</s>` are put in as ids; everything else is encoded as text, so nothing that a user types becomes one of them.
-The tags `[INST]`, `[/INST]`, `<<SYS>>` and `<</SYS>>` are ordinary text in Llama 2, and the model's cards pass them
-through: so do we. A user can therefore write something that *looks* like the end of a turn; `tags_in` finds it.
+`<s>` and `</s>` are put in as ids; everything else is encoded as text, so nothing that a user types becomes one of
+them. The tags `[INST]`, `[/INST]`, `<<SYS>>` and `<</SYS>>` are ordinary text in Llama 2, and the models' cards pass
+them through: so do we. A user can therefore write something that *looks* like the end of a turn; `tags_in` finds it.
 """
 
 from __future__ import annotations
@@ -66,11 +66,10 @@ def is_instruction_tuned(source: str | Path) -> bool:
     Looks at the last part of a path or repository name, and at the repository's folder in a hub cache
     (`models--elyza--ELYZA-japanese-Llama-2-7b-instruct/snapshots/…`).
     """
-    path = Path(source)
-    if path.is_dir():
-        path = path.resolve()  # "." has a name, too
-    cached = [part for part in path.parts if part.startswith("models--")]
-    return path.name == "demo" or any("instruct" in part.lower() for part in [path.name, *cached])
+    given = Path(source)
+    real = given.resolve() if given.is_dir() else given  # "." and links have a name, too
+    cached = [part for part in (*given.parts, *real.parts) if part.startswith("models--")]
+    return given.name == "demo" or any("instruct" in part.lower() for part in (given.name, real.name, *cached))
 
 
 def _turn(turn: tuple[str, str]) -> tuple[str, str]:
