@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 class LayerCache(NamedTuple):
-    """One layer's share of a `Cache`, as one call of the model sees it: room for every position, the first `start` in use."""
+    """One layer's share of a `Cache`, as one call of the model sees it.
+
+    Room for every position, the first `start` in use.
+    """
 
     keys: Tensor  # (B, K, max_length, D)
     values: Tensor  # (B, K, max_length, D)
@@ -24,7 +27,7 @@ class LayerCache(NamedTuple):
 
 
 class Cache:
-    """Preallocated keys and values for every layer. `length` is the number of tokens seen, and the only position there is.
+    """Preallocated keys and values for every layer. `length`, the number of tokens seen, is the only position there is.
 
     The caller owns it: make one with `model.new_cache(...)`, pass it to every call of the model, and the model goes on
     where it stopped. `length` moves once per call, after the last layer has written, so a call that is interrupted

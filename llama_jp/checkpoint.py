@@ -1,14 +1,13 @@
 """Files to a model and back: finding a checkpoint, reading its config.json, filling in its weights, writing both again.
 
-A checkpoint is what the hub publishes: config.json, weights as safetensors or as PyTorch's `.bin` zip files, one or many, and the
-tokenizer's files. It loads completely or is refused, and what is refused is named.
+A checkpoint is what the hub publishes: config.json, weights as safetensors or as PyTorch's `.bin` zip files, one or
+many, and the tokenizer's files. It loads completely or is refused, and what is refused is named.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pickle
 import re
 import shutil
@@ -69,13 +68,13 @@ def load_model(
 ) -> Llama:
     """Build the model that config.json describes and fill in its weights.
 
-    source    a folder, a hub repository ("elyza/…", at a `revision`) or a short name: demo, 7b, 7b-instruct, 7b-fast, 7b-fast-instruct
-    dtype     a torch.dtype, its name, "stored" (as in the files) or "auto": as stored on a GPU; on a CPU bfloat16 where the CPU
-              multiplies bfloat16 natively, else float32
+    source    a folder, a hub repository ("elyza/…", at a `revision`) or a short name (demo and `SHORT_NAMES`)
+    dtype     a torch.dtype, its name, "stored" (as in the files) or "auto": as stored on a GPU; on a CPU bfloat16
+              where the CPU multiplies bfloat16 natively, else float32
     device    where the weights go; "auto" takes a CUDA GPU when there is one
 
-    A weight already of the wanted dtype is mapped from its file, not copied. Others are converted one by one, and the pages read are
-    given back, so peak memory is the weights plus about one tensor.
+    A weight already of the wanted dtype is mapped from its file, not copied. Others are converted one by one, and the
+    pages read are given back, so peak memory is the weights plus about one tensor.
 
     Raises FileNotFoundError and ValueError in one sentence that names the file, the tensor and both shapes.
     """
@@ -104,7 +103,8 @@ def load_model(
 def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The folder that holds a checkpoint, downloaded first when `source` names one on the hub.
 
-    Only the files needed are fetched: safetensors where the revision has them, else `.bin`; without `weights`, the small files only.
+    Only the files needed are fetched: safetensors where the revision has them, else `.bin`; without `weights`, the
+    small files only.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -114,7 +114,8 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
     name = SHORT_NAMES.get(str(source), str(source))
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise FileNotFoundError(
-            f"{source} is no folder, no hub repository (owner/name) and no short name ({', '.join(['demo', *SHORT_NAMES])})"
+            f"{source} is no folder, no hub repository (owner/name) and no short name "
+            f"({', '.join(['demo', *SHORT_NAMES])})"
         )
     return download(name, revision, weights)
 
@@ -125,7 +126,9 @@ def demo_folder() -> Path:
     for folder in (package / "weights" / "demo", package.parent / "weights" / "demo"):
         if (folder / "config.json").is_file():
             return folder
-    raise FileNotFoundError("the bundled model weights/demo is not installed; name a folder or a hub repository instead")
+    raise FileNotFoundError(
+        "the bundled model weights/demo is not installed; name a folder or a hub repository instead"
+    )
 
 
 def download(repository: str, revision: str | None, weights: bool) -> Path:
@@ -190,8 +193,8 @@ def read_config(folder: str | Path) -> LlamaConfig:
 def parse_config(raw: dict) -> LlamaConfig:
     """config.json's keys, old and new, to a `LlamaConfig`.
 
-    Keys that cannot change the numbers are ignored. Those that would change them and are not supported are refused by name, and so
-    is a missing or impossible size.
+    Keys that cannot change the numbers are ignored. Those that would change them and are not supported are refused by
+    name, and so is a missing or impossible size.
     """
     refuse_unsupported(raw)
     known = {field.name for field in dataclasses.fields(LlamaConfig)}
@@ -205,7 +208,11 @@ def parse_config(raw: dict) -> LlamaConfig:
     required = [field.name for field in dataclasses.fields(LlamaConfig) if field.default is dataclasses.MISSING]
     if missing := [key for key in required if values.get(key) is None]:
         raise ValueError(f"no value for {', '.join(missing)}")
-    sizes = [key for key in required if key != "rms_norm_eps"] + ["max_position_embeddings", "num_key_value_heads", "head_dim"]
+    sizes = [key for key in required if key != "rms_norm_eps"] + [
+        "max_position_embeddings",
+        "num_key_value_heads",
+        "head_dim",
+    ]
     for key in sizes:
         value = values.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -237,7 +244,8 @@ def refuse_unsupported(raw: dict) -> None:
 def parse_rope(raw: dict) -> dict:
     """`rope_theta` and `rope_scaling` from either way of writing them.
 
-    Old: two keys, `rope_theta` and `rope_scaling: {type or rope_type: …}`. New: `rope_parameters: {rope_theta, rope_type, …}`.
+    Old: two keys, `rope_theta` and `rope_scaling: {type or rope_type: …}`.
+    New: one key, `rope_parameters: {rope_theta, rope_type, …}`.
     """
     scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
     if not isinstance(scaling, dict):
@@ -263,7 +271,12 @@ def parse_rope(raw: dict) -> dict:
 def config_to_json(config: LlamaConfig, dtype: torch.dtype) -> dict:
     """What config.json has to say for this project and for transformers, old and new."""
     values = dataclasses.asdict(config) | {"torch_dtype": dtype_name(dtype)}
-    return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", **dict(sorted(values.items()))}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": "silu",
+        **dict(sorted(values.items())),
+    }
 
 
 # ---- reading weights
@@ -349,8 +362,8 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     """The tensors of a `.bin` file, mapped. Its pickle may build tensors and nothing else (`weights_only=True`)."""
     if not zipfile.is_zipfile(file):
         raise ValueError(
-            f"{file} is no PyTorch zip file ({file.stat().st_size:,} bytes): incomplete, damaged, or older than torch 1.6; "
-            "download it again, or save it anew with torch.save"
+            f"{file} is no PyTorch zip file ({file.stat().st_size:,} bytes): incomplete, damaged, or older than "
+            "torch 1.6; download it again, or save it anew with torch.save"
         )
     try:
         content = torch.load(file, map_location=device, weights_only=True, mmap=True)
@@ -368,7 +381,7 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def check_complete(model: Llama, stored: dict[str, Stored], folder: Path) -> None:
-    """Every parameter has its tensor, every tensor its parameter, every shape fits; or one error that lists what does not."""
+    """Every parameter has its tensor, every tensor its parameter, every shape fits; or one error lists what fails."""
     wanted = model.state_dict()
     if model.config.tie_word_embeddings and len({"lm_head.weight", "embed_tokens.weight"} & stored.keys()) == 1:
         wanted.pop(next(iter({"lm_head.weight", "embed_tokens.weight"} - stored.keys())))
@@ -378,9 +391,9 @@ def check_complete(model: Llama, stored: dict[str, Stored], folder: Path) -> Non
     if unexpected := [f"{t.name} in {t.file.name}" for name, t in stored.items() if name not in wanted]:
         problems.append(f"unexpected {shorten(unexpected)}")
     misshapen = [
-        f"{stored[name].name} in {stored[name].file.name} is {stored[name].shape} where config.json makes it {tuple(t.shape)}"
-        for name, t in wanted.items()
-        if name in stored and stored[name].shape != tuple(t.shape)
+        f"{has.name} in {has.file.name} is {has.shape} where config.json makes it {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if (has := stored.get(name)) is not None and has.shape != tuple(tensor.shape)
     ]
     if misshapen:
         problems.append(f"misshapen {shorten(misshapen)}")
@@ -397,13 +410,15 @@ def shorten(names: list[str], most: int = 8) -> str:
 
 
 def untie_if_stored_apart(model: Llama, stored: dict[str, Stored]) -> None:
-    """A checkpoint that says "tied" but stores two different matrices means the two matrices, as transformers reads it."""
+    """A checkpoint that says "tied" but stores two different matrices means the two, as transformers reads it."""
     pair = [stored.get("embed_tokens.weight"), stored.get("lm_head.weight")]
     if not model.config.tie_word_embeddings or None in pair or pair[0].shape != pair[1].shape:
         return
     embedding, head = (next(read_group(one.file, [one]))[1] for one in pair)
     if not torch.equal(embedding, head):
-        warnings.warn("tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied", stacklevel=3)
+        warnings.warn(
+            "tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied", stacklevel=3
+        )
         model.config.tie_word_embeddings = False
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.embed_tokens.weight))
 
@@ -439,14 +454,14 @@ def multiplies_bfloat16() -> bool:
 def read_tensors(stored: dict[str, Stored], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """All tensors in the wanted dtype on the wanted device, with a progress bar in bytes.
 
-    Mapped pages count as resident memory until the file is unmapped. So where tensors are converted or moved, the largest go first,
-    and the file is opened anew for each group of them.
+    Mapped pages count as resident memory until the file is unmapped. So where tensors are converted or moved, the
+    largest go first, and the file is opened anew for each group of them.
     """
     names = {id(tensor): name for name, tensor in stored.items()}
     largest_first = sorted(stored.values(), key=lambda tensor: -tensor.nbytes)
     tensors = {}
     total = sum(tensor.nbytes for tensor in stored.values())
-    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, desc="loading", disable=None, leave=False) as bar:
+    with tqdm(desc="loading", total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         for file, group in group_tensors(largest_first, dtype, device):
             for one, tensor in read_group(file, group):
                 tensors[names[id(one)]] = tensor.to(device=device, dtype=dtype)
@@ -457,7 +472,7 @@ def read_tensors(stored: dict[str, Stored], dtype: torch.dtype, device: torch.de
 def group_tensors(
     tensors: Iterable[Stored], dtype: torch.dtype, device: torch.device, most_bytes: int = 32 << 20
 ) -> Iterator[tuple[Path, list[Stored]]]:
-    """Which tensors to read from a file at one opening: all that stay mapped, or up to `most_bytes` of those that do not."""
+    """Which tensors to read at one opening of a file: all that stay mapped, or about `most_bytes` of the others."""
     groups: dict[Path, list[Stored]] = {}
     for tensor in tensors:
         group = groups.setdefault(tensor.file, [])
@@ -484,10 +499,11 @@ def read_group(file: Path, group: list[Stored]) -> Iterator[tuple[Stored, Tensor
 
 
 def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
-    """Write sharded safetensors, config.json, generation_config.json and, where the model came from a folder, its tokenizer's files.
+    """Write sharded safetensors, config.json, generation_config.json and, where they are known, the tokenizer's files.
 
-    transformers loads the result without a warning and with equal logits. Everything is written beside the folder first and moved in at
-    the end, so an interrupted save leaves nothing; weights that an earlier save left in the folder are replaced.
+    transformers loads the result without a warning and with equal logits. Everything is written beside the folder
+    first and moved in at the end, so an interrupted save leaves nothing; weights that an earlier save left in the
+    folder are replaced.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
 
@@ -521,7 +537,7 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
             if re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", old.name):
                 old.unlink()
         for file in made.iterdir():
-            os.replace(file, folder / file.name)
+            file.replace(folder / file.name)
 
 
 def file_name(name: str) -> str:

@@ -1,5 +1,6 @@
-"""Prompts to text, in three thin layers: ids one step at a time (`generate_steps`), text as it comes (`stream_text`), and whole
-answers (`generate`). Options carry transformers' names and meanings; a checkpoint's generation_config.json sets their defaults.
+"""Prompts to text, in three thin layers: ids one step at a time (`generate_steps`), text as it comes (`stream_text`),
+and whole answers (`generate`). Options carry transformers' names and meanings; a checkpoint's generation_config.json
+sets their defaults.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DEFAULT_MAX_NEW_TOKENS = 256  # what ELYZA's model card asks for; used when neit
 
 @dataclass
 class Options:
-    """How to generate. Names, meanings and defaults are those of transformers' `GenerationConfig`, except where noted."""
+    """How to generate. Names, meanings and defaults are transformers' (`GenerationConfig`), except where noted."""
 
     max_new_tokens: int | None = None  # never counts the prompt; None: up to max_length, else DEFAULT_MAX_NEW_TOKENS
     max_length: int | None = None  # counts prompt and new tokens; used only without max_new_tokens
@@ -90,7 +91,9 @@ class Generation:
 
     ids: list[int] = dataclasses.field(default_factory=list)
     finish_reason: str = "length"  # "eos" | "stop" | "length"
-    logprobs: list[float] = dataclasses.field(default_factory=list)  # natural logarithms, of the model's own distribution
+    logprobs: list[float] = dataclasses.field(
+        default_factory=list
+    )  # natural; of the model's own, unfiltered distribution
 
 
 class Choice(NamedTuple):
@@ -106,7 +109,8 @@ def generate(
 ) -> list[Generation]:
     """Whole answers to prompts of any lengths, in one batch. `options` are the fields of `Options`.
 
-    Raises ValueError before the first token when a prompt is empty, has ids outside the vocabulary, or does not fit the context.
+    Raises ValueError before the first token when a prompt is empty, has ids outside the vocabulary, or does not fit
+    the context.
     """
     chosen = Options.of(model, options)
     texts = [AnswerText(tokenizer, chosen.stop_strings) for _ in prompts]
@@ -120,14 +124,14 @@ def generate(
     return answers
 
 
-class stream_text:  # noqa: N801 (used like a function: for piece in stream_text(...))
+class stream_text:
     """Iterate over an answer's text while it is made. `.generation` holds the ids so far and, at the end, why it ended.
 
-    A character comes with the token that completes it. Text that could be the beginning of a stop string is held back until it is
-    known; the stop string itself is not part of the text.
+    A character comes with the token that completes it. Text that could be the beginning of a stop string is held back
+    until it is known; the stop string itself is not part of the text.
 
-    With a `cache`, the tokens it holds are the beginning of `prompt` and are not computed again; afterwards it holds the prompt and
-    the answer, but for the last token.
+    With a `cache`, the tokens it holds are the beginning of `prompt` and are not computed again; afterwards it holds
+    the prompt and the answer, but for the last token.
     """
 
     def __init__(
@@ -161,7 +165,7 @@ def generate_steps(
     texts: Sequence[AnswerText],
     cache: Cache | None = None,
 ) -> Iterator[list[Choice | None]]:
-    """One list per step with each row's next token; None for rows that have ended. The prompts are checked before the first step."""
+    """One list per step, with each row's next token, or None where the row has ended. Prompts are checked at once."""
     new_tokens = room_for(model, prompts, options)
     filters = make_filters(
         do_sample=options.do_sample,
@@ -225,13 +229,17 @@ def room_for(model: Llama, prompts: Sequence[Sequence[int]], options: Options) -
 
     longest, context = max(map(len, prompts)), context_length(model.config)
     if longest >= context:
-        raise ValueError(f"the prompt has {longest} tokens, but the context holds {context}, and the answer needs room as well")
+        raise ValueError(
+            f"the prompt has {longest} tokens, but the context holds {context}, and the answer needs room as well"
+        )
     asked = options.max_new_tokens
     if asked is None:
         limit = context if options.max_length is None else min(context, options.max_length)
         asked = min(limit - longest, DEFAULT_MAX_NEW_TOKENS if options.max_length is None else context)
         if asked < 1:
-            raise ValueError(f"the prompt has {longest} tokens, but max_length is {options.max_length}; set max_new_tokens")
+            raise ValueError(
+                f"the prompt has {longest} tokens, but max_length is {options.max_length}; set max_new_tokens"
+            )
     if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
         raise ValueError(f"max_new_tokens has to be a whole number of at least 1, not {asked!r}")
     if longest + asked > context:
@@ -243,7 +251,10 @@ def room_for(model: Llama, prompts: Sequence[Sequence[int]], options: Options) -
 
 
 def pad_left(prompts: Sequence[Sequence[int]], new_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Prompts flush right, with room for the answers: ids (B, N + new_tokens), padding and room as -1; mask, 1 = token or room."""
+    """Prompts flush right, then room for the answers: ids and mask, both (B, N + new_tokens).
+
+    Padding is -1 in the ids and 0 in the mask; room is -1 and 1.
+    """
     N = max(map(len, prompts))
     ids = torch.full((len(prompts), N + new_tokens), -1)
     mask = torch.ones_like(ids)
@@ -267,7 +278,7 @@ def make_generators(
 
 
 class AnswerText:
-    """One answer's text as it grows, without the stop string that ends it: what might be the beginning of one is held back.
+    """One answer's text as it grows, without the stop string that ends it; what might begin one is held back.
 
     Without a tokenizer there is no text, only ids.
     """

@@ -7,8 +7,8 @@ The letters in the shapes:
     B batch   T new tokens in this call   S keys visible (cached + new)   C hidden size
     H query heads   K key/value heads   D head size   F MLP size   V vocabulary
 
-Every operation stands in the order in which transformers' LlamaForCausalLM rounds, so that on the CPU the logits are equal
-to the bit. Where a tidier order exists and would round differently, a comment says "rounding".
+Every operation stands in the order in which transformers' LlamaForCausalLM rounds, so that on the CPU the logits are
+equal to the bit. Where a tidier order exists and would round differently, a comment says "rounding".
 
 See: "Llama 2", arXiv:2307.09288; "LLaMA", arXiv:2302.13971; reference: transformers `models/llama/modeling_llama.py`.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,7 +60,8 @@ class LlamaConfig:
         if self.head_dim is None:
             if self.hidden_size % self.num_attention_heads:
                 raise ValueError(
-                    f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+                    f"hidden_size {self.hidden_size} is not a multiple of "
+                    f"num_attention_heads {self.num_attention_heads}"
                 )
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.head_dim % 2:
@@ -72,7 +74,7 @@ class LlamaConfig:
 
 
 class Llama(nn.Module):
-    """The whole model. It holds weights and nothing else: the cache belongs to the caller, cos and sin are computed per call.
+    """The whole model. It holds weights and nothing else: the cache is the caller's, cos and sin are computed per call.
 
     Three parts can be handed in, each a plain function; everything else is an ordinary module tree:
 
@@ -113,8 +115,9 @@ class Llama(nn.Module):
 
         Shapes: ids (B, T) int64, mask (B, S) -> logits (B, T, V) or (B, 1, V), in the weights' dtype.
         With a cache the T tokens go behind the `cache.length` tokens it already holds, any T, any number of times.
-        `mask` covers all S = cache.length + T tokens: 1 (or True) is a token, 0 is padding. Positions follow from it, so a
-        row padded on the left gets the logits of the row alone; logits at padding positions are finite and mean nothing.
+        `mask` covers all S = cache.length + T tokens: 1 (or True) is a token, 0 is padding. Positions follow from it,
+        so a row padded on the left gets the logits of the row alone; logits at padding positions are finite and mean
+        nothing.
 
         Raises ValueError when ids, mask and cache do not fit together.
         """
@@ -140,7 +143,7 @@ class Llama(nn.Module):
         return self.lm_head(x[:, -1:] if last_only else x)
 
     def new_cache(self, batch_size: int = 1, max_length: int | None = None) -> Cache:
-        """An empty cache for `batch_size` rows of up to `max_length` tokens (default: the context the model was made for)."""
+        """An empty cache for rows of up to `max_length` tokens (default: config.json's max_position_embeddings)."""
         c, weight = self.config, self.embed_tokens.weight
         max_length = c.max_position_embeddings if max_length is None else max_length
         return Cache(
@@ -164,7 +167,7 @@ class Llama(nn.Module):
         return load_model(source, dtype, device, revision, model_class=cls, attention=attention, rope=rope, norm=norm)
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
-        """Write safetensors, config.json and what else is known, for this project or transformers. See `checkpoint.save_model`."""
+        """Write a folder that this project and transformers load. See `checkpoint.save_model`."""
         from .checkpoint import save_model
 
         save_model(self, folder, max_shard_size)
@@ -175,11 +178,12 @@ def look_back(mask: Tensor | None, T: int, S: int, device: torch.device) -> tupl
 
     Shapes: mask (B, S) or None -> positions (B or 1, T) int64, visible (B or 1, 1, T, S) bool or None.
 
-    A token's position is the number of tokens before it in its row, padding not counted. Query i, at index S - T + i, sees key
-    j when j <= S - T + i and j is a token. A padding query sees itself as well, so that its softmax has something to sum: its
-    output reaches no token, but a NaN there would reach all of them as 0 * NaN.
-    `None` stands for the plain causal case, which fused attention knows by itself; transformers decides the same way
-    (`masking_utils._ignore_causal_mask_sdpa`), and a mask that hides nothing more can still round differently.
+    A token's position is the number of tokens before it in its row, padding not counted. Query i, at index S - T + i,
+    sees key j when j <= S - T + i and j is a token. A padding query sees itself as well, so that its softmax has
+    something to sum: its output reaches no token, but a NaN there would reach all of them as 0 * NaN.
+
+    `visible` is None in the plain causal case, which fused attention knows by itself. When that is, is decided as in
+    transformers (`masking_utils._ignore_causal_mask_sdpa`): the kernels with and without a mask can round differently.
     """
     index = torch.arange(S, device=device)
     tokens = None if mask is None else mask.to(device=device, dtype=torch.bool)
@@ -245,8 +249,8 @@ class SelfAttention(nn.Module):
 def attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Mix the values that each query is allowed to see, written out.
 
-    Shapes: q (B, H, T, D), k and v (B, K, S, D), mask (B or 1, 1, T, S) bool, True where a query may look -> (B, H, T, D).
-    Without a mask, query i sees keys 0 … S - T + i.
+    Shapes: q (B, H, T, D), k and v (B, K, S, D), mask (B or 1, 1, T, S) bool -> (B, H, T, D).
+    The mask is True where a query may look. Without one, query i sees keys 0 … S - T + i.
     See: "Attention Is All You Need", 3.2.1; grouped heads, arXiv:2305.13245; reference: `eager_attention_forward`.
     """
     T, S = q.shape[2], k.shape[2]
@@ -256,16 +260,16 @@ def attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
     hide = torch.where(mask, hide, torch.finfo(q.dtype).min)  # what is hidden gets a score that softmax turns into 0
 
     k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])  # (B, H, S, D)
-    # rounding: the scale comes after the product, in the weights' dtype; the softmax runs in float32 and is rounded back
+    # rounding: the scale comes after the product, in the weights' dtype; only the softmax runs in float32
     scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5 + hide  # (B, H, T, S)
     return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v  # (B, H, T, D)
 
 
 def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The same mixture by PyTorch's fused kernel, which never writes the scores to memory. Same arguments as `attend_eager`.
+    """The same from the same arguments, by PyTorch's fused kernel, which never writes the scores to memory.
 
-    Reference: transformers `integrations/sdpa_attention.py`, whose three ways of sharing key/value heads round differently
-    and are therefore three ways here as well.
+    Reference: transformers `integrations/sdpa_attention.py`, whose three ways of sharing key/value heads round
+    differently and are therefore three ways here as well.
     """
     (B, H, T, D), K = q.shape, k.shape[1]
     grouped = False
@@ -284,8 +288,10 @@ ATTENTIONS: dict[str, Attention] = {"sdpa": attend_sdpa, "eager": attend_eager}
 
 
 def repeat_heads(x: Tensor, heads: int) -> Tensor:
-    """Give every query head its own copy of the head it shares: (B, K, S, D) -> (B, heads, S, D), as 0 0 1 1, not 0 1 0 1."""
+    """Give each query head a copy of the head it shares: (B, K, S, D) -> (B, H, S, D), as 0 0 1 1, not 0 1 0 1."""
     B, K, S, D = x.shape
+    if heads == K:
+        return x
     return x[:, :, None].expand(B, K, heads // K, S, D).reshape(B, heads, S, D)
 
 
@@ -301,22 +307,22 @@ def make_rope(config: LlamaConfig) -> Rope:
 def plain_rope(config: LlamaConfig) -> Rope:
     """Positions as angles: pair i of a head turns by position * theta^(-2i / D).
 
-    The function made takes positions (B, T) and returns cos and sin (B, T, D) in float32, whatever the weights' dtype: at position
-    4095 bfloat16 could not tell neighbours apart. See: "RoFormer", arXiv:2104.09864, 3.2.2.
+    The function made takes positions (B, T) and returns cos and sin (B, T, D) in float32, whatever the weights'
+    dtype: at position 4095 bfloat16 could not tell neighbours apart. See: "RoFormer", arXiv:2104.09864, 3.2.2.
     """
     frequencies = inverse_frequencies(config.rope_theta, config.head_dim)
-    return lambda positions: cos_sin(positions, frequencies)
+    return partial(cos_sin, frequencies=frequencies)
 
 
 def inverse_frequencies(theta: float | Tensor, head_dim: int) -> Tensor:
-    """theta^(-2i / D) for each pair i, in radians per position: (D / 2,) float32. On the CPU, whatever the default device."""
+    """How far each pair turns per position: theta^(-2i / D) radians, (D / 2,) float32, on the CPU."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
     return 1.0 / theta**exponents  # rounding: a power and a reciprocal, not a power of the negative
 
 
 @torch.no_grad()
 def cos_sin(positions: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Angles of each position: positions (B, T), frequencies (D / 2,) -> cos, sin (B, T, D), the same angles in both halves."""
+    """Positions (B, T) and frequencies (D / 2,) -> cos, sin (B, T, D), the same angles in both halves."""
     angles = positions[..., None].float() * frequencies.to(positions.device)  # (B, T, D / 2)
     angles = torch.cat((angles, angles), dim=-1)  # (B, T, D)
     return angles.cos() * scale, angles.sin() * scale
@@ -326,8 +332,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (x[i], x[i + D/2]) of every head by their angles.
 
     Shapes: x (B, H, T, D), cos and sin (B, T, D) -> (B, H, T, D).
-    The layout is "split halves": a pair is i and i + D/2, as in the published checkpoints. Meta's own files pair i with i + 1;
-    their q and k rows were permuted on conversion, so turning neighbours here would give fluent nonsense.
+    The layout is "split halves": a pair is i and i + D/2, as in the published checkpoints. Meta's own files pair i
+    with i + 1; their q and k rows were permuted on conversion, so turning neighbours here would give fluent nonsense.
     """
     cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D)
     first, second = x.chunk(2, dim=-1)

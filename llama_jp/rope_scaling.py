@@ -1,13 +1,15 @@
 """Longer contexts than the model was trained on: drop-in replacements for `model.plain_rope`.
 
-Each function takes the configuration and returns a positions function, (B, T) -> cos, sin (B, T, D) in float32. Which one is used is
-config.json's `rope_scaling` (or `rope_parameters`), key `rope_type`. The arithmetic follows transformers' `modeling_rope_utils.py`
-operation by operation; what Python computes in float64 there is Python here, what a tensor computes in float32 is a tensor.
+Each function takes the configuration and returns a positions function, (B, T) -> cos, sin (B, T, D) in float32. Which
+one is used is config.json's `rope_scaling` (or `rope_parameters`), key `rope_type`. The arithmetic follows
+transformers' `modeling_rope_utils.py` operation by operation; what Python computes in float64 there is Python here,
+what a tensor computes in float32 is a tensor.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,16 +26,17 @@ def scaled_rope(config: LlamaConfig) -> Rope:
 
 
 def linear_rope(config: LlamaConfig) -> Rope:
-    """Squeeze all positions by one factor. See: "Extending Context Window … via Positional Interpolation", arXiv:2306.15595."""
+    """Squeeze all positions by one factor. See: "… via Positional Interpolation", arXiv:2306.15595."""
     frequencies = inverse_frequencies(config.rope_theta, config.head_dim) / option(config, "factor")
-    return lambda positions: cos_sin(positions, frequencies)
+    return partial(cos_sin, frequencies=frequencies)
 
 
 def dynamic_rope(config: LlamaConfig) -> Rope:
-    """Raise theta once the text outgrows the context, and more the longer it gets ("NTK-aware", by u/bloc97 and u/emozilla).
+    """Raise theta once the text outgrows the context, the more the longer it is (NTK-aware, u/bloc97 and u/emozilla).
 
-    The frequencies depend on the longest position of the call alone. transformers remembers the longest one it has ever seen and
-    keeps its frequencies for a following text between the trained context and that length; a function of its arguments does not.
+    The frequencies depend on the longest position of the call alone. transformers remembers the longest one it has
+    ever seen and keeps its frequencies for a following text between the trained context and that length; a function
+    of its arguments does not.
     """
     theta, D, longest = config.rope_theta, config.head_dim, config.max_position_embeddings
     factor = option(config, "factor")
@@ -65,7 +68,7 @@ def llama3_rope(config: LlamaConfig) -> Rope:
     blended = (1 - blend) * squeezed / factor + blend * squeezed
     between = ~(wavelength < trained / high) & ~(wavelength > trained / low)
     frequencies = torch.where(between, blended, squeezed)
-    return lambda positions: cos_sin(positions, frequencies)
+    return partial(cos_sin, frequencies=frequencies)
 
 
 def yarn_rope(config: LlamaConfig) -> Rope:
@@ -91,7 +94,7 @@ def yarn_rope(config: LlamaConfig) -> Rope:
     periods = theta ** (torch.arange(0, D, 2, dtype=torch.float32, device="cpu") / D)
     frequencies = 1.0 / (factor * periods) * (1 - keep) + 1.0 / periods * keep
     scale = yarn_attention_factor(config, factor)
-    return lambda positions: cos_sin(positions, frequencies, scale)
+    return partial(cos_sin, frequencies=frequencies, scale=scale)
 
 
 def yarn_attention_factor(config: LlamaConfig, factor: float) -> float:
@@ -121,7 +124,7 @@ def option(config: LlamaConfig, key: str, default: object = REQUIRED):
 
 
 def context_length(config: LlamaConfig) -> int:
-    """How many positions the model is meant for: the trained ones, times the factor by which a scaling stretches them."""
+    """How many positions the model is meant for: the trained ones, times the factor by which they are stretched."""
     scaling = config.rope_scaling or {}
     trained = scaling.get("original_max_position_embeddings", config.max_position_embeddings)
     return max(config.max_position_embeddings, int(trained * (scaling.get("factor") or 1)))

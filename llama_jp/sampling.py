@@ -4,8 +4,9 @@ A filter is a pure function of the ids so far and the logits of the next one, an
 
     filter(ids (B, N) int64, logits (B, V) float32) -> (B, V) float32
 
-In `ids`, -1 stands for padding. What a filter forbids gets the logit -inf. Names, order and edge cases are those of transformers'
-`generation/logits_process.py`, so that the same seed draws the same tokens; each makes its arithmetic in the same order.
+In `ids`, -1 stands for padding. What a filter forbids gets the logit -inf. Names, order and edge cases are those of
+transformers' `generation/logits_process.py`, so that the same seed draws the same tokens; each makes its arithmetic
+in the same order.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def make_filters(
 ) -> list[Filter]:
     """The filters that these options ask for, in transformers' order; neutral values leave theirs out.
 
-    What changes the shape of the distribution (temperature to min_p) matters to sampling only and is left out of greedy decoding.
-    Raises ValueError for a value outside its range.
+    What changes the shape of the distribution (temperature to min_p) matters to sampling only and is left out of
+    greedy decoding. Raises ValueError for a value outside its range.
     """
     check_range("repetition_penalty", repetition_penalty, above=0)
     check_range("temperature", temperature, above=0, hint="; for greedy decoding use do_sample=False")
@@ -94,7 +95,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the most likely tokens whose probabilities add up to p, one at least. See: arXiv:1904.09751 (nucleus sampling)."""
+    """Keep the most likely tokens whose probabilities add up to p, one at least. See: arXiv:1904.09751."""
     ascending, order = logits.sort()
     # rounding: summed from the unlikely end, as the reference does; from the likely end the sums would differ
     remove = ascending.softmax(-1).cumsum(-1) <= 1 - p
@@ -110,11 +111,13 @@ def keep_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(remove.scatter(-1, best.indices, False), -math.inf)
 
 
-def choose(logits: Tensor, do_sample: bool, generators: Sequence[torch.Generator] | torch.Generator | None = None) -> Tensor:
+def choose(
+    logits: Tensor, do_sample: bool, generators: Sequence[torch.Generator] | torch.Generator | None = None
+) -> Tensor:
     """The next id of every row: the likeliest, or one drawn from the softmax. logits (B, V) -> (B,) int64.
 
-    One generator (None: torch's global one) draws for all rows as transformers does; a list gives each row its own, so that what a row
-    draws does not depend on its neighbours.
+    One generator (None: torch's global one) draws for all rows as transformers does; a list gives each row its own,
+    so that what a row draws does not depend on its neighbours.
     """
     if not do_sample:
         return logits.argmax(-1)

@@ -78,9 +78,9 @@ class Tokenizer:
             raise ValueError(f"kind is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None for what is there")
         folder = Path(source)
         if not folder.is_dir():
-            from .checkpoint import resolve  # only here: a folder needs nothing but this module
+            from .checkpoint import find_checkpoint  # only here: a folder needs nothing but this module
 
-            folder = Path(resolve(source, revision, weights=False))
+            folder = find_checkpoint(source, revision, weights=False)
 
         present = [each for each, name in KINDS.items() if (folder / name).is_file()]
         if kind is None and not present:

@@ -1,7 +1,7 @@
 """The command line: `llama-jp COMMAND`, one module of this folder for each command.
 
-A command module has HELP (a line), EXAMPLE (a command that works as typed), add_arguments(parser) and run(args) -> exit status.
-Results go to standard output, everything else to standard error.
+A command module has HELP (a line), EXAMPLE (a command that works as typed), add_arguments(parser) and run(args) ->
+exit status. Results go to standard output, everything else to standard error.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ COMMANDS = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--system", default=DEFAULT_SYSTEM_PROMPT, metavar="TEXT", help="system prompt (default: %(default)s)")
+    parser.add_argument(
+        "--system", default=DEFAULT_SYSTEM_PROMPT, metavar="TEXT", help="system prompt (default: %(default)s)"
+    )
     add_generation_arguments(parser)
     add_model_arguments(parser)
 

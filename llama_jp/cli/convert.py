@@ -17,8 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="folder, hub repository or short name")
     parser.add_argument("target", metavar="DST", type=Path, help="folder to write; it must be new or empty")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
-    parser.add_argument("--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored")
-    parser.add_argument("--max-shard-size", default="5GB", metavar="SIZE", help="largest file, such as 5GB or 500MB (default: 5GB)")
+    parser.add_argument(
+        "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
+    )
+    parser.add_argument(
+        "--max-shard-size", default="5GB", metavar="SIZE", help="largest file, such as 5GB or 500MB (default: 5GB)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,5 +33,8 @@ def run(args: argparse.Namespace) -> int:
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
     size = sum(file.stat().st_size for file in files)
     dtype = dtype_name(model.embed_tokens.weight.dtype)
-    print(f"{args.target}: {len(files)} safetensors file{'s' * (len(files) > 1)}, {size:,} bytes, {dtype}", file=sys.stderr)
+    print(
+        f"{args.target}: {len(files)} safetensors file{'s' * (len(files) > 1)}, {size:,} bytes, {dtype}",
+        file=sys.stderr,
+    )
     return 0

@@ -8,18 +8,38 @@ import sys
 
 from ..generate import stream_text
 from ..prompt import DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
-from .common import add_generation_arguments, add_model_arguments, generation_options, open_model, speed_report, write_pieces
+from .common import (
+    add_generation_arguments,
+    add_model_arguments,
+    generation_options,
+    open_model,
+    speed_report,
+    write_pieces,
+)
 
 HELP = "answer an instruction, or continue a text, and show the text while it is made"
-EXAMPLE = 'llama-jp generate "クマが海辺に行ってアザラシと友達になり、最終的には家に帰るというプロットの短編小説を書いてください。"'
+EXAMPLE = (
+    "llama-jp generate "
+    '"クマが海辺に行ってアザラシと友達になり、最終的には家に帰るというプロットの短編小説を書いてください。"'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="the instruction or text; without it, standard input")
+    parser.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="the instruction or text; without it, standard input"
+    )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--raw", action="store_true", help="continue the prompt as it stands, without ELYZA's instruction template")
-    form.add_argument("--instruct", action="store_true", help="use the template (default: for models with 'instruct' in the name, and demo)")
-    parser.add_argument("--system", metavar="TEXT", help=f"system prompt of the template (default: {DEFAULT_SYSTEM_PROMPT})")
+    form.add_argument(
+        "--raw", action="store_true", help="continue the prompt as it stands, without ELYZA's instruction template"
+    )
+    form.add_argument(
+        "--instruct",
+        action="store_true",
+        help="use the template (default: for models with 'instruct' in the name, and demo)",
+    )
+    parser.add_argument(
+        "--system", metavar="TEXT", help=f"system prompt of the template (default: {DEFAULT_SYSTEM_PROMPT})"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of streaming")
     add_generation_arguments(parser)
     add_model_arguments(parser)

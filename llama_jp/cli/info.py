@@ -83,23 +83,44 @@ def lines(content: dict) -> list[tuple[str, str]]:
     shown = [("folder", content["folder"])]
     shown += [(name, json.dumps(value)) for name, value in config.items()]
     shown.append(("context", f"{content['context_length']:,} tokens"))
-    shown.append(("parameters", f"{content['parameters']:,} = {in_card_unit(content['parameters'])} (divided by 2^30, as on ELYZA's cards)"))
+    shown.append(
+        (
+            "parameters",
+            f"{content['parameters']:,} = {in_card_unit(content['parameters'])} (divided by 2^30, as on ELYZA's cards)",
+        )
+    )
     if weights is None:
         shown.append(("weights", "not here: only the small files were fetched"))
     else:
         shown.append(("tensors", f"{weights['tensors']}, stored as {', '.join(weights['dtypes'])}"))
         shown += [("file", f"{name}, {size:,} bytes") for name, size in weights["files"].items()]
     shown += [(f"memory in {name}", gib(size)) for name, size in content["memory_bytes"].items()]
-    shown += [(f"cache in {name}", f"{size:,} bytes a token") for name, size in content["cache_bytes_per_token"].items()]
-    sampling = {k: v for k, v in content["generation_config"].items() if k in ("do_sample", "temperature", "top_k", "top_p", "max_length")}
+    shown += [
+        (f"cache in {name}", f"{size:,} bytes a token") for name, size in content["cache_bytes_per_token"].items()
+    ]
+    sampling = {
+        k: v
+        for k, v in content["generation_config"].items()
+        if k in ("do_sample", "temperature", "top_k", "top_p", "max_length")
+    }
     drawn = sampling.get("do_sample")
     shown.append(("generation", f"sampling, {json.dumps(sampling)}" if drawn else "greedy"))
     if tokenizer is None:
         shown.append(("tokenizer", "none"))
     else:
-        shown.append(("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} pieces, from {', '.join(tokenizer['files'])}"))
+        shown.append(
+            (
+                "tokenizer",
+                f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} pieces, from {', '.join(tokenizer['files'])}",
+            )
+        )
         shown.append(("BOS", f"id {tokenizer['bos_id']}, put before every text unless told otherwise, never twice"))
-        shown.append(("EOS, pad", f"ids {tokenizer['eos_id']}, {tokenizer['pad_id']} (padding is known by its mask, not by its id)"))
+        shown.append(
+            (
+                "EOS, pad",
+                f"ids {tokenizer['eos_id']}, {tokenizer['pad_id']} (padding is known by its mask, not by its id)",
+            )
+        )
     return shown
 
 
