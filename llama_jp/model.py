@@ -242,6 +242,8 @@ class SelfAttention(nn.Module):
         q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, D)
+        if self.head_dim % 16:  # rounding: BLAS may sum differently off a 64-byte boundary; the reference has whole copies
+            k, v = k.contiguous(), v.contiguous()
         mixed = self.attend(q, k, v, visible)  # (B, H, T, D)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
 
