@@ -141,8 +141,10 @@ def _visible(piece: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that a terminal needs: two for a full-width character, none for one that combines."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    """Columns that a terminal needs: two for a full-width character, none for a mark on the one before it."""
+    marks = ("Mn", "Me")
+    wide = ("W", "F")
+    return sum(1 + (unicodedata.east_asian_width(c) in wide) for c in text if unicodedata.category(c) not in marks)
 
 
 def _pad(text: str, width: int) -> str:
