@@ -149,7 +149,8 @@ def test_remove_extra_whitespaces_comes_from_the_file(tmp_path):
         assert tokenizer.encode(text, bos=False) == sp.encode(text)
         assert tokenizer.decode(sp.encode(text)) == sp.decode(sp.encode(text))
     space = sp.piece_to_id("▁")
-    assert tokenizer.decode([1, space, space, *sp.encode("a b")]) == sp.decode([1, space, space, *sp.encode("a b")])
+    ids = [1, *[space] * 5, *sp.encode("a b")]
+    assert tokenizer.decode(ids) == sp.decode(ids) == "a b"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,9 +215,10 @@ def test_truncation_and_padding_of_the_file_change_nothing(tmp_path):
         "pad_token": "<unk>",
     }
     tokenizer = Tokenizer.from_pretrained(write(tmp_path, tokenizer_json=spec))
-    text = TEXT.splitlines()[1]
-    for parse_special in (False, True):
-        assert tokenizer.decode(tokenizer.encode(text, parse_special=parse_special)) == text
+    sp = sentencepiece.SentencePieceProcessor(model_proto=llama_model())
+    for text in ("犬", TEXT.splitlines()[1]):
+        for parse_special in (False, True):
+            assert tokenizer.encode(text, bos=False, parse_special=parse_special) == sp.encode(text)
 
 
 # --- the three readings ---------------------------------------------------------------------------------------------
@@ -390,7 +392,8 @@ def test_whole_characters_against_the_slow_way(data):
     text, waiting = whole_characters(data)
     assert text + REPLACEMENT * len(waiting) == per_byte(data)
     assert len(waiting) <= 3
-    if waiting:  # a character may still come of it
+    surrogate = waiting[:1] == b"\xed" and waiting[1:2] >= b"\xa0"  # Python waits for the third byte to refuse these
+    if waiting and not surrogate:  # a character may still come of it
         tails = (b"\x80", b"\x80\x80", b"\x80\x80\x80", b"\xbf", b"\xbf\x80", b"\xbf\x80\x80", b"\x9f\x80")
         assert any(len(per_byte(waiting + tail)) == 1 for tail in tails)
 
@@ -499,6 +502,7 @@ def test_special_ids_from_one_file_alone(tmp_path, small):
         ({"tokenizer_config_json": {"pad_token": "</s>"}}, 2),
         ({"tokenizer_config_json": {"pad_token": None}}, None),
         ({"special_tokens_map_json": {"pad_token": "</s>"}, "tokenizer_config_json": {"pad_token": None}}, 2),
+        ({"special_tokens_map_json": {"pad_token": "</s>"}, "tokenizer_config_json": {"pad_token": "<unk>"}}, 2),
         ({"special_tokens_map_json": {"pad_token": "</s>"}, "config_json": {"pad_token_id": 0}}, 2),
         ({"tokenizer_config_json": {"pad_token": None}, "config_json": {"pad_token_id": 0}}, 0),
         ({"config_json": {"pad_token_id": None}}, None),
