@@ -111,6 +111,13 @@ def test_rows_share_the_place_in_the_text():
         ["|", "5", "1", "b"],
         ["8", "2", "cd", "|", "8", "2", "cd"],
     ]
+    three = tokenize.Column("3", "json", [7, 8], ["ab", "cd"], [2, 2], 0)  # no BOS: only the first row moves
+    lines = [line.split() for line in tokenize._side_by_side([three, one])]
+    assert lines[2:] == [
+        ["7", "2", "ab", "|", "1", "0", "<s>"],
+        ["|", "7", "2", "ab"],
+        ["8", "2", "cd", "|", "8", "2", "cd"],
+    ]
 
 
 def test_width_counts_terminal_columns():

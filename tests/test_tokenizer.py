@@ -262,6 +262,16 @@ def test_transformers5_reading_follows_tokenizer_config(small, tmp_path, config)
             assert ids == reference(text, add_special_tokens=False).input_ids, (kind, text)
 
 
+def test_a_tokenizer_json_that_transformers_5_wrote_is_read_as_written(transformers5, tmp_path):
+    """Against: the 4.30 layout being the only one that loads, or being read into a file that says otherwise."""
+    transformers5.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    for text in [*HARD_TEXTS, *TEXT.splitlines(), "犬<s>犬"]:
+        ids = tokenizer.encode(text, bos=False, parse_special=True)
+        assert ids == transformers5(text, add_special_tokens=False).input_ids
+        assert tokenizer.decode(ids) == transformers5.decode(ids, skip_special_tokens=True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_string_reading_never_parses(small, kind):
     """Against: the third reading being another name for the first."""
