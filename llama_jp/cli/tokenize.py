@@ -129,8 +129,7 @@ def _summary(columns: list[Column], text: str) -> list[str]:
         tokens = len(column.ids)
         ratio = f"{len(text) / tokens:.3f} characters per token, " if tokens else ""
         lines.append(
-            f"{_pad(column.model, width)}{GAP}{tokens} tokens, {ratio}"
-            f"{column.byte_tokens} raw bytes ({column.kind})"
+            f"{_pad(column.model, width)}{GAP}{tokens} tokens, {ratio}{column.byte_tokens} raw bytes ({column.kind})"
         )
     return lines
 
