@@ -93,7 +93,8 @@ def load_model(
         model.lm_head.weight = model.embed_tokens.weight
 
     model.folder = folder
-    model.generation_config = read_json(folder / "generation_config.json", missing_ok=True)
+    # As in transformers, a generation_config.json has the only word; without one the special ids of config.json stand.
+    model.generation_config = read_json(folder / "generation_config.json", missing_ok=True) or model.generation_config
     return model.eval()
 
 

@@ -230,7 +230,8 @@ def prepare(
     device = model.embed_tokens.weight.device
     ids, mask = pad_left(rows, new_tokens, device)  # (B, N + new_tokens)
     N = ids.shape[1] - new_tokens
-    options.pad_token_id = pad_id_of(model, options)
+    if options.pad_token_id is None:
+        options.pad_token_id = options.eos[0] if options.eos else 0
     shift = options.past_context == "shift"
     filters = filters_of(options, N, ids.shape[1])
     if options.guidance_scale not in (None, 1):
@@ -273,14 +274,6 @@ def filters_of(options: Options, prompt_length: int, max_length: int) -> list[Fi
         num_beams=options.beams,
         **{name: getattr(options, name) for name in names},
     )
-
-
-def pad_id_of(model: Llama, options: Options) -> int:
-    """What the reference has in padded places when a batch is padded with its own pad token."""
-    candidates = [options.pad_token_id]
-    if not model.generation_config:
-        candidates.append(model.config.pad_token_id)
-    return next((token for token in (*candidates, *options.eos) if token is not None), 0)
 
 
 def room_for(model: Llama, prompts: Sequence[Sequence[int]], options: Options) -> int:

@@ -102,8 +102,6 @@ class Options:
             if value not in (None, neutral):
                 raise ValueError(f"generation_config.json asks for {name} {value!r}, which is not supported")
         own = {name: value for name, value in model.generation_config.items() if name in known and value is not None}
-        if not model.generation_config:  # only then does the reference look for EOS in config.json
-            own["eos_token_id"] = model.config.eos_token_id
         options = cls(**(own | given))
         options.check(given)
         return options
