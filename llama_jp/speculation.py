@@ -101,6 +101,7 @@ def speculate(
             chosen, agreed = verify_greedy(scores, guesses)
         answer.drafted += len(guesses)
         answer.accepted += agreed
+        reader.cache.crop(end + agreed)  # forget the guesses that were wrong, before anybody looks
 
         for i, token in enumerate(chosen):  # the guesses that the model agrees with, and one of its own
             ids[:, end] = token
@@ -115,14 +116,13 @@ def speculate(
             if reasons[0] is not None:
                 return
 
-        reader.cache.crop(end - 1)  # forget the guesses that were wrong
         guesses, drawn_from = draft.propose(ids[0, :end].tolist(), ids.shape[1] - end - 1)
         new = torch.cat((ids[:, end - 1 : end], torch.tensor([guesses], dtype=ids.dtype, device=ids.device)), dim=1)
         logits = reader.model(new, reader.cache)[0].float()  # decode: the newest token and all guesses in one call
 
 
 def verify_greedy(scores: Tensor, guesses: Sequence[int]) -> tuple[list[int], int]:
-    """The tokens that the model chooses, as long as they are the guesses, and the one after: scores (1 + guesses, V)."""
+    """The model's own choices, as long as they are the guesses, and the one after: scores (1 + guesses, V)."""
     best = scores.argmax(-1).tolist()
     agreed = next((i for i, guess in enumerate(guesses) if guess != best[i]), len(guesses))
     return best[: agreed + 1], agreed
