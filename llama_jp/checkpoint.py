@@ -80,7 +80,7 @@ def load_model(
     """
     folder = find_checkpoint(source, revision)
     config = read_config(folder)
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    device = choose_device(device)
     stored = find_tensors(folder)
 
     with torch.device("meta"):
@@ -433,6 +433,16 @@ def tied_copies(model: Llama, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"embed_tokens.weight": shared, "lm_head.weight": shared}
 
 
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device meant; "auto" is a CUDA GPU when there is one. One that cannot be used is refused."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch says it either way
+        raise ValueError(f"the device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
 def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: dict[str, Stored]) -> torch.dtype:
     as_stored = stored["embed_tokens.weight" if "embed_tokens.weight" in stored else "lm_head.weight"].dtype
     if dtype == "stored" or (dtype == "auto" and device.type != "cpu"):
@@ -538,7 +548,9 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
         for old in folder.iterdir():
             if re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", old.name):
                 old.unlink()
+        mode = (made / "config.json").stat().st_mode  # safetensors makes files that only their owner can read
         for file in made.iterdir():
+            file.chmod(mode)
             file.replace(folder / file.name)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = (
-    "1"  # the suite needs no network; read when the hub is imported
-)
+os.environ["HF_HUB_OFFLINE"] = "1"  # the suite needs no network; read when the hub is imported
 
 from pathlib import Path
 
