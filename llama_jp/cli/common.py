@@ -171,12 +171,9 @@ def rope_scaling(text: str) -> tuple[str, float]:
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        model, tokenizer = load(
-            args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
-        )
-    except RuntimeError as error:  # torch's word for a device that is not there
-        raise ValueError(f"cannot load {args.model} on {args.device}: {str(error).splitlines()[0]}") from error
+    model, tokenizer = load(
+        args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
+    )
     if getattr(args, "rope_scaling", None):
         stretch(model, *args.rope_scaling)
     return model, tokenizer
