@@ -31,11 +31,14 @@ class PromptLookup:
         self.tokens, self.ngram = tokens, ngram
 
     def propose(self, ids: list[int], most: int) -> tuple[list[int], Tensor | None]:
+        """Tokens, and None: a guess that is looked up is certain of itself."""
         for size in range(min(self.ngram, len(ids) - 1), 0, -1):
-            newest = ids[-size:]
             for begin in range(len(ids) - size - 1, -1, -1):
-                if ids[begin : begin + size] == newest:
-                    return ids[begin + size : begin + size + min(self.tokens, most)], None
+                if ids[begin : begin + size] == ids[-size:]:
+                    text = list(ids)
+                    for i in range(min(self.tokens, most)):
+                        text.append(text[begin + size + i])  # may copy what it has just guessed: a loop goes on
+                    return text[len(ids) :], None
         return [], None
 
 

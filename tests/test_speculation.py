@@ -129,6 +129,7 @@ def test_lookup_by_hand():
     assert lookup.propose([1, 2, 3, 4, 1, 2], 10) == ([3, 4, 1], None)
     assert lookup.propose([1, 2, 3, 4, 1, 2], 2) == ([3, 4], None)
     assert lookup.propose([9, 2, 3, 7, 2], 10) == ([3, 7, 2], None)  # one token matches, where two do not
+    assert lookup.propose([5, 8, 9, 8, 9], 10) == ([8, 9, 8], None)  # the copy copies itself
     assert lookup.propose([1, 2, 3], 10) == ([], None)
     assert lookup.propose([1], 10) == ([], None)
 
