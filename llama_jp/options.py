@@ -49,6 +49,8 @@ class Options:
     penalty_window: int | None = None  # ours: the three penalties count the last so many tokens only
     penalty_generated_only: bool = False  # ours: they do not count the prompt
     no_repeat_ngram_size: int | None = 0
+    encoder_repetition_penalty: float | None = 1.0  # above 1: closer to the prompt's words
+    encoder_no_repeat_ngram_size: int | None = 0  # nothing from the prompt
 
     # tokens that must, may or must not come
     bad_words_ids: Sequence[Sequence[int]] | None = None
@@ -166,8 +168,6 @@ NOT_SUPPORTED = {
     "dola_layers": None,
     "token_healing": False,
     "watermarking_config": None,
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
 }
 
 

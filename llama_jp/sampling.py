@@ -32,12 +32,14 @@ def make_filters(
     num_beams: int = 1,
     # penalties and biases, in the order in which they apply
     sequence_bias: Mapping[tuple[int, ...], float] | Sequence | None = None,
+    encoder_repetition_penalty: float | None = None,
     repetition_penalty: float | None = None,
     presence_penalty: float | None = None,
     frequency_penalty: float | None = None,
     penalty_window: int | None = None,
     penalty_generated_only: bool = False,
     no_repeat_ngram_size: int | None = None,
+    encoder_no_repeat_ngram_size: int | None = None,
     bad_words_ids: Sequence[Sequence[int]] | None = None,
     # length, and tokens that must or must not come
     min_length: int | None = None,
@@ -68,10 +70,12 @@ def make_filters(
     Reference: `GenerationMixin._get_logits_processor`.
     """
     check_range("repetition_penalty", repetition_penalty, above=0)
+    check_range("encoder_repetition_penalty", encoder_repetition_penalty, above=0)
     check_range("presence_penalty", presence_penalty)
     check_range("frequency_penalty", frequency_penalty)
     check_range("penalty_window", penalty_window, least=1, whole=True)
     check_range("no_repeat_ngram_size", no_repeat_ngram_size, least=0, whole=True)
+    check_range("encoder_no_repeat_ngram_size", encoder_no_repeat_ngram_size, least=0, whole=True)
     check_range("min_length", min_length, least=0, whole=True)
     check_range("min_new_tokens", min_new_tokens, least=0, whole=True)
     check_range("temperature", temperature, above=0, hint="; for greedy decoding use do_sample=False")
@@ -101,12 +105,18 @@ def make_filters(
 
     if sequence_bias is not None:
         add_matching(bias_sequences, as_biases(sequence_bias))
+    if encoder_repetition_penalty not in (None, 1):
+        add_matching(
+            lambda logits, ids: penalize_repetition(logits, ids[:, :prompt_length], 1 / encoder_repetition_penalty)
+        )
     if repetition_penalty not in (None, 1):
         add(lambda ids, logits: penalize_repetition(logits, counted(ids), repetition_penalty))
     if presence_penalty or frequency_penalty:
         add(lambda ids, logits: penalize_counts(logits, counted(ids), presence_penalty or 0, frequency_penalty or 0))
     if no_repeat_ngram_size:
         add_matching(forbid_repeated_ngrams, no_repeat_ngram_size)
+    if encoder_no_repeat_ngram_size:
+        add_matching(forbid_repeated_ngrams, encoder_no_repeat_ngram_size, prompt_length)
     if bad_words_ids is not None:
         add_matching(bias_sequences, as_bad_words(bad_words_ids, eos))
     least = min_length if min_new_tokens is None else prompt_length + min_new_tokens
@@ -264,15 +274,17 @@ def count(ids: Tensor, V: int) -> Tensor:
     return counts.scatter_add_(1, known, torch.ones_like(ids))[:, :V]
 
 
-def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int) -> Tensor:
-    """Forbid what would complete n tokens in a row that have been there. Reference: `NoRepeatNGramLogitsProcessor`.
+def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int, among: int | None = None) -> Tensor:
+    """Forbid what would complete n tokens in a row that have been there, or (`among`) in the first so many tokens.
 
-    With n = 3 and … a b c … a b, the next token must not be c. See: arXiv:1705.04304, 2.5.
+    With n = 3 and … a b c … a b, the next token must not be c. See: arXiv:1705.04304, 2.5; reference:
+    `NoRepeatNGramLogitsProcessor`, `EncoderNoRepeatNGramLogitsProcessor`.
     """
     V, N = logits.shape[-1], ids.shape[1]
-    if n > N:
+    there = ids[:, :among]
+    if n > there.shape[1]:
         return logits
-    windows = ids.unfold(1, n, 1)  # (B, N - n + 1, n)
+    windows = there.unfold(1, n, 1)  # (B, number of windows, n)
     same = (windows[..., :-1] == ids[:, None, N + 1 - n :]).all(-1)  # the last n - 1 tokens have been there before
     forbidden = torch.zeros(len(ids), V + 1, dtype=torch.bool, device=ids.device)
     forbidden.scatter_(1, windows[..., -1].where(same, V).clamp(max=V), True)  # no match: the column behind

@@ -62,6 +62,8 @@ def random_options(rng: random.Random, V: int, prompts: list[list[int]]) -> dict
     choices = {
         "repetition_penalty": lambda: rng.choice([0.7, 1.2, 3.0]),
         "no_repeat_ngram_size": lambda: rng.randrange(1, 4),
+        "encoder_repetition_penalty": lambda: rng.choice([0.6, 1.4]),
+        "encoder_no_repeat_ngram_size": lambda: rng.randrange(1, 4),
         "bad_words_ids": lambda: [some(rng, V, 3) for _ in range(rng.randrange(1, 20))] + [[V - 1]],
         "sequence_bias": lambda: {tuple(some(rng, V, 3)): rng.uniform(-8, 8) for _ in range(rng.randrange(1, 30))},
         "min_new_tokens": lambda: rng.randrange(0, 9),

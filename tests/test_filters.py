@@ -95,6 +95,12 @@ def test_what_looks_at_ids(kind, ids):
     for n in (1, 2, 3, 5, 30):
         theirs = reference.NoRepeatNGramLogitsProcessor(n)(ids, logits)
         assert same(sampling.forbid_repeated_ngrams(logits, ids, n), theirs)
+    prompt = ids[:, :6]
+    for n in (1, 2, 3, 9):
+        theirs = reference.EncoderNoRepeatNGramLogitsProcessor(n, prompt)(ids, logits)
+        assert same(sampling.forbid_repeated_ngrams(logits, ids, n, 6), theirs)
+    (ours,) = make_filters(do_sample=False, prompt_length=6, encoder_repetition_penalty=1.3)
+    assert same(ours(ids, logits), reference.EncoderRepetitionPenaltyLogitsProcessor(1.3, prompt)(ids, logits))
     rng = random.Random(SEED)
     tail = ids[0].tolist()
     biases = {tuple(tail[-n:] + [rng.randrange(V)]): rng.uniform(-3, 3) for n in range(1, len(tail) + 1)}

@@ -83,6 +83,10 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     repetition = parser.add_argument_group("against repetition")
     repetition.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: avoid tokens seen so far")
     repetition.add_argument("--no-repeat-ngram-size", type=int, metavar="N", help="never N tokens in a row twice")
+    repetition.add_argument("--encoder-no-repeat-ngram-size", type=int, metavar="N", help="nor N of the prompt's again")
+    repetition.add_argument(
+        "--encoder-repetition-penalty", type=float, metavar="X", help="above 1: prefer tokens of the prompt"
+    )
     repetition.add_argument("--presence-penalty", type=float, metavar="X", help="off the logit of tokens seen so far")
     repetition.add_argument("--frequency-penalty", type=float, metavar="X", help="the same, for each time")
     repetition.add_argument("--penalty-window", type=positive, metavar="N", help="penalties look at the last N tokens")
