@@ -59,7 +59,8 @@ def beam_search(task: Task, tokenizer: Tokenizer | None = None) -> list[Generati
         row = (first + parent).flatten()
         note(candidates, end - N, token, logprobs[row], scores[row], end)
         reasons = stop_reasons(task, candidates["ids"][:, :, : end + 1].flatten(0, 1), scores[row], new_text, tokenizer)
-        candidates["reason"] = torch.tensor([REASONS.index(reason or "length") for reason in reasons]).view(B, width)
+        numbers = [REASONS.index(reason or "length") for reason in reasons]
+        candidates["reason"] = torch.tensor(numbers, device=ids.device).view(B, width)
         ended = torch.tensor([reason is not None for reason in reasons], device=ids.device).view(B, width)
 
         # The n best that have not ended go on …

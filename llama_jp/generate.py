@@ -258,6 +258,7 @@ def prepare(
             criteria=options.stopping_criteria,
             loop=LoopDetector() if options.stop_on_loop else None,
             last=ids.shape[1],
+            pad_id=options.pad_token_id,
         ),
     )
 

@@ -29,6 +29,7 @@ class Stopping:
         criteria: Sequence[Criterion] | Criterion | None,
         loop: LoopDetector | None,
         last: int,
+        pad_id: int = 0,
     ):
         if max_time is not None and not max_time >= 0:
             raise ValueError(f"max_time is a number of seconds, not {max_time!r}")
@@ -36,6 +37,7 @@ class Stopping:
         self.criteria = [criteria] if callable(criteria) else list(criteria or ())
         self.loop = loop
         self.last = last  # the number of tokens, prompt and padding included, with which every row ends
+        self.pad_id = pad_id  # what criteria see in padded places, as in the reference
         self.until = None if max_time is None else time.monotonic() + max_time
 
     def __call__(self, ids: Tensor, scores: Tensor, begin: int, texts: Sequence[AnswerText] = ()) -> list[str | None]:
@@ -46,7 +48,7 @@ class Stopping:
         late = self.until is not None and time.monotonic() > self.until
         own = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         for criterion in self.criteria:
-            own = own | torch.as_tensor(criterion(ids, scores), device=ids.device)
+            own = own | torch.as_tensor(criterion(ids.where(ids >= 0, self.pad_id), scores), device=ids.device)
         reasons: list[str | None] = []
         for row, answer in enumerate(ids[:, begin:].tolist()):
             if answer[-1] in self.eos:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 import torch
-from reference import SEED, random_config, save_random
+import transformers
+from reference import SEED, random_config, save_random, theirs
 from text_fixtures import llama_folder
 
 import llama_jp
@@ -134,3 +135,36 @@ def test_time_and_length_stop_all_rows_and_eos_its_own():
     ids = torch.tensor([[1, 5, 2], [1, 5, 6]])
     assert stopping(ids, torch.zeros(2, 9), 1) == ["eos", None]
     assert stopping(torch.cat((ids, ids[:, :1]), 1), torch.zeros(2, 9), 1) == ["length", "length"]
+
+
+def test_stop_strings_end_where_transformers_ends(talker, tmp_path):
+    """Random text of pieces, bytes and specials; what stands in it somewhere is the stop string of a second run.
+
+    Guards against a string that is found a token too late, in the middle of a piece, or not when it is bytes.
+    """
+
+    model, tokenizer = talker
+    their = theirs(model.folder, torch.float32)
+    their_tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(model.folder / "tokenizer.json"))
+    rng, compared = random.Random(SEED), 0
+    while compared < 40:
+        prompt, seed = [rng.randrange(3, tokenizer.vocab_size) for _ in range(5)], rng.randrange(2**31)
+        options = {"do_sample": True, "temperature": 1.5, "max_new_tokens": 25}
+        text = tokenizer.decode(llama_jp.generate(model, [prompt], seed=seed, **options)[0].ids)
+        begin = rng.randrange(max(1, len(text)))
+        string = text[begin : begin + rng.randrange(1, 4)]
+        if not string or "\ufffd" in string:
+            continue
+        torch.manual_seed(seed)
+        out = their.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, 5, dtype=torch.long),
+            stop_strings=[string],
+            tokenizer=their_tokenizer,
+            pad_token_id=0,
+            **options,
+        )
+        (answer,) = llama_jp.generate(model, [prompt], seed=seed, stop_strings=[string], tokenizer=tokenizer, **options)
+        assert answer.ids == out[0, 5:].tolist(), string
+        assert answer.finish_reason == "stop"
+        compared += 1
