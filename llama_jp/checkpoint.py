@@ -56,7 +56,7 @@ def load(
 
 
 def load_model(
-    source: str | Path,
+    source: str | Path = "demo",
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     revision: str | None = None,
@@ -107,16 +107,15 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
     Only the files needed are fetched: safetensors where the revision has them, else `.bin`; without `weights`, the
     small files only.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder, short_names = Path(source).expanduser(), ["demo", *SHORT_NAMES]
+    if folder.is_dir() and (str(source) not in short_names or (folder / "config.json").is_file()):
         return folder
     if str(source) == "demo":
         return demo_folder()
     name = SHORT_NAMES.get(str(source), str(source))
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise FileNotFoundError(
-            f"{source} is no folder, no hub repository (owner/name) and no short name "
-            f"({', '.join(['demo', *SHORT_NAMES])})"
+            f"{source} is no folder, no hub repository (owner/name) and no short name ({', '.join(short_names)})"
         )
     return download(name, revision, weights)
 
@@ -388,7 +387,7 @@ def check_complete(model: Llama, stored: dict[str, Stored], folder: Path) -> Non
     if model.config.tie_word_embeddings and len({"lm_head.weight", "embed_tokens.weight"} & stored.keys()) == 1:
         wanted.pop(next(iter({"lm_head.weight", "embed_tokens.weight"} - stored.keys())))
     problems = []
-    if missing := [name for name in wanted if name not in stored]:
+    if missing := [file_name(name) for name in wanted if name not in stored]:
         problems.append(f"missing {shorten(missing)}")
     if unexpected := [f"{t.name} in {t.file.name}" for name, t in stored.items() if name not in wanted]:
         problems.append(f"unexpected {shorten(unexpected)}")
@@ -545,13 +544,15 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
                 shutil.copyfile(model.folder / name, made / name)
 
         folder.mkdir(exist_ok=True)
-        for old in folder.iterdir():
-            if re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", old.name):
-                old.unlink()
+        new = {file.name for file in made.iterdir()}
         mode = (made / "config.json").stat().st_mode  # safetensors makes files that only their owner can read
-        for file in made.iterdir():
-            file.chmod(mode)
-            file.replace(folder / file.name)
+        for name in new:
+            (made / name).chmod(mode)
+            (made / name).replace(folder / name)
+        for old in folder.iterdir():
+            weights = r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
+            if old.name not in new and re.fullmatch(weights, old.name):
+                old.unlink()
 
 
 def file_name(name: str) -> str:

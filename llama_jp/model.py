@@ -154,7 +154,7 @@ class Llama(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        source: str | Path = "demo",
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         revision: str | None = None,

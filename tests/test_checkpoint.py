@@ -151,7 +151,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed(copy):
     with pytest.raises(ValueError) as error:
         load_model(copy)
     for part in (
-        "missing layers.1.mlp.up_proj.weight",
+        "missing model.layers.1.mlp.up_proj.weight",
         "unexpected model.layers.1.mlp.up_proj.wait in model.safetensors",
         "misshapen model.norm.weight in model.safetensors is (25,) where config.json makes it (24,)",
     ):
@@ -242,6 +242,15 @@ def test_a_tensor_stored_twice(published):
     shutil.copy(published / "pytorch_model-00001-of-00002.bin", published / "pytorch_model-00002-of-00002.bin")
     with pytest.raises(ValueError, match="is stored twice, in pytorch_model-00001"):
         load_model(published)
+
+
+def test_a_folder_that_is_called_like_a_short_name(tmp_path, small, monkeypatch):
+    """A folder that holds a checkpoint is meant; one that only has the name is not."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert (checkpoint.find_checkpoint("demo") / "model.safetensors").is_file()
+    shutil.copytree(small, tmp_path / "7b")
+    assert checkpoint.find_checkpoint("7b") == Path("7b")
 
 
 def test_folders_that_are_not_checkpoints(tmp_path, copy):

@@ -241,6 +241,15 @@ def load_model_unpatched(folder):
         return llama_jp.Llama(llama_jp.checkpoint.read_config(folder))
 
 
+def test_info_without_the_weights(run, folder, tmp_path):
+    """Of a hub repository only the small files are fetched; what they say is shown all the same."""
+    published = publish(folder, tmp_path / "published")
+    for file in published.glob("*.bin"):
+        file.unlink()
+    status, out, _ = run("info", model=published)
+    assert status == 0 and "names pytorch_model-00001-of-00002.bin, which is not in" in out and "parameters  " in out
+
+
 def test_info_counts_as_the_cards_do():
     from llama_jp.cli.info import count
 

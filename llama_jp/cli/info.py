@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import WEIGHT_FILES, dtype_name, find_checkpoint, find_tensors, read_config, read_json
+from ..checkpoint import dtype_name, find_checkpoint, find_tensors, read_config, read_json
 from ..model import Llama
 from ..rope_scaling import context_length
 from ..tokenizer import Tokenizer
@@ -53,8 +53,11 @@ def describe(folder: Path) -> dict:
         "weights": None,
         "tokenizer": None,
     }
-    if any((folder / name).is_file() for name in WEIGHT_FILES):
+    try:
         stored = find_tensors(folder)
+    except FileNotFoundError as error:  # not fetched from the hub, or not there at all
+        content["weights_missing"] = str(error)
+    else:
         files = sorted({tensor.file for tensor in stored.values()})
         content["weights"] = {
             "tensors": len(stored),
@@ -85,7 +88,7 @@ def lines(content: dict) -> list[tuple[str, str]]:
     shown.append(("context", f"{content['context_length']:,} tokens"))
     shown.append(("parameters", count(content["parameters"])))
     if weights is None:
-        shown.append(("weights", "not here: only the small files were fetched"))
+        shown.append(("weights", content["weights_missing"]))
     else:
         shown.append(("tensors", f"{weights['tensors']}, stored as {', '.join(weights['dtypes'])}"))
         shown += [("file", f"{name}, {size:,} bytes") for name, size in weights["files"].items()]
@@ -106,12 +109,10 @@ def lines(content: dict) -> list[tuple[str, str]]:
 
 
 def count(parameters: int) -> str:
-    """The exact number and, for large models, the billions of ELYZA's cards: divided by 2^30 and cut to two decimals."""
+    """The exact number and, for large models, ELYZA's billions: divided by 2^30 and cut to two decimals."""
     hundredths = parameters * 100 // 2**30
-    card = (
-        f" ({hundredths // 100}.{hundredths % 100:02}B as ELYZA's cards count: divided by 2^30)" if hundredths else ""
-    )
-    return f"{parameters:,}{card}"
+    card = f"{hundredths // 100}.{hundredths % 100:02}B as ELYZA's cards count: divided by 2^30"
+    return f"{parameters:,} ({card})" if hundredths else f"{parameters:,}"
 
 
 def human(size: int) -> str:
