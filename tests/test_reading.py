@@ -153,10 +153,12 @@ def test_past_the_context_is_a_choice(model):
     # by hand: read everything anew at each step, from the window that the option promises
     window, text = list(prompt), list(prompt)
     with torch.no_grad():
-        for token in answers[0].ids:
+        for token, logprob in zip(answers[0].ids, answers[0].logprobs, strict=True):
             if len(window) > context:
                 window = text[:sinks] + text[-((context - sinks) // 2) :]
-            assert model(torch.tensor([window]), last_only=True)[0, -1].argmax() == token
+            expected = model(torch.tensor([window]), last_only=True)[0, -1].log_softmax(-1)
+            assert expected.argmax() == token
+            assert logprob == pytest.approx(expected[token].item(), abs=1e-4)  # one call against many steps
             window.append(token)
             text.append(token)
     rereads = [tokens for _, tokens in calls[1:] if tokens > 1]
