@@ -2,8 +2,9 @@
 
 from .cache import Cache
 from .checkpoint import load
-from .generate import Generation, generate, stream_text
+from .generate import generate, stream_batch, stream_text
 from .model import Llama, LlamaConfig
+from .options import Generation, Options
 from .prompt import DEFAULT_SYSTEM_PROMPT, instruct_prompt
 from .tokenizer import Tokenizer
 
@@ -15,9 +16,11 @@ __all__ = [
     "Generation",
     "Llama",
     "LlamaConfig",
+    "Options",
     "Tokenizer",
     "generate",
     "instruct_prompt",
     "load",
+    "stream_batch",
     "stream_text",
 ]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 
@@ -72,3 +78,45 @@ class Cache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a cache of {self.length} tokens to {length}")
         self.length = length
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Become a cache of these rows, in this order; a row may come several times, or not at all."""
+        for tensors in (self.keys, self.values):
+            for i, old in enumerate(tensors):
+                tensors[i] = old.new_empty(len(rows), *old.shape[1:])
+                tensors[i][:, :, : self.length] = old[list(rows), :, : self.length]
+        self.batch_size = len(rows)
+
+    def fork(self, rows: Sequence[int] = (0,)) -> Cache:
+        """A new cache with copies of these rows; this one stays as it is."""
+        other = copy.copy(self)
+        other.keys, other.values = list(self.keys), list(self.values)
+        other.keep(rows)
+        return other
+
+    def save(self, file: str | Path, ids: Sequence[int] = ()) -> None:
+        """Write the tokens seen, and whose ids they are, as safetensors."""
+        tensors = {f"keys.{i}": keys[:, :, : self.length].contiguous() for i, keys in enumerate(self.keys)}
+        tensors |= {f"values.{i}": values[:, :, : self.length].contiguous() for i, values in enumerate(self.values)}
+        about = {"max_length": str(self.max_length), "ids": json.dumps(list(ids)[: self.length])}
+        safetensors.torch.save_file(tensors, file, about)
+
+    def load(self, file: str | Path) -> list[int]:
+        """Read what `save` wrote into this cache, which may have more room; returns the ids."""
+        with safe_open(file, framework="pt") as stored:
+            names = [f"{kind}.{i}" for kind in ("keys", "values") for i in range(len(self.keys))]
+            if set(names) != set(stored.keys()):
+                raise ValueError(f"{file} holds {len(stored.keys())} tensors, but this cache has {len(names)}")
+            for name, mine in zip(names, self.keys + self.values, strict=True):
+                theirs = stored.get_tensor(name)
+                B, K, length, D = theirs.shape
+                if (mine.shape[0], mine.shape[1], mine.shape[3]) != (B, K, D) or theirs.dtype != mine.dtype:
+                    raise ValueError(
+                        f"{file} holds {theirs.dtype} {tuple(theirs.shape)} in {name}, which does not fit a cache of "
+                        f"{mine.dtype} {tuple(mine.shape)}"
+                    )
+                if length > self.max_length:
+                    raise ValueError(f"{file} holds {length} tokens, but this cache has room for {self.max_length}")
+                mine[:, :, :length] = theirs
+            self.length = length
+            return json.loads((stored.metadata() or {}).get("ids", "[]"))

@@ -99,7 +99,8 @@ class Llama(nn.Module):
         norm = norm or rms_norm
         self.config = config
         self.rope = rope or make_rope(config)
-        self.generation_config = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
+        special = ("bos_token_id", "eos_token_id", "pad_token_id")
+        self.generation_config = {name: getattr(config, name) for name in special}  # until a checkpoint brings its own
         self.folder: Path | None = None  # where the weights were loaded from
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, attention, norm) for _ in range(config.num_hidden_layers))

@@ -8,13 +8,14 @@ what a tensor computes in float32 is a tensor.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from .model import LlamaConfig, Rope, cos_sin, inverse_frequencies
+from .model import Llama, LlamaConfig, Rope, cos_sin, inverse_frequencies
 
 
 def scaled_rope(config: LlamaConfig) -> Rope:
@@ -23,6 +24,24 @@ def scaled_rope(config: LlamaConfig) -> Rope:
     if rope_type not in ROPE_TYPES:
         raise ValueError(f"rope_type {rope_type!r} is not supported; known are {', '.join(ROPE_TYPES)}")
     return ROPE_TYPES[rope_type](config)
+
+
+def stretch(model: Llama, rope_type: str, factor: float) -> None:
+    """Give a loaded model a longer context. Without training for it, quality falls with the factor.
+
+    The same as `rope_scaling` in config.json; only the positions function and the configuration change.
+    """
+    if model.config.rope_scaling is not None:
+        raise ValueError(f"the checkpoint has a rope_scaling of its own: {model.config.rope_scaling}")
+    if rope_type not in ("linear", "dynamic", "yarn"):
+        raise ValueError(f"linear, dynamic and yarn need no more than a factor; rope_type {rope_type!r} is not one")
+    if not factor >= 1:
+        raise ValueError(f"a factor of {factor:g} does not stretch the context")
+    scaling = {"rope_type": rope_type, "factor": factor}
+    if rope_type == "yarn":
+        scaling["original_max_position_embeddings"] = model.config.max_position_embeddings
+    model.config = dataclasses.replace(model.config, rope_scaling=scaling)
+    model.rope = scaled_rope(model.config)
 
 
 def linear_rope(config: LlamaConfig) -> Rope:

@@ -12,7 +12,8 @@ in the same order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,38 +23,149 @@ Filter = Callable[[Tensor, Tensor], Tensor]
 
 def make_filters(
     *,
+    # what this generation is about
     do_sample: bool,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    repetition_penalty: float | None,
+    prompt_length: int = 0,  # padding included, as the reference counts
+    max_length: int | None = None,  # of prompt and answer
+    eos: Sequence[int] = (),
+    pad_id: int = 0,  # what filters that match ids see in padded places, as in the reference
+    num_beams: int = 1,
+    # penalties and biases, in the order in which they apply
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence | None = None,
+    encoder_repetition_penalty: float | None = None,
+    repetition_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    penalty_window: int | None = None,
+    penalty_generated_only: bool = False,
+    no_repeat_ngram_size: int | None = None,
+    encoder_no_repeat_ngram_size: int | None = None,
+    bad_words_ids: Sequence[Sequence[int]] | None = None,
+    # length, and tokens that must or must not come
+    min_length: int | None = None,
+    min_new_tokens: int | None = None,
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
+    forced_bos_token_id: int | None = None,
+    forced_eos_token_id: int | Sequence[int] | None = None,
+    remove_invalid_values: bool | None = None,
+    exponential_decay_length_penalty: tuple[int, float] | None = None,
+    suppress_tokens: Sequence[int] | None = None,
+    begin_suppress_tokens: Sequence[int] | None = None,
+    logits_processor: Sequence[Filter] | Filter | None = None,  # the caller's own
+    # the shape of the distribution: sampling only
+    temperature: float | None = None,
+    top_h: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    epsilon_cutoff: float | None = None,
+    eta_cutoff: float | None = None,
+    renormalize_logits: bool | None = None,
 ) -> list[Filter]:
     """The filters that these options ask for, in transformers' order; neutral values leave theirs out.
 
-    What changes the shape of the distribution (temperature to min_p) matters to sampling only and is left out of
-    greedy decoding. Raises ValueError for a value outside its range.
+    What changes the shape of the distribution (temperature to eta) matters to sampling only and is left out of
+    greedy decoding. Raises ValueError for a value outside its range, or for two options that exclude each other.
+    Reference: `GenerationMixin._get_logits_processor`.
     """
     check_range("repetition_penalty", repetition_penalty, above=0)
+    check_range("encoder_repetition_penalty", encoder_repetition_penalty, above=0)
+    check_range("presence_penalty", presence_penalty)
+    check_range("frequency_penalty", frequency_penalty)
+    check_range("penalty_window", penalty_window, least=1, whole=True)
+    check_range("no_repeat_ngram_size", no_repeat_ngram_size, least=0, whole=True)
+    check_range("encoder_no_repeat_ngram_size", encoder_no_repeat_ngram_size, least=0, whole=True)
+    check_range("min_length", min_length, least=0, whole=True)
+    check_range("min_new_tokens", min_new_tokens, least=0, whole=True)
     check_range("temperature", temperature, above=0, hint="; for greedy decoding use do_sample=False")
+    check_range("top_h", top_h, above=0, most=1)
     check_range("top_k", top_k, least=0, whole=True)
     check_range("top_p", top_p, least=0, most=1)
     check_range("min_p", min_p, least=0, most=1)
+    check_range("typical_p", typical_p, above=0, most=1)
+    check_range("epsilon_cutoff", epsilon_cutoff, least=0, below=1)
+    check_range("eta_cutoff", eta_cutoff, least=0, below=1)
+    check_forced("forced_bos_token_id", forced_bos_token_id, suppress_tokens)
+    check_forced("forced_eos_token_id", forced_eos_token_id, suppress_tokens)
 
-    filters: list[Filter] = []
+    chain: list[Filter] = []
+
+    def add(filter: Filter) -> None:
+        chain.append(filter)
+
+    def add_matching(filter: Callable[..., Tensor], *given) -> None:
+        """A filter that compares ids: in padded places it sees what the reference sees there."""
+        chain.append(lambda ids, logits: filter(logits, ids.where(ids >= 0, pad_id), *given))
+
+    def counted(ids: Tensor) -> Tensor:
+        """The ids that penalties count: all, unless a window or "generated only" says otherwise."""
+        ids = ids[:, prompt_length if penalty_generated_only else 0 :]
+        return ids[:, -penalty_window:] if penalty_window else ids
+
+    if sequence_bias is not None:
+        add_matching(bias_sequences, as_biases(sequence_bias))
+    if encoder_repetition_penalty not in (None, 1):
+        add_matching(
+            lambda logits, ids: penalize_repetition(logits, ids[:, :prompt_length], 1 / encoder_repetition_penalty)
+        )
     if repetition_penalty not in (None, 1):
-        filters.append(lambda ids, logits: penalize_repetition(logits, ids, repetition_penalty))
-    if not do_sample:
-        return filters
-    if temperature not in (None, 1):
-        filters.append(lambda ids, logits: logits / temperature)
-    if top_k:
-        filters.append(lambda ids, logits: keep_top_k(logits, top_k))
-    if top_p is not None and top_p < 1:
-        filters.append(lambda ids, logits: keep_top_p(logits, top_p))
-    if min_p is not None:
-        filters.append(lambda ids, logits: keep_min_p(logits, min_p))
-    return filters
+        add(lambda ids, logits: penalize_repetition(logits, counted(ids), repetition_penalty))
+    if presence_penalty or frequency_penalty:
+        add(lambda ids, logits: penalize_counts(logits, counted(ids), presence_penalty or 0, frequency_penalty or 0))
+    if no_repeat_ngram_size:
+        add_matching(forbid_repeated_ngrams, no_repeat_ngram_size)
+    if encoder_no_repeat_ngram_size:
+        add_matching(forbid_repeated_ngrams, encoder_no_repeat_ngram_size, prompt_length)
+    if bad_words_ids is not None:
+        add_matching(bias_sequences, as_bad_words(bad_words_ids, eos))
+    least = min_length if min_new_tokens is None else prompt_length + min_new_tokens
+    if least and eos:
+        add(lambda ids, logits: forbid(logits, eos) if ids.shape[1] < least else logits)
+    if prefix_allowed_tokens_fn is not None:
+        add_matching(allow_only, prefix_allowed_tokens_fn, num_beams)
+    if forced_bos_token_id is not None:
+        add(lambda ids, logits: force(logits, [forced_bos_token_id]) if ids.shape[1] == 1 else logits)
+    if forced_eos_token_id is not None:
+        last = as_ids(forced_eos_token_id)
+        add(lambda ids, logits: force(logits, last) if ids.shape[1] + 1 == max_length else logits)
+    if remove_invalid_values:
+        add(lambda ids, logits: remove_invalid(logits))
+    if exponential_decay_length_penalty is not None:
+        if not eos:
+            raise ValueError("exponential_decay_length_penalty makes EOS likelier, but there is no eos_token_id")
+        start, factor = exponential_decay_length_penalty
+        start += prompt_length
+        add(lambda ids, logits: favour_eos(logits, eos, factor, ids.shape[1] - start))
+    if suppress_tokens is not None:
+        add(lambda ids, logits: forbid(logits, suppress_tokens))
+    if begin_suppress_tokens is not None:
+        first = prompt_length + (prompt_length == 1 and forced_bos_token_id is not None)
+        add(lambda ids, logits: forbid(logits, begin_suppress_tokens) if ids.shape[1] == first else logits)
+    for own in [logits_processor] if callable(logits_processor) else logits_processor or ():
+        add(partial(apply_own, own, pad_id))
+
+    if do_sample:
+        at_least = 1 if num_beams == 1 else len(eos) + 1 if eos else 2  # beams need something to go on with
+        if temperature not in (None, 1):
+            add(lambda ids, logits: logits / temperature)
+        if top_h is not None:
+            add(lambda ids, logits: keep_top_h(logits, top_h))
+        if top_k:
+            add(lambda ids, logits: keep_top_k(logits, top_k, at_least))
+        if top_p is not None and top_p < 1:
+            add(lambda ids, logits: keep_top_p(logits, top_p, at_least))
+        if min_p is not None:
+            add(lambda ids, logits: keep_min_p(logits, min_p, at_least))
+        if typical_p is not None and typical_p < 1:
+            add(lambda ids, logits: keep_typical(logits, typical_p, at_least))
+        if epsilon_cutoff:
+            add(lambda ids, logits: cut_epsilon(logits, epsilon_cutoff, at_least))
+        if eta_cutoff:
+            add(lambda ids, logits: cut_eta(logits, eta_cutoff, at_least))
+    if renormalize_logits:
+        add(lambda ids, logits: logits.log_softmax(-1))
+    return chain
 
 
 def check_range(
@@ -63,6 +175,7 @@ def check_range(
     above: float = -math.inf,
     least: float = -math.inf,
     most: float = math.inf,
+    below: float = math.inf,
     whole: bool = False,
     hint: str = "",
 ) -> None:
@@ -70,11 +183,70 @@ def check_range(
     if value is None:
         return
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not number or not (value > above and least <= value <= most):
+    if not number or not (value > above and least <= value <= most and value < below):
         kind = "a whole number" if whole else "a number"
-        limits = [f"above {above:g}"] * (above > -math.inf)
+        limits = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)
         limits += [f"of at least {least:g}"] * (least > -math.inf) + [f"of at most {most:g}"] * (most < math.inf)
-        raise ValueError(f"{name} has to be {kind} {' and '.join(limits)}, not {value!r}{hint}")
+        raise ValueError(" ".join(f"{name} has to be {kind} {' and '.join(limits)}".split()) + f", not {value!r}{hint}")
+
+
+def check_forced(name: str, forced: int | Sequence[int] | None, suppressed: Sequence[int] | None) -> None:
+    """A token that is forced and suppressed would leave no token at all."""
+    forced = [] if forced is None else as_ids(forced)
+    if forced and set(forced) <= set(suppressed or ()):
+        raise ValueError(f"{name} asks for {forced}, but suppress_tokens forbids it; drop one of the two")
+
+
+def as_ids(given: int | Sequence[int] | None) -> list[int]:
+    """One id, several or none, as a list."""
+    return [] if given is None else [given] if isinstance(given, int) else list(given)
+
+
+# Penalties and biases: tokens that have been there, tokens that somebody wants or not.
+
+
+def bias_sequences(logits: Tensor, ids: Tensor, biases: Mapping[tuple[int, ...], float]) -> Tensor:
+    """Add a bias to the token that would complete a sequence: to its last token where the others stand before it.
+
+    A sequence of one token is biased always. Reference: `SequenceBiasLogitsProcessor`.
+    """
+    V = logits.shape[-1]
+    if wrong := sorted({token for sequence in biases for token in sequence if token >= V}):
+        raise ValueError(f"sequence_bias or bad_words_ids names {wrong}, but the vocabulary has {V} tokens")
+    lengths = [1, *dict.fromkeys(len(sequence) for sequence in biases if len(sequence) > 1)]
+    bias = torch.zeros_like(logits)
+    # rounding: added up in the reference's order, single tokens first, then lengths as they come
+    for sequence, value in sorted(biases.items(), key=lambda item: lengths.index(len(item[0]))):
+        *prefix, last = sequence
+        if len(prefix) > ids.shape[1]:
+            continue
+        there = (ids[:, ids.shape[1] - len(prefix) :] == torch.tensor(prefix, device=ids.device)).all(-1)  # (B,)
+        bias[:, last] += torch.where(there, value, 0.0)
+    return logits + bias
+
+
+def as_biases(given: Mapping[tuple[int, ...], float] | Sequence) -> dict[tuple[int, ...], float]:
+    """{(ids): bias}, or as JSON writes it [[[ids], bias], …]."""
+    pairs = list(given.items() if isinstance(given, Mapping) else given)
+    if not pairs:
+        raise ValueError("sequence_bias is empty")
+    for sequence, value in pairs:
+        if not isinstance(sequence, tuple | list) or not sequence or not isinstance(value, float):
+            raise ValueError(
+                f"sequence_bias pairs ids with a float, as in {{(10, 45): -2.0}}, not {sequence!r}: {value!r}"
+            )
+    return {tuple(sequence): value for sequence, value in pairs}
+
+
+def as_bad_words(words: Sequence[Sequence[int]], eos: Sequence[int]) -> dict[tuple[int, ...], float]:
+    """Sequences that must not come, as biases of -inf. EOS alone is left out: that is what min_new_tokens is for."""
+    for word in words:
+        if not isinstance(word, tuple | list) or not word or min(word) < 0:
+            raise ValueError(f"bad_words_ids is a list of lists of ids, and {word!r} is not a list of ids")
+    biases = {tuple(word): -math.inf for word in words if list(word) not in [[token] for token in eos]}
+    if not biases:
+        raise ValueError("bad_words_ids forbids nothing: it is empty, or has nothing but EOS, which is never forbidden")
+    return biases
 
 
 def penalize_repetition(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
@@ -82,47 +254,202 @@ def penalize_repetition(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
 
     Once per token, however often it stood there; the prompt counts. See: "CTRL", arXiv:1909.05858, 4.1.
     """
-    V = logits.shape[-1]
-    seen = torch.zeros(len(logits), V + 1, dtype=torch.bool, device=logits.device)
-    seen.scatter_(1, ids.where(ids >= 0, V), True)  # padding marks the column behind the vocabulary
-    return torch.where(seen[:, :V], torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    seen = count(ids, logits.shape[-1]) > 0
+    return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the k most likely tokens, and all that tie with the last of them."""
-    least = logits.topk(min(k, logits.shape[-1])).values[..., -1:]
+def penalize_counts(logits: Tensor, ids: Tensor, presence: float, frequency: float) -> Tensor:
+    """Subtract `presence` from every token seen so far, and `frequency` for each time it was.
+
+    Not in transformers; the formula is that of OpenAI's API, which many servers share.
+    """
+    counts = count(ids, logits.shape[-1])
+    return logits - presence * (counts > 0) - frequency * counts
+
+
+def count(ids: Tensor, V: int) -> Tensor:
+    """How often each token stands in each row, padding left out: ids (B, N) -> (B, V)."""
+    counts = torch.zeros(len(ids), V + 1, dtype=torch.long, device=ids.device)
+    known = ids.where((ids >= 0) & (ids < V), V)  # padding counts in the column behind the vocabulary
+    return counts.scatter_add_(1, known, torch.ones_like(ids))[:, :V]
+
+
+def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int, among: int | None = None) -> Tensor:
+    """Forbid what would complete n tokens in a row that have been there, or (`among`) in the first so many tokens.
+
+    With n = 3 and … a b c … a b, the next token must not be c. See: arXiv:1705.04304, 2.5; reference:
+    `NoRepeatNGramLogitsProcessor`, `EncoderNoRepeatNGramLogitsProcessor`.
+    """
+    V, N = logits.shape[-1], ids.shape[1]
+    there = ids[:, :among]
+    if n > there.shape[1]:
+        return logits
+    windows = there.unfold(1, n, 1)  # (B, number of windows, n)
+    same = (windows[..., :-1] == ids[:, None, N + 1 - n :]).all(-1)  # the last n - 1 tokens have been there before
+    forbidden = torch.zeros(len(ids), V + 1, dtype=torch.bool, device=ids.device)
+    forbidden.scatter_(1, windows[..., -1].where(same, V).clamp(max=V), True)  # no match: the column behind
+    return logits.masked_fill(forbidden[:, :V], -math.inf)
+
+
+# Length, and tokens that must or must not come.
+
+
+def forbid(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """None of these tokens. Behind min_length, min_new_tokens, suppress_tokens and begin_suppress_tokens."""
+    V = torch.arange(logits.shape[-1], device=logits.device)
+    return torch.where(torch.isin(V, torch.tensor(list(tokens), device=V.device)), -math.inf, logits)
+
+
+def force(logits: Tensor, tokens: Sequence[int]) -> Tensor:
+    """Nothing but these tokens, whatever the model says. Behind forced_bos_token_id and forced_eos_token_id."""
+    forced = torch.full_like(logits, -math.inf)
+    forced[:, list(tokens)] = 0
+    return forced
+
+
+def favour_eos(logits: Tensor, eos: Sequence[int], factor: float, steps: int) -> Tensor:
+    """Add |logit| * (factor^steps - 1) to EOS, `steps` tokens after the answer should have begun to end.
+
+    Reference: `ExponentialDecayLengthPenalty`.
+    """
+    if steps <= 0:
+        return logits
+    tokens = list(eos)
+    bonus = torch.abs(logits[:, tokens]) * (factor**steps - 1)
+    bonus = bonus.masked_fill(~logits[:, tokens].isfinite(), 0.0)  # what is forbidden stays forbidden
+    added = torch.zeros_like(logits)
+    added[:, tokens] = bonus
+    return logits + added
+
+
+def allow_only(logits: Tensor, ids: Tensor, allowed: Callable[[int, Tensor], Sequence[int]], num_beams: int) -> Tensor:
+    """Only the tokens that a function of (prompt number, ids so far) names. See: "GENRE", arXiv:2010.00904.
+
+    Where all that it names is forbidden already, for every beam of a prompt, its word counts alone.
+    Reference: `PrefixConstrainedLogitsProcessor`.
+    """
+    mask = torch.full_like(logits, -math.inf)
+    for row, so_far in enumerate(ids):
+        tokens = list(allowed(row // num_beams, so_far))
+        if not tokens:
+            raise ValueError(f"prefix_allowed_tokens_fn allows no token for prompt {row // num_beams}")
+        mask[row, tokens] = 0
+    constrained = logits + mask
+    stuck = constrained.amax(-1).isneginf().view(-1, num_beams).all(-1).repeat_interleave(num_beams)  # (B,)
+    return torch.where(stuck[:, None], mask, constrained)
+
+
+def remove_invalid(logits: Tensor) -> Tensor:
+    """NaN becomes 0, infinities the largest finite numbers, so that nothing downstream breaks on them."""
+    largest = torch.finfo(logits.dtype)
+    logits = torch.where(logits.isnan(), 0.0, logits)
+    return logits.clamp(largest.min, largest.max)
+
+
+def apply_own(own: Filter, pad_id: int, ids: Tensor, logits: Tensor) -> Tensor:
+    """A callable of the caller's, with the arguments that transformers gives: (ids, logits), padding as the pad id."""
+    return own(ids.where(ids >= 0, pad_id), logits)
+
+
+# The shape of the distribution. `at_least` tokens always stay: one, and more in beam search.
+
+
+def keep_top_k(logits: Tensor, k: int, at_least: int = 1) -> Tensor:
+    """Keep the k most likely tokens, and all that tie with the last of them. See: arXiv:1805.04833, 5.4."""
+    least = logits.topk(min(max(k, at_least), logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < least, -math.inf)
 
 
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the most likely tokens whose probabilities add up to p, one at least. See: arXiv:1904.09751."""
+def keep_top_p(logits: Tensor, p: float, at_least: int = 1) -> Tensor:
+    """Keep the most likely tokens whose probabilities add up to p. See: arXiv:1904.09751."""
     ascending, order = logits.sort()
     # rounding: summed from the unlikely end, as the reference does; from the likely end the sums would differ
     remove = ascending.softmax(-1).cumsum(-1) <= 1 - p
-    remove[..., -1] = False
+    remove[..., -at_least:] = False
     return logits.masked_fill(remove.scatter(-1, order, remove), -math.inf)
 
 
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
+def keep_min_p(logits: Tensor, p: float, at_least: int = 1) -> Tensor:
     """Keep tokens at least p times as likely as the likeliest. See: arXiv:2407.01082."""
     probabilities = logits.softmax(-1)
-    best = probabilities.max(-1, keepdim=True)
-    remove = probabilities < p * best.values
-    return logits.masked_fill(remove.scatter(-1, best.indices, False), -math.inf)
+    remove = probabilities < p * probabilities.amax(-1, keepdim=True)
+    best = probabilities.topk(min(at_least, logits.shape[-1])).indices
+    return logits.masked_fill(remove.scatter(-1, best, False), -math.inf)
+
+
+def keep_typical(logits: Tensor, mass: float, at_least: int = 1) -> Tensor:
+    """Keep tokens whose surprise -log p is closest to the expected one, the entropy, until they add up to `mass`.
+
+    Drops what is too unlikely, and what is too likely as well. See: "Locally Typical Sampling", arXiv:2202.00666.
+    """
+    logp = logits.log_softmax(-1)
+    entropy = -(logp * logp.exp()).nansum(-1, keepdim=True)  # 0 * -inf counts as 0
+    distance, order = (-logp - entropy).abs().sort()
+    needed = (logits.gather(-1, order).softmax(-1).cumsum(-1) < mass).sum(-1, keepdim=True)
+    remove = distance > distance.gather(-1, needed.clamp(max=logits.shape[-1] - 1))
+    remove[..., :at_least] = False
+    return logits.masked_fill(remove.scatter(-1, order, remove), -math.inf)
+
+
+def cut_epsilon(logits: Tensor, epsilon: float, at_least: int = 1) -> Tensor:
+    """Drop tokens less likely than `epsilon`. See: "Truncation Sampling as Desmoothing", arXiv:2210.15191, 3."""
+    return cut_below(logits, epsilon, at_least)
+
+
+def cut_eta(logits: Tensor, epsilon: float, at_least: int = 1) -> Tensor:
+    """Drop tokens less likely than eta = min(epsilon, sqrt(epsilon) * exp(-entropy)). See: arXiv:2210.15191, 4.
+
+    The wider the distribution, the lower the bar.
+    """
+    bar = torch.tensor(epsilon, device=logits.device)  # rounding: in float32
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    return cut_below(logits, torch.min(bar, bar.sqrt() * torch.exp(-entropy))[..., None], at_least)
+
+
+def cut_below(logits: Tensor, bar: float | Tensor, at_least: int) -> Tensor:
+    """Drop tokens less likely than `bar`, but for the `at_least` likeliest and what ties with the last of them."""
+    least = logits.topk(min(at_least, logits.shape[-1])).values[..., -1:]
+    return logits.masked_fill((logits.softmax(-1) < bar) & (logits < least), -math.inf)
+
+
+def keep_top_h(logits: Tensor, share: float) -> Tensor:
+    """Keep the likeliest tokens as long as their entropy stays within `share` of the whole, one at least.
+
+    The whole is the entropy of the 100 likeliest, as in the reference. See: "Top-H Decoding", arXiv:2509.02510.
+    """
+    best, order = logits.topk(min(100, logits.shape[-1]))
+    likeliest = torch.distributions.Categorical(logits=best)
+    bound = (likeliest.entropy() * share)[..., None]
+    keep = (-likeliest.probs * torch.log(likeliest.probs)).cumsum(-1) <= bound
+    keep[..., 0] = True
+    kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, keep)
+    return logits.masked_fill(~kept, -math.inf)
+
+
+# The choice.
 
 
 def choose(
     logits: Tensor, do_sample: bool, generators: Sequence[torch.Generator] | torch.Generator | None = None
 ) -> Tensor:
-    """The next id of every row: the likeliest, or one drawn from the softmax. logits (B, V) -> (B,) int64.
+    """The next id of every row: the likeliest, or one drawn from the softmax. logits (B, V) -> (B,) int64."""
+    return draw(logits.softmax(-1), generators=generators)[:, 0] if do_sample else logits.argmax(-1)
+
+
+def draw(
+    probabilities: Tensor,
+    number: int = 1,
+    generators: Sequence[torch.Generator] | torch.Generator | None = None,
+) -> Tensor:
+    """Draw ids without putting them back: probabilities (B, V) -> (B, number) int64.
 
     One generator (None: torch's global one) draws for all rows as transformers does; a list gives each row its own,
     so that what a row draws does not depend on its neighbours.
     """
-    if not do_sample:
-        return logits.argmax(-1)
-    probabilities = logits.softmax(-1)
-    if isinstance(generators, Sequence):
-        rows = zip(probabilities, generators, strict=True)
-        return torch.cat([torch.multinomial(row, 1, generator=generator) for row, generator in rows])
-    return torch.multinomial(probabilities, 1, generator=generators).squeeze(1)
+    try:
+        if isinstance(generators, Sequence):
+            rows = zip(probabilities, generators, strict=True)
+            return torch.stack([torch.multinomial(row, number, generator=generator) for row, generator in rows])
+        return torch.multinomial(probabilities, number, generator=generators)
+    except RuntimeError as error:
+        raise ValueError(f"there is nothing to draw from: {str(error).splitlines()[0]}") from error

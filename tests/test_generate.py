@@ -12,7 +12,8 @@ from text_fixtures import llama_folder
 
 import llama_jp
 from llama_jp.checkpoint import load_model
-from llama_jp.generate import AnswerText, generate, overlap, stream_text
+from llama_jp.generate import generate, stream_text
+from llama_jp.stopping import AnswerText, overlap
 
 
 def their_answers(model, prompts, seed, **options) -> list[list[int]]:

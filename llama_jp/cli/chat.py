@@ -11,7 +11,15 @@ from ..model import Llama
 from ..prompt import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
 from ..rope_scaling import context_length
 from ..tokenizer import Tokenizer
-from .common import add_generation_arguments, add_model_arguments, generation_options, open_model, speed_report
+from .common import (
+    add_generation_arguments,
+    add_model_arguments,
+    common_prefix,
+    generation_options,
+    open_assistant,
+    open_model,
+    speed_report,
+)
 
 HELP = "talk to an instruction-tuned model"
 EXAMPLE = "llama-jp chat --model demo"
@@ -34,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = open_model(args)
     if not is_instruction_tuned(model.folder):
         say(f"warning: {BASE_MODEL_WARNING}")
-    conversation = Conversation(model, tokenizer, args.system)
+    conversation = Conversation(model, tokenizer, args.system, open_assistant(args))
     interactive = sys.stdin.isatty()
     if interactive:
         import readline  # noqa: F401 (gives input() a history and line editing)
@@ -77,8 +85,8 @@ def say(text: str) -> None:
 class Conversation:
     """The turns so far, and a cache of the ids they begin with, so that a turn costs only what is new."""
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, system: str):
-        self.model, self.tokenizer, self.system = model, tokenizer, system
+    def __init__(self, model: Llama, tokenizer: Tokenizer, system: str, assistant_model: Llama | None = None):
+        self.model, self.tokenizer, self.system, self.assistant_model = model, tokenizer, system, assistant_model
         self.history: list[tuple[str, str]] = []
         self.cache: Cache = model.new_cache(1, context_length(model.config))
         self.cached: list[int] = []  # the ids that the cache holds
@@ -90,11 +98,10 @@ class Conversation:
     def answer(self, message: str, options: dict) -> None:
         """Stream the answer to standard output; an interrupted one is remembered as far as it came."""
         ids = instruct_prompt(self.tokenizer, message, self.system, self.history)
-        known = 0
-        while known < min(len(self.cached), len(ids) - 1) and self.cached[known] == ids[known]:
-            known += 1
-        self.cache.crop(known)
-        stream = stream_text(self.model, self.tokenizer, ids, cache=self.cache, **options)
+        self.cache.crop(len(common_prefix(self.cached, ids)))
+        stream = stream_text(
+            self.model, self.tokenizer, ids, cache=self.cache, assistant_model=self.assistant_model, **options
+        )
         text, interrupted = "", False
         try:
             for piece in stream:
@@ -104,7 +111,9 @@ class Conversation:
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            self.cached = (ids + stream.generation.ids)[: self.cache.length]
+            seen = ids + stream.generation.ids
+            shifted = options.get("past_context") == "shift" and self.cache.length < len(seen) - 1
+            self.cached = [] if shifted else seen[: self.cache.length]
         print(flush=True)
         self.history.append((message, text))
         say(speed_report(stream, len(ids), options, interrupted))

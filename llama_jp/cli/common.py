@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import random
 import sys
 from collections.abc import Iterable
 
 import torch
 
-from ..checkpoint import SHORT_NAMES, load
-from ..generate import Options, stream_text
+from ..checkpoint import SHORT_NAMES, load, load_model
+from ..generate import stream_text
 from ..model import ATTENTIONS, Llama
+from ..options import Options
+from ..rope_scaling import stretch
 from ..tokenizer import Tokenizer
 
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
@@ -41,26 +45,101 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "generation", "what is not given here is the checkpoint's own generation_config.json"
+    """One flag for each option that can be typed, under the option's own name, in groups; most used ones first."""
+    length = parser.add_argument_group(
+        "length and stopping", "what is not given, here and below, is the checkpoint's own generation_config.json"
     )
-    group.add_argument(
-        "--max-new-tokens", type=positive, metavar="N", help="length of the answer at most (default: 256)"
+    length.add_argument("--max-new-tokens", type=positive, metavar="N", help="length at most (default: 256)")
+    length.add_argument(
+        "--stop",
+        action="append",
+        dest="stop_strings",
+        metavar="TEXT",
+        help="end before this text; may be given several times",
     )
-    group.add_argument(
-        "--stop", action="append", metavar="TEXT", help="end before this text; may be given several times"
-    )
-    choice = group.add_mutually_exclusive_group()
+    length.add_argument("--min-new-tokens", type=int, metavar="N", help="no end of text before N tokens")
+    length.add_argument("--max-length", type=positive, metavar="N", help="length at most, prompt included")
+    length.add_argument("--min-length", type=int, metavar="N", help="length at least, prompt included")
+    length.add_argument("--max-time", type=float, metavar="S", help="end after so many seconds")
+    length.add_argument("--stop-on-loop", action="store_true", default=None, help="end when the text goes in circles")
+    length.add_argument("--eos-token-id", type=ids, metavar="IDS", help="ids that end the text, as 2 or 2,13")
+
+    draw = parser.add_argument_group("drawing", "all but --greedy imply --sample")
+    choice = draw.add_mutually_exclusive_group()
     choice.add_argument("--greedy", action="store_true", help="always take the likeliest token")
-    choice.add_argument("--sample", action="store_true", help="draw tokens; the next five options imply it")
-    group.add_argument("--temperature", type=float, metavar="T", help="below 1 bolder, above 1 wilder")
-    group.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only (0: from all)")
-    group.add_argument("--top-p", type=float, metavar="P", help="draw from the likeliest tokens that add up to P")
-    group.add_argument(
-        "--min-p", type=float, metavar="P", help="draw from tokens at least P times as likely as the likeliest"
+    choice.add_argument("--sample", action="store_true", help="draw tokens")
+    draw.add_argument("--temperature", type=float, metavar="T", help="below 1 bolder, above 1 wilder")
+    draw.add_argument("--top-p", type=float, metavar="P", help="from the likeliest tokens that add up to P")
+    draw.add_argument("--top-k", type=int, metavar="K", help="from the K likeliest tokens (default: 50; 0: all)")
+    draw.add_argument("--seed", type=int, metavar="N", help="draw the same tokens again (and as transformers would)")
+    draw.add_argument(
+        "--min-p", type=float, metavar="P", help="from tokens at least P times as likely as the likeliest"
     )
-    group.add_argument("--seed", type=int, metavar="N", help="draw the same tokens again (and as transformers would)")
-    group.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: avoid tokens seen so far")
+    draw.add_argument("--typical-p", type=float, metavar="P", help="from tokens about as surprising as expected")
+    draw.add_argument("--epsilon-cutoff", type=float, metavar="P", help="from tokens at least as likely as P")
+    draw.add_argument("--eta-cutoff", type=float, metavar="P", help="the same, with a lower bar where all is open")
+    draw.add_argument("--top-h", type=float, metavar="H", help="from the likeliest tokens with H of the entropy")
+
+    repetition = parser.add_argument_group("against repetition")
+    repetition.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: avoid tokens seen so far")
+    repetition.add_argument("--no-repeat-ngram-size", type=int, metavar="N", help="never N tokens in a row twice")
+    repetition.add_argument("--encoder-no-repeat-ngram-size", type=int, metavar="N", help="nor N of the prompt's again")
+    repetition.add_argument(
+        "--encoder-repetition-penalty", type=float, metavar="X", help="above 1: prefer tokens of the prompt"
+    )
+    repetition.add_argument("--presence-penalty", type=float, metavar="X", help="off the logit of tokens seen so far")
+    repetition.add_argument("--frequency-penalty", type=float, metavar="X", help="the same, for each time")
+    repetition.add_argument("--penalty-window", type=positive, metavar="N", help="penalties look at the last N tokens")
+    repetition.add_argument(
+        "--penalty-generated-only", action="store_true", default=None, help="penalties leave the prompt alone"
+    )
+
+    tokens = parser.add_argument_group("tokens that must or must not come", "llama-jp tokenize shows ids")
+    tokens.add_argument("--bad-words-ids", type=json_value, metavar="JSON", help="sequences to forbid: [[5], [7, 8]]")
+    tokens.add_argument("--sequence-bias", type=json_value, metavar="JSON", help="to favour or not: [[[7, 8], -2.5]]")
+    tokens.add_argument("--suppress-tokens", type=ids, metavar="IDS", help="never these: 5,7")
+    tokens.add_argument("--begin-suppress-tokens", type=ids, metavar="IDS", help="not as the first")
+    tokens.add_argument("--forced-bos-token-id", type=int, metavar="ID", help="after a prompt of one token")
+    tokens.add_argument("--forced-eos-token-id", type=ids, metavar="IDS", help="as the last, where the length ends")
+    tokens.add_argument(
+        "--exponential-decay-length-penalty", type=json_value, metavar="JSON", help="towards the end: [start, factor]"
+    )
+    tokens.add_argument("--guidance-scale", type=float, metavar="X", help="above 1: keep closer to the prompt")
+    tokens.add_argument("--negative-prompt-ids", type=ids, metavar="IDS", help="and away from this one")
+    tokens.add_argument("--remove-invalid-values", action="store_true", default=None, help="NaN and inf become finite")
+    tokens.add_argument("--renormalize-logits", action="store_true", default=None, help="log-softmax after all filters")
+
+    beams = parser.add_argument_group("beam search, and several answers (nothing streams)")
+    beams.add_argument("--num-beams", type=positive, metavar="N", help="follow the N likeliest beginnings")
+    beams.add_argument("--num-return-sequences", type=positive, metavar="N", help="N answers, drawn or from the beams")
+    beams.add_argument("--length-penalty", type=float, metavar="X", help="above 0: longer answers (default: 1)")
+    beams.add_argument("--early-stopping", choices=("true", "false", "never"), help="when to stop (default: false)")
+
+    speed = parser.add_argument_group("speculation: the same answers from fewer steps")
+    speed.add_argument("--prompt-lookup-num-tokens", type=positive, metavar="N", help="guess N tokens from the text")
+    speed.add_argument(
+        "--max-matching-ngram-size", type=positive, metavar="N", help="that follow N others (default: 2)"
+    )
+    speed.add_argument("--assistant-model", metavar="MODEL", help="a smaller model with the same tokenizer guesses")
+    speed.add_argument("--num-assistant-tokens", type=positive, metavar="N", help="so many tokens (default: 4)")
+
+    long = parser.add_argument_group("long texts and memory")
+    long.add_argument("--past-context", choices=("refuse", "shift"), help="when the context is full (default: refuse)")
+    long.add_argument("--sink-tokens", type=int, metavar="N", help="first tokens that shift keeps (default: 4)")
+    long.add_argument(
+        "--rope-scaling", type=rope_scaling, metavar="TYPE:X", help="stretch the context: linear:2, dynamic:2, yarn:4"
+    )
+    long.add_argument("--prefill-chunk-size", type=positive, metavar="N", help="read the prompt in parts of N tokens")
+    long.add_argument(
+        "--inexact",
+        action="store_false",
+        dest="exact",
+        default=None,
+        help="read a prompt once for all its answers; may differ from transformers",
+    )
+
+
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
 
 
 def positive(text: str) -> int:
@@ -69,34 +148,71 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def ids(text: str) -> list[int]:
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of ids such as 2,13")
+    return [int(part) for part in text.split(",")]
+
+
+def json_value(text: str) -> list:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
+    if not isinstance(value, list):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list")
+    return value
+
+
+def rope_scaling(text: str) -> tuple[str, float]:
+    kind, _, factor = text.partition(":")
+    try:
+        return kind, float(factor)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a type and a factor such as linear:2") from error
+
+
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     if args.threads:
         torch.set_num_threads(args.threads)
-    return load(args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention)
+    model, tokenizer = load(
+        args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
+    )
+    if getattr(args, "rope_scaling", None):
+        stretch(model, *args.rope_scaling)
+    return model, tokenizer
+
+
+def open_assistant(args: argparse.Namespace) -> Llama | None:
+    """The model that drafts, if one was asked for. Its tokenizer is taken to be the model's."""
+    if args.assistant_model is None:
+        return None
+    return load_model(args.assistant_model, dtype=args.dtype, device=args.device, attention=args.attention)
 
 
 def generation_options(args: argparse.Namespace, model: Llama) -> dict:
     """The options that were typed. One that matters only when drawing means: draw. A seed is chosen where none was."""
-    shaping = {name: getattr(args, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-    options = {name: value for name, value in shaping.items() if value is not None}
-    if args.greedy and (options or args.seed is not None):
-        raise ValueError(
-            "--greedy draws nothing, so --temperature, --top-k, --top-p, --min-p and --seed do not go with it"
-        )
+    names = {field.name for field in dataclasses.fields(Options)} & vars(args).keys()
+    options = {name: getattr(args, name) for name in sorted(names) if getattr(args, name) is not None}
+    if "early_stopping" in options:
+        options["early_stopping"] = {"true": True, "false": False}.get(args.early_stopping, "never")
+    drawing = [name for name in (*DRAWING, "seed") if name in options]
+    if args.greedy and drawing:
+        flags = ", ".join("--" + name.replace("_", "-") for name in drawing)
+        raise ValueError(f"--greedy draws nothing, so {flags} cannot go with it")
     if args.greedy:
         options["do_sample"] = False
-    elif args.sample or options or args.seed is not None:
+    elif args.sample or drawing:
         options["do_sample"] = True
-    for name, value in (
-        ("max_new_tokens", args.max_new_tokens),
-        ("repetition_penalty", args.repetition_penalty),
-        ("stop_strings", args.stop),
-    ):
-        if value is not None:
-            options[name] = value
     if Options.of(model, options).do_sample:
-        options["seed"] = random.randrange(2**31) if args.seed is None else args.seed
+        options.setdefault("seed", random.randrange(2**31))
     return options
+
+
+def common_prefix(cached: list[int], ids: list[int]) -> list[int]:
+    """What a cache of the ids `cached` knows of a prompt, but never all of it: its last token has to be read."""
+    most = min(len(cached), len(ids) - 1)
+    return ids[: next((i for i in range(most) if cached[i] != ids[i]), most)]
 
 
 def speed_report(stream: stream_text, prompt_tokens: int, options: dict, interrupted: bool = False) -> str:
@@ -108,6 +224,8 @@ def speed_report(stream: stream_text, prompt_tokens: int, options: dict, interru
         parts.append(f"first after {first:.2f} s")
     if rest > 0:
         parts.append(f"{(len(answer.ids) - 1) / rest:.1f} tokens/s")
+    if answer.drafted:
+        parts.append(f"{answer.accepted} of {answer.drafted} guesses accepted")
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
     return ", ".join(parts)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from pathlib import Path
 
-from ..generate import stream_text
+from ..cache import Cache
+from ..generate import generate, stream_text
+from ..model import Llama
+from ..options import Generation
 from ..prompt import DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
+from ..rope_scaling import context_length
+from ..stopping import AnswerText
+from ..tokenizer import Tokenizer
 from .common import (
     add_generation_arguments,
     add_model_arguments,
+    common_prefix,
     generation_options,
+    open_assistant,
     open_model,
     speed_report,
     write_pieces,
@@ -41,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--system", metavar="TEXT", help=f"system prompt of the template (default: {DEFAULT_SYSTEM_PROMPT})"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of streaming")
+    parser.add_argument("--top-logprobs", type=int, metavar="N", help="with --json: the N likeliest at each place")
+    parser.add_argument(
+        "--cache", type=Path, metavar="FILE", help="keep what was read here, and do not read its beginning again"
+    )
     add_generation_arguments(parser)
     add_model_arguments(parser)
 
@@ -55,16 +69,63 @@ def run(args: argparse.Namespace) -> int:
     else:
         ids = instruct_prompt(tokenizer, prompt, DEFAULT_SYSTEM_PROMPT if args.system is None else args.system)
     options = generation_options(args, model)
-    stream = stream_text(model, tokenizer, ids, **options)
+    if options.get("num_beams", 1) > 1 or options.get("num_return_sequences", 1) > 1:
+        return several_answers(model, tokenizer, ids, options, args)
+    cache, cached = open_cache(args.cache, model, ids) if args.cache else (None, [])
+    stream = stream_text(model, tokenizer, ids, cache=cache, assistant_model=open_assistant(args), **options)
     if not args.json:
         write_pieces(stream)
     else:
         text = "".join(stream)
-        answer = stream.generation
-        content = {"text": text, "finish_reason": answer.finish_reason, "ids": answer.ids, "logprobs": answer.logprobs}
-        print(json.dumps(content | {"prompt_ids": ids, "options": options}, ensure_ascii=False))
+        print(
+            json.dumps(as_dict(stream.generation, text) | {"prompt_ids": ids, "options": options}, ensure_ascii=False)
+        )
     print(speed_report(stream, len(ids), options), file=sys.stderr)
+    if args.cache:
+        cache.save(args.cache, ids + stream.generation.ids)
+        print(f"{args.cache}: {len(cached)} tokens of the prompt were known, {cache.length} are now", file=sys.stderr)
     return 0
+
+
+def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options: dict, args: argparse.Namespace) -> int:
+    """Beams, and more than one answer: nothing to stream, so they are shown when all of them are there."""
+    if args.cache or args.assistant_model:
+        raise ValueError("--cache and --assistant-model go with one answer without beams")
+    begun = time.perf_counter()
+    answers = generate(model, [ids], tokenizer=tokenizer, **options)
+    seconds = time.perf_counter() - begun
+    texts = [answer_text(tokenizer, answer, options.get("stop_strings")) for answer in answers]
+    if args.json:
+        shown = [as_dict(answer, text) for answer, text in zip(answers, texts, strict=True)]
+        print(json.dumps({"answers": shown, "prompt_ids": ids, "options": options}, ensure_ascii=False))
+    else:
+        print("\n".join(texts if len(texts) == 1 else [f"[{i}] {text}" for i, text in enumerate(texts, 1)]))
+    lengths = ", ".join(f"{len(answer.ids)} ({answer.finish_reason})" for answer in answers)
+    print(f"{len(ids)} prompt tokens, new: {lengths}, after {seconds:.2f} s", file=sys.stderr)
+    return 0
+
+
+def answer_text(tokenizer: Tokenizer, answer: Generation, stop_strings: list[str] | None) -> str:
+    text = AnswerText(tokenizer, stop_strings)
+    for token in answer.ids:
+        text.push(token)
+    return text.finish()
+
+
+def as_dict(answer: Generation, text: str) -> dict:
+    content = {"text": text, "finish_reason": answer.finish_reason, "ids": answer.ids, "logprobs": answer.logprobs}
+    extra = {"top_logprobs": answer.top_logprobs, "sequence_score": answer.sequence_score}
+    if answer.drafted:
+        extra |= {"drafted": answer.drafted, "accepted": answer.accepted}
+    return content | {name: value for name, value in extra.items() if value not in (None, [])}
+
+
+def open_cache(file: Path, model: Llama, ids: list[int]) -> tuple[Cache, list[int]]:
+    """A cache with what the file knows of the prompt, and the ids of that; empty where there is no file yet."""
+    cache = model.new_cache(1, context_length(model.config))
+    known = common_prefix(cache.load(file) if file.exists() else [], ids)
+    cache.crop(len(known))
+    return cache, known
 
 
 def read_prompt(given: str | None) -> str:

@@ -1,0 +1,173 @@
+"""How the model reads: prompts first, in one go or in chunks, then token by token, row by row until they end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .cache import Cache
+from .model import Llama
+
+
+class Reader:
+    """A model and what it has read so far. `read` goes on where it stopped and says what may come next.
+
+    Everything keeps the bits of the reference, which reads every row to the end of the longest: a row that has ended
+    leaves only where products of the smaller batch round as those of the larger. With `exact=False` it leaves always,
+    and a prompt with several answers is read once for all of them.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        mask: Tensor,
+        cache: Cache | None,
+        *,
+        copies: int = 1,
+        chunk: int | None = None,
+        context: int | None = None,
+        sinks: int = 0,
+        exact: bool = True,
+    ):
+        B, capacity = mask.shape
+        self.model, self.chunk, self.exact = model, chunk, exact
+        self.mask = None if bool(mask.all()) else mask  # (B, capacity) or None: no padding
+        self.context, self.sinks = context, sinks  # context None: never shift
+        self.dropped = 0  # tokens that are no longer in the cache
+        self.rows = list(range(B))  # of the batch, as they stand in the cache
+        self.may_leave = cache is None
+        self.shared = copies if cache is None and not exact else 1
+        if self.shared > 1:
+            self.rows = self.rows[:: self.shared]
+        if cache is not None and cache.batch_size != B:
+            cache = cache.fork([row // copies for row in range(B)])
+        self.cache = cache or model.new_cache(len(self.rows), min(capacity, context or capacity))
+        self.logits = torch.zeros(B, model.config.vocab_size, device=mask.device)  # an ended row keeps its last ones
+        self.alike: dict[tuple[int, int], bool] = {}
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Read what is new in `ids` (B, N): float32 logits of what comes next (B, V)."""
+        new = ids[self.rows, self.cache.length + self.dropped :].clamp(
+            min=0
+        )  # padding may be any id: the mask hides it
+        if self.context is not None and self.cache.length + new.shape[1] > self.context:
+            new = self.shift(ids)
+        for part in new.split(self.chunk or new.shape[1], dim=1):
+            end = self.cache.length + part.shape[1]
+            mask = None if self.mask is None else self.mask[self.rows, :end]
+            logits = self.model(part, self.cache, mask=mask, last_only=True)
+        self.logits = self.logits.clone()
+        self.logits[self.rows] = logits[:, -1].float()
+        if self.shared > 1:
+            self.multiply()
+        return self.logits
+
+    def multiply(self) -> None:
+        """The prompts have been read; from here each of their answers has a row of its own."""
+        rows = range(len(self.logits))
+        self.cache.keep([row // self.shared for row in rows])
+        self.logits = self.logits[[row - row % self.shared for row in rows]]
+        self.rows, self.shared = list(rows), 1
+
+    def shift(self, ids: Tensor) -> Tensor:
+        """The context is full: forget all but the first tokens and the newer half of the others, and read those anew.
+
+        The first tokens take the attention that has nowhere else to go; without them the text falls apart. What stays
+        gets new positions, which is why it is read again. See: "Attention Sinks", arXiv:2309.17453.
+        """
+        newest = max(1, (self.context - self.sinks) // 2)
+        texts = [[token for token in row if token >= 0] for row in ids.tolist()]
+        kept = [text if len(text) <= self.sinks + newest else text[: self.sinks] + text[-newest:] for text in texts]
+        N = max(map(len, kept))
+        window, mask = pad_left(kept, self.context - N, ids.device)
+        self.mask = None if bool(mask.all()) else mask
+        self.cache.crop(0)
+        self.dropped = ids.shape[1] - N
+        return window[self.rows, :N].clamp(min=0)
+
+    def follow(self, parents: Sequence[int]) -> None:
+        """Row i goes on from what row parents[i] has read."""
+        if list(parents) != self.rows:
+            self.cache.keep(parents)
+
+    def leave(self, running: Sequence[bool]) -> None:
+        """Rows that have ended leave the batch, as far as that keeps the bits of those that go on."""
+        going = [row for row in self.rows if running[row]]
+        if not self.may_leave or not going or len(going) == len(self.rows):
+            return
+        ended = sorted((row for row in self.rows if not running[row]), key=lambda row: not self.padded(row))
+        for size in range(len(going), min(len(going) + 4, len(self.rows))) if self.exact else [len(going)]:
+            kept = sorted(going + ended[: size - len(going)])  # an ended row may stay, to keep the size
+            if self.exact and not (self.keeps_padding(kept) and self.rounds_alike(len(self.rows), size)):
+                continue
+            self.cache.keep([self.rows.index(row) for row in kept])
+            self.rows = kept
+            return
+
+    def padded(self, row: int) -> bool:
+        return self.mask is not None and not bool(self.mask[row].all())
+
+    def keeps_padding(self, kept: Sequence[int]) -> bool:
+        """Attention with and without a mask can round differently, so a batch with padding keeps a row that has it."""
+        return self.mask is None or any(map(self.padded, kept)) or not any(map(self.padded, self.rows))
+
+    def rounds_alike(self, large: int, small: int) -> bool:
+        """Do one-token steps of `small` rows have the bits of those of `large`, wherever a row stands? Asked once.
+
+        Matrix products of different heights may sum in a different order: on many CPUs they do in float32, but not in
+        bfloat16 and float16. So the model is asked about the same few tokens in every place of both batches. What that
+        cannot see: silu runs in vectors of the CPU, and where intermediate_size is no multiple of theirs, the numbers
+        left over may have another last bit.
+        """
+        if (large, small) not in self.alike:
+            tokens = range(0, self.model.config.vocab_size, self.model.config.vocab_size // 4)
+            every = [
+                self.model(torch.full((size, 1), token, device=self.logits.device))
+                for token in tokens
+                for size in (large, small)
+            ]
+            self.alike[large, small] = all(
+                torch.equal(of_large[:1].expand_as(batch), batch)
+                for of_large, of_small in zip(every[::2], every[1::2], strict=True)
+                for batch in (of_large, of_small)
+            )
+        return self.alike[large, small]
+
+
+class Guidance:
+    """Classifier-free guidance: away from what the model would say without the prompt. A filter with its own cache.
+
+    log p = log p(without) + scale * (log p(with) - log p(without)). "Without" begins with a negative prompt, or with
+    nothing but the prompt's last token. See: arXiv:2306.17806; reference: `UnbatchedClassifierFreeGuidance…`.
+    """
+
+    def __init__(self, model: Llama, scale: float, negative_prompt: Sequence[int] | None, new_tokens: int):
+        self.model, self.scale, self.new_tokens = model, scale, new_tokens
+        self.negative_prompt = None if negative_prompt is None else torch.tensor(list(negative_prompt))
+        self.cache: Cache | None = None
+
+    def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
+        new = ids[:, -1:].clamp(min=0)
+        if self.cache is None:
+            if self.negative_prompt is not None:
+                new = self.negative_prompt.to(ids.device).expand(len(ids), -1)
+            self.cache = self.model.new_cache(len(ids), new.shape[1] + self.new_tokens)
+        # rounding: logits at all positions, and their softmax in the weights' dtype, as in the reference
+        without = self.model(new, self.cache)[:, -1].log_softmax(-1)
+        return self.scale * (logits.log_softmax(-1) - without) + without
+
+
+def pad_left(prompts: Sequence[Sequence[int]], new_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts flush right, then room for the answers: ids and mask, both (B, N + new_tokens).
+
+    Padding is -1 in the ids and 0 in the mask; room is -1 and 1.
+    """
+    N = max(map(len, prompts))
+    ids = torch.full((len(prompts), N + new_tokens), -1)
+    mask = torch.ones_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, N - len(prompt) : N] = torch.tensor(prompt)
+        mask[row, : N - len(prompt)] = 0
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,140 @@
+"""When an answer ends: EOS, a stop string, the length, the time, a repetition loop, or the caller's own criterion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .tokenizer import Tokenizer
+
+Criterion = Callable[[Tensor, Tensor], "Tensor | bool"]
+"""The caller's own, as transformers' stopping criteria: ids (B, N), scores (B, V) -> bool, or one for each row (B,)."""
+
+
+class Stopping:
+    """Names the reason why a row has ended, or None while it goes on.
+
+    Where several are true at once the first in this order is named: "eos", "stop", "loop", "criterion", "time",
+    "length". The clock starts when this is made.
+    """
+
+    def __init__(
+        self,
+        *,
+        eos: Sequence[int],
+        max_time: float | None,
+        criteria: Sequence[Criterion] | Criterion | None,
+        loop: LoopDetector | None,
+        last: int,
+        pad_id: int = 0,
+    ):
+        if max_time is not None and not max_time >= 0:
+            raise ValueError(f"max_time is a number of seconds, not {max_time!r}")
+        self.eos = set(eos)
+        self.criteria = [criteria] if callable(criteria) else list(criteria or ())
+        self.loop = loop
+        self.last = last  # the number of tokens, prompt and padding included, with which every row ends
+        self.pad_id = pad_id  # what criteria see in padded places, as in the reference
+        self.until = None if max_time is None else time.monotonic() + max_time
+
+    def __call__(self, ids: Tensor, scores: Tensor, begin: int, texts: Sequence[AnswerText] = ()) -> list[str | None]:
+        """A reason or None for every row, after its newest token: ids (B, N), of which the answer begins at `begin`.
+
+        `texts` have been given the newest token already.
+        """
+        late = self.until is not None and time.monotonic() > self.until
+        own = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        for criterion in self.criteria:
+            own = own | torch.as_tensor(criterion(ids.where(ids >= 0, self.pad_id), scores), device=ids.device)
+        reasons: list[str | None] = []
+        for row, answer in enumerate(ids[:, begin:].tolist()):
+            if answer[-1] in self.eos:
+                reasons.append("eos")
+            elif texts and texts[row].stopped:
+                reasons.append("stop")
+            elif self.loop is not None and self.loop(answer):
+                reasons.append("loop")
+            elif own[row]:
+                reasons.append("criterion")
+            else:
+                reasons.append("time" if late else "length" if ids.shape[1] >= self.last else None)
+        return reasons
+
+
+class LoopDetector:
+    """Sees that an answer goes round in circles: it ends in the same tokens, `times` times in a row.
+
+    A unit may have up to `longest` tokens. Japanese text repeats short units on purpose (ははははは, ……, 時々刻々), so
+    the repetitions have to cover at least `least` tokens as well.
+    """
+
+    def __init__(self, times: int = 4, longest: int = 64, least: int = 24):
+        if min(times - 1, longest, least) < 1:
+            raise ValueError(f"a loop is at least 2 times the same, not {times}, of at least one token")
+        self.times, self.longest, self.least = times, longest, least
+
+    def __call__(self, answer: Sequence[int]) -> bool:
+        for unit in range(1, min(self.longest, len(answer) // self.times) + 1):
+            span = max(unit * self.times, -(-self.least // unit) * unit)  # whole units, enough of both
+            tail = answer[-span:]
+            if len(tail) == span and tail[unit:] == tail[:-unit]:
+                return True
+        return False
+
+
+class AnswerText:
+    """One answer's text as it grows, without the stop string that ends it; what might begin one is held back.
+
+    Without a tokenizer there is no text, only ids.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, stop_strings: str | Sequence[str] | None):
+        self.strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or ())
+        if "" in self.strings:
+            raise ValueError("a stop string is empty")
+        if self.strings and tokenizer is None:
+            raise ValueError("stop_strings are matched on text, so they need the tokenizer: pass tokenizer=…")
+        self.stream = tokenizer.stream() if tokenizer is not None else None
+        self.vocab_size = tokenizer.vocab_size if tokenizer is not None else 0  # a model may have more rows, textless
+        self.ready = ""  # may be shown
+        self.held = ""  # may turn out to be the beginning of a stop string
+        self.stopped = False
+
+    def push(self, token: int) -> bool:
+        """Take one more id; True when a stop string is complete."""
+        if self.stream is not None and not self.stopped and token < self.vocab_size:
+            self._add(self.stream.push(token))
+        return self.stopped
+
+    def take(self) -> str:
+        """The text that has become certain since the last call."""
+        text, self.ready = self.ready, ""
+        return text
+
+    def finish(self) -> str:
+        """The rest, when no more tokens come."""
+        if self.stream is not None and not self.stopped:
+            self._add(self.stream.finish())
+        text = self.ready + ("" if self.stopped else self.held)
+        self.ready = self.held = ""
+        return text
+
+    def _add(self, piece: str) -> None:
+        text = self.held + piece
+        found = [place for place in map(text.find, self.strings) if place >= 0]
+        if found:
+            self.stopped = True
+            self.ready += text[: min(found)]
+            self.held = ""
+            return
+        keep = max((overlap(text, string) for string in self.strings), default=0)
+        self.ready += text[: len(text) - keep]
+        self.held = text[len(text) - keep :]
+
+
+def overlap(text: str, string: str) -> int:
+    """How many characters at the end of `text` could be the beginning of `string`."""
+    return next((n for n in range(min(len(text), len(string) - 1), 0, -1) if text.endswith(string[:n])), 0)

@@ -1,0 +1,170 @@
+"""When an answer ends, and that the reason given is the true one."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+import torch
+import transformers
+from reference import SEED, random_config, save_random, theirs
+from text_fixtures import llama_folder
+
+import llama_jp
+from llama_jp.checkpoint import load_model
+from llama_jp.stopping import LoopDetector, Stopping
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = llama_folder(tmp_path_factory.mktemp("talker"))
+    tokenizer = llama_jp.Tokenizer.from_pretrained(folder)
+    save_random(folder, 11, **random_config(random.Random(3), "default") | {"vocab_size": tokenizer.vocab_size})
+    return load_model(folder, dtype="float32", device="cpu"), tokenizer
+
+
+def test_time_is_up(talker):
+    """Guards against a clock that starts too late, or is not looked at: at least one token comes, and not many more."""
+    model, _ = talker
+    (answer,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=40, max_time=0.0)
+    assert (len(answer.ids), answer.finish_reason) == (1, "time")
+
+    def slow(ids, scores):
+        time.sleep(0.03)
+        return False
+
+    (answer,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=40, max_time=0.1, stopping_criteria=slow)
+    assert answer.finish_reason == "time" and 2 <= len(answer.ids) <= 8
+    (answer,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=40, max_time=60)
+    assert (len(answer.ids), answer.finish_reason) == (40, "length")
+    with pytest.raises(ValueError, match="max_time is a number of seconds"):
+        llama_jp.generate(model, [[1, 2]], max_new_tokens=4, max_time=-1)
+
+
+def test_a_criterion_of_the_callers(talker):
+    """One answer for the batch, or one for each row; ids with the prompt before them, scores after the filters."""
+    model, _ = talker
+    prompts = [[1, 2, 3], [4]]
+
+    def second_row_after_five(ids, scores):
+        assert scores.shape == (2, model.config.vocab_size)
+        return torch.tensor([False, ids.shape[1] >= 3 + 5])
+
+    first, second = llama_jp.generate(model, prompts, max_new_tokens=9, stopping_criteria=[second_row_after_five])
+    assert (len(first.ids), first.finish_reason) == (9, "length")
+    assert (len(second.ids), second.finish_reason) == (5, "criterion")
+    answers = llama_jp.generate(model, prompts, max_new_tokens=9, stopping_criteria=lambda ids, scores: True)
+    assert [(len(answer.ids), answer.finish_reason) for answer in answers] == [(1, "criterion")] * 2
+
+
+def test_the_first_true_reason_is_given(talker):
+    """A last token that is EOS ended the answer as EOS, though there was no room for more either."""
+    model, _ = talker
+    (plain,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=6)
+    (answer,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=6, eos_token_id=plain.ids[-1], max_time=60)
+    assert answer.finish_reason == "eos"
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_stop_string_of_bytes_and_across_tokens(talker, beams):
+    """Guards against looking at tokens one by one: 𠮷 is four byte tokens, and は。 two pieces. Beams stop as well."""
+    model, tokenizer = talker
+    for string in ("𠮷", "は。", "猫で"):
+        text = tokenizer.encode(string, bos=False)
+        text = [token for token in text if tokenizer.decode([token]).strip() or len(text) > 2]
+        wanted = [*text, 5, 5, 5]
+
+        def dictate(ids, logits, wanted=wanted):
+            forced = torch.full_like(logits, -torch.inf)
+            forced[:, wanted[min(ids.shape[1] - 2, len(wanted) - 1)]] = 0.0
+            return forced
+
+        (answer,) = llama_jp.generate(
+            model,
+            [[1, 9]],
+            tokenizer=tokenizer,
+            stop_strings=string,
+            max_new_tokens=len(wanted),
+            logits_processor=dictate,
+            num_beams=beams,
+        )
+        assert (answer.ids, answer.finish_reason) == (text, "stop"), string
+
+
+def test_loops_by_hand():
+    """Guards against laughter and dots taken for loops, and a loop of long units or with a beginning missed."""
+    loop = LoopDetector(times=4, longest=10, least=12)
+    assert not loop([7] * 11)
+    assert loop([7] * 12)
+    assert loop([1, 2, 3] + [4, 5, 6] * 4)
+    assert not loop([4, 5, 6] * 3 + [4, 5])
+    assert not loop([4, 5, 6] * 4 + [7])
+    assert loop(list(range(10)) * 4)
+    assert not loop(list(range(11)) * 4), "longer than the longest"
+    assert not loop([])
+
+
+def test_no_loop_where_there_is_none_and_always_one_where_there_is():
+    """Against a plain definition, on random texts of few tokens, which repeat themselves all the time."""
+    rng = random.Random(SEED)
+    for _ in range(2000):
+        times, longest, least = rng.randrange(2, 5), rng.randrange(1, 6), rng.randrange(1, 12)
+        text = [rng.randrange(2) for _ in range(rng.randrange(0, 20))]
+        expected = any(
+            text[-unit * n :] == text[-unit:] * n
+            for unit in range(1, longest + 1)
+            for n in range(times, 30)
+            if least <= unit * n <= len(text)
+        )
+        assert LoopDetector(times, longest, least)(text) == expected, (text, times, longest, least)
+
+
+def test_loops_are_found_only_when_asked_for(talker):
+    model, _ = talker
+    stuck = {"logits_processor": lambda ids, logits: logits.index_fill(1, torch.tensor([8]), 1e4)}
+    (answer,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=40, **stuck)
+    assert (len(answer.ids), answer.finish_reason) == (40, "length")
+    (answer,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=40, stop_on_loop=True, **stuck)
+    assert (len(answer.ids), answer.finish_reason) == (24, "loop")
+
+
+def test_time_and_length_stop_all_rows_and_eos_its_own():
+    stopping = Stopping(eos=[2], max_time=None, criteria=None, loop=None, last=4)
+    ids = torch.tensor([[1, 5, 2], [1, 5, 6]])
+    assert stopping(ids, torch.zeros(2, 9), 1) == ["eos", None]
+    assert stopping(torch.cat((ids, ids[:, :1]), 1), torch.zeros(2, 9), 1) == ["length", "length"]
+
+
+def test_stop_strings_end_where_transformers_ends(talker, tmp_path):
+    """Random text of pieces, bytes and specials; what stands in it somewhere is the stop string of a second run.
+
+    Guards against a string that is found a token too late, in the middle of a piece, or not when it is bytes.
+    """
+
+    model, tokenizer = talker
+    their = theirs(model.folder, torch.float32)
+    their_tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(model.folder / "tokenizer.json"))
+    rng, compared = random.Random(SEED), 0
+    while compared < 40:
+        prompt, seed = [rng.randrange(3, tokenizer.vocab_size) for _ in range(5)], rng.randrange(2**31)
+        options = {"do_sample": True, "temperature": 1.5, "max_new_tokens": 25}
+        text = tokenizer.decode(llama_jp.generate(model, [prompt], seed=seed, **options)[0].ids)
+        begin = rng.randrange(max(1, len(text)))
+        string = text[begin : begin + rng.randrange(1, 4)]
+        if not string or "\ufffd" in string:
+            continue
+        torch.manual_seed(seed)
+        out = their.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, 5, dtype=torch.long),
+            stop_strings=[string],
+            tokenizer=their_tokenizer,
+            pad_token_id=0,
+            **options,
+        )
+        (answer,) = llama_jp.generate(model, [prompt], seed=seed, stop_strings=[string], tokenizer=tokenizer, **options)
+        assert answer.ids == out[0, 5:].tolist(), string
+        assert answer.finish_reason == "stop"
+        compared += 1
