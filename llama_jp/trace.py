@@ -67,11 +67,14 @@ class Seen(Mapping):
 
 
 @contextmanager
-def trace(model: nn.Module, points: Sequence[str] = (), edit: Mapping[str, Edit] | None = None) -> Iterator[Seen]:
+def trace(
+    model: nn.Module, points: Sequence[str] = (), edit: Mapping[str, Edit] | None = None, *, beside: bool = True
+) -> Iterator[Seen]:
     """Record the points that match, and pass those named in `edit` through a function.
 
     points    names; in a pattern `*` stands for any one part between dots, `**` for any number of parts
     edit      name or pattern -> function of the tensor, which returns what to go on with
+    beside    compute scores and probabilities where attention does not write them; False leaves them out
 
     Raises ValueError for a name or pattern that matches no point, and for an edit where none is possible.
     """
@@ -87,6 +90,7 @@ def trace(model: nn.Module, points: Sequence[str] = (), edit: Mapping[str, Edit]
     watch = _Watch(
         {name for name in names if any(matches(pattern, name) for pattern in points)},
         {name: change for pattern, change in edit.items() for name in names if matches(pattern, name)},
+        beside,
     )
     with ExitStack() as undo:
         for path, module in named_modules(model).items():
@@ -135,9 +139,10 @@ def matches(pattern: str, name: str) -> bool:
 class _Watch:
     """The hooks of one trace, and what they have seen."""
 
-    def __init__(self, wanted: set[str], edits: dict[str, Edit]):
+    def __init__(self, wanted: set[str], edits: dict[str, Edit], beside: bool):
         self.wanted = wanted
         self.edits = edits
+        self.beside = beside
         self.seen = Seen()
 
     def concerns(self, *names: str) -> bool:
@@ -197,9 +202,10 @@ class _Watch:
             if not softmax.happened:
                 if any(at(name) in self.edits for name in ("scores", "probabilities")):
                     raise ValueError(f"fused attention has no scores to edit in {path}; load with attention='eager'")
-                beside = scores_beside(q, k, mask, scale)
-                self.passing(at("scores"), beside)
-                self.passing(at("probabilities"), beside.softmax(-1, dtype=torch.float32).to(q.dtype))
+                if self.beside:
+                    scores = scores_beside(q, k, mask, scale)
+                    self.passing(at("scores"), scores)
+                    self.passing(at("probabilities"), scores.softmax(-1, dtype=torch.float32))
         else:
             mixed = run(q, k, v)
         return self.passing(at("mixed"), mixed)
