@@ -296,12 +296,13 @@ def attention_changes(site: Site, q: Tensor, k: Tensor) -> dict[str, dict]:
         "mask offset: each query sees one token of the future": {"visible": visible | visible.roll(1, -1).tril(S - T + 1)},
         "mask offset: no query sees itself": {"visible": visible & causal.new_ones(T, S).tril(S - T - 1)},
         "no mask: the future is seen": {"visible": torch.ones_like(visible)},
-        "mask aligned to the first key, not the last: past tokens are hidden": {
-            "visible": torch.ones(T, S, dtype=torch.bool).tril()[None, None]
-        },
-        "the padding mask is ignored": {"visible": causal},
     }
+    if site.call.mask is not None:
+        changes["the padding mask is ignored"] = {"visible": causal}
     if S > T:
+        changes["mask aligned to the first key, not the last: past tokens are hidden"] = {
+            "visible": torch.ones(T, S, dtype=torch.bool).tril()[None, None]
+        }
         changes["the causal mask covers only the new tokens: past tokens are hidden"] = {
             "visible": causal & (torch.arange(S) >= S - T)
         }
