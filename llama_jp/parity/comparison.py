@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import Difference, Prediction, Row, compare_calls, difference, predictions
+from .exact import distance, exact_model, too_far
 from .explain import Finding, Pair, explain
 from .points import operations
-from .record import plan, record
+from .record import Call, plan, record
 from .subjects import Subject, as_subject
 
 
@@ -118,6 +121,8 @@ def compare(
         findings = explain(pair, rows, wanted)
     fits = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
     logits = difference_of_logits(*calls) if fits else None
+    if fits and not logits.equal and not findings and config is not None:
+        findings = judge_logits(first, second, calls, config)
     return Comparison(
         mode,
         verdict_of(logits, findings, same_dtype),
@@ -127,7 +132,35 @@ def compare(
         rows,
         findings,
         tolerance or Tolerance(),
+        details={"sha256": [digest([call.logits for call in side]) for side in calls]},
     )
+
+
+def judge_logits(
+    first: Subject, second: Subject, calls: tuple[list[Call], list[Call]], config: LlamaConfig
+) -> list[Finding]:
+    """A side that shows nothing but logits is held against the other side's weights in float64, end to end."""
+    weights = first.parameters() or second.parameters()
+    if not weights or len(calls[0]) > 1:
+        return []
+    with torch.no_grad():
+        exact = exact_model(config, weights)(calls[0][0].ids, mask=calls[0][0].mask)
+    tokens = calls[0][0].tokens
+    sides = [(subject.name, call[0].logits[tokens]) for subject, call in zip((first, second), calls, strict=True)]
+    far = [distance(logits, exact[tokens]) for _, logits in sides]
+    finding = Finding("logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True)))
+    for (name, logits), mine, other in zip(sides, far, far[::-1], strict=True):
+        if too_far(mine, other, logits.dtype):
+            finding.verdict, finding.side = "bug", name
+    return [finding]
+
+
+def digest(tensors: Iterable[Tensor]) -> str:
+    """SHA-256 of the bytes of tensors."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def name_apart(first: Subject, second: Subject) -> tuple[Subject, Subject]:

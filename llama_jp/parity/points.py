@@ -81,4 +81,5 @@ DESCRIPTIONS = {
     "residual": "add to the residual stream",
     "gated": "silu(gate) * up",
     "same": "what the model returns",
+    "gradient": "gradient",
 }
