@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import llama_jp.model
-from llama_jp.model import Llama, attend_eager, cos_sin, inverse_frequencies, plain_rope, repeat_heads
+from llama_jp.model import Llama, cos_sin, inverse_frequencies, plain_rope, repeat_heads
 
 
 @dataclasses.dataclass
@@ -148,8 +148,8 @@ def _(model):
 
 @fault("no mean of squares but a sum", "layers.1.post_attention_layernorm", "sum")
 def _(model):
-    model.layers[1].post_attention_layernorm.norm = (
-        lambda x, w, eps: llama_jp.model.rms_norm(x, w, eps) * x.shape[-1] ** -0.5
+    model.layers[1].post_attention_layernorm.norm = lambda x, w, eps: (
+        llama_jp.model.rms_norm(x, w, eps) * x.shape[-1] ** -0.5
     )
 
 
@@ -242,9 +242,9 @@ fault("scale dropped", "layers.1.self_attn.scores", "scale")(with_attention(1, c
 fault("kv heads tiled", "layers.2.self_attn.scores", "kv-head order")(with_attention(2, changed(tiled=True)))
 fault("mask shifted by one", "layers.0.self_attn.scores", "mask offset")(with_attention(0, changed(shift=1)))
 fault("no query sees itself", "layers.3.self_attn.scores", "mask offset")(with_attention(3, changed(shift=-1)))
-fault(
-    "softmax not upcast", "layers.1.self_attn.mixed", "softmax not upcast", dtypes=("bfloat16", "float16")
-)(with_attention(1, changed(softmax=softmax_by_hand)))
+fault("softmax not upcast", "layers.1.self_attn.mixed", "softmax not upcast", dtypes=("bfloat16", "float16"))(
+    with_attention(1, changed(softmax=softmax_by_hand))
+)
 fault("a fused kernel without the scale", "layers.1.self_attn.mixed", "scale")(
     with_attention(1, lambda q, k, v, mask: llama_jp.model.attend_sdpa(q * q.shape[3] ** 0.5, k, v, mask))
 )
@@ -257,9 +257,9 @@ def _(model):
 
 @fault("mask aligned to the first key", "layers.0.self_attn.mixed", "aligned to the first key", mode="chunks")
 def _(model):
-    return rewritten("visible = (index <= index[S - T :, None])[None, None]", "visible = (index <= index[:T, None])[None, None]")(
-        model
-    )
+    return rewritten(
+        "visible = (index <= index[S - T :, None])[None, None]", "visible = (index <= index[:T, None])[None, None]"
+    )(model)
 
 
 @fault("heads not moved back", "layers.0.self_attn.o_proj", "heads not moved back")
@@ -290,7 +290,9 @@ def _(model):
 
 @fault("gate and up exchanged", "layers.0.mlp.gated", "gate and up exchanged")
 def _(model):
-    return rewritten("F.silu(self.gate_proj(x)) * self.up_proj(x)", "F.silu(self.up_proj(x)) * self.gate_proj(x)")(model)
+    return rewritten("F.silu(self.gate_proj(x)) * self.up_proj(x)", "F.silu(self.up_proj(x)) * self.gate_proj(x)")(
+        model
+    )
 
 
 @fault("residual around attention left out", "layers.0.after_attention", "residual is left out")
@@ -300,9 +302,9 @@ def _(model):
 
 @fault("MLP reads the stream without its norm", "layers.0.mlp.gate_proj", "it reads layers.0.after_attention")
 def _(model):
-    return rewritten("x + self.mlp(self.post_attention_layernorm(x))", "x + self.mlp((self.post_attention_layernorm(x), x)[1])")(
-        model
-    )
+    return rewritten(
+        "x + self.mlp(self.post_attention_layernorm(x))", "x + self.mlp((self.post_attention_layernorm(x), x)[1])"
+    )(model)
 
 
 @fault("layers in another order", "layers.1.input_layernorm", "it reads layers.2")

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sides = parser.add_argument_group("the two sides")
     sides.add_argument("--model", default="demo", metavar="A", help=f"{SPECS} (default: demo)")
     sides.add_argument("--against", default="transformers", metavar="B", help="the same, taken for the reference")
-    sides.add_argument("--checkpoint", metavar="MODEL", help="what transformers and functions load, where A is no model")
+    sides.add_argument(
+        "--checkpoint", metavar="MODEL", help="what transformers and functions load, where A is no model"
+    )
     sides.add_argument("--random", choices=list(SHAPES), help="random weights of this shape in place of A's checkpoint")
     sides.add_argument("--layers", type=positive, metavar="N", help="how many layers the random model has")
     for prefix, whose in (("", "both sides or A"), ("against-", "B, where it is not as A")):
@@ -50,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     work.add_argument("--seed", type=int, default=0, metavar="N", help="for ids, cuts, weights, draws (default: 0)")
 
     full = parser.add_argument_group("the proof at full size")
-    full.add_argument("--fullsize", choices=list(SHAPES), help="write a random checkpoint as published, compare by layer")
+    full.add_argument(
+        "--fullsize", choices=list(SHAPES), help="write a random checkpoint as published, compare by layer"
+    )
     full.add_argument("--folder", metavar="DIR", help="where it is written (7b: 13.5 GB), or read if it is there")
 
     out = parser.add_argument_group("verdict and output", "exit status: 0 equal or within the tolerance, 1 different")

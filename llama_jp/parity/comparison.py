@@ -50,7 +50,9 @@ class Comparison:
     @property
     def passed(self) -> bool:
         """Equal, or different within the tolerance that was asked for."""
-        return self.verdict == "equal" or (self.verdict != "bug" and self.tolerance.allows(self.logits, self.prediction))
+        return self.verdict == "equal" or (
+            self.verdict != "bug" and self.tolerance.allows(self.logits, self.prediction)
+        )
 
     @property
     def divergence(self) -> Finding | None:
@@ -115,9 +117,7 @@ def compare(
     rows = compare_calls(*calls, wanted)
     findings: list[Finding] = []
     if wanted:
-        pair = Pair(
-            (first.name, second.name), calls, (first.parameters(), second.parameters()), config, same_dtype
-        )
+        pair = Pair((first.name, second.name), calls, (first.parameters(), second.parameters()), config, same_dtype)
         findings = explain(pair, rows, wanted)
     fits = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
     logits = difference_of_logits(*calls) if fits else None
@@ -148,7 +148,9 @@ def judge_logits(
     tokens = calls[0][0].tokens
     sides = [(subject.name, call[0].logits[tokens]) for subject, call in zip((first, second), calls, strict=True)]
     far = [distance(logits, exact[tokens]) for _, logits in sides]
-    finding = Finding("logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True)))
+    finding = Finding(
+        "logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True))
+    )
     for (name, logits), mine, other in zip(sides, far, far[::-1], strict=True):
         if too_far(mine, other, logits.dtype):
             finding.verdict, finding.side = "bug", name
@@ -178,7 +180,9 @@ def verdict_of(logits: Difference | None, findings: list[Finding], same_dtype: b
         return "equal"
     if logits is None:
         return "unknown"
-    return "rounding" if "rounding" in verdicts and "unknown" not in verdicts else "equal" if not verdicts else "unknown"
+    return (
+        "rounding" if "rounding" in verdicts and "unknown" not in verdicts else "equal" if not verdicts else "unknown"
+    )
 
 
 def difference_of_logits(first: list, second: list) -> Difference:

@@ -49,6 +49,4 @@ BITS_DEPEND_ON = ("torch", "transformers", "cpu", "cpu_family_model", "features"
 
 def differences(then: dict, now: dict) -> list[str]:
     """In words, what is not as it was and may change the bits."""
-    return [
-        f"{key} was {then.get(key)}, is {now.get(key)}" for key in BITS_DEPEND_ON if then.get(key) != now.get(key)
-    ]
+    return [f"{key} was {then.get(key)}, is {now.get(key)}" for key in BITS_DEPEND_ON if then.get(key) != now.get(key)]

@@ -243,7 +243,9 @@ def judge_attention(site: Site) -> Judged:
         terms = weigh(q.double().abs(), k.double().abs(), visible, site.scale)
         p = scores.softmax(-1)
         # an error in a score is a relative error in its probability, and through the sum in all others
-        wrong = torch.where(visible, 3 * site.u * scores.abs() + sum_bound(site, terms, q.shape[-1]) + 3 * site.tiny, 0.0)
+        wrong = torch.where(
+            visible, 3 * site.u * scores.abs() + sum_bound(site, terms, q.shape[-1]) + 3 * site.tiny, 0.0
+        )
         relative = wrong + (p * wrong).sum(-1, keepdim=True) + 3 * site.u + 32 * U32
     exact = p @ values
     bound = (p * relative) @ values.abs() + sum_bound(site, p @ values.abs(), p.shape[-1]) + 2 * site.u * exact.abs()
@@ -314,7 +316,9 @@ def queries(site: Site, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor,
     S = visible.shape[-1]
     if B * H * T * S * max(D, site.config.head_dim) > 4 * SAMPLE_ABOVE and T > 8:
         other = site.other if site.other is not None and site.other.shape == out.shape else None
-        rows, _ = where_to_look(*(None if each is None else each.transpose(0, 2).flatten(1) for each in (out, other)), 8)
+        rows, _ = where_to_look(
+            *(None if each is None else each.transpose(0, 2).flatten(1) for each in (out, other)), 8
+        )
         out, x, visible = out[:, :, rows], x[:, :, rows], visible[:, :, rows]
         keep = keep[:, rows]
     return out, x, visible, keep

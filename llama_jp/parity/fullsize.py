@@ -63,6 +63,19 @@ class FullsizeResult:
             "logits_equal": not any(row.operation.name == "logits" for row in self.different),
         }
 
+    def text(self) -> str:
+        facts, different = self.as_dict(), self.different
+        size = f"{sum(self.shards.values()):,} bytes in {len(self.shards)} shards, total_size {self.total_size:,}"
+        lines = [
+            f"{self.shape}: {self.parameters:,} parameters, {size}",
+            f"peak memory {self.peak_bytes / 2**30:.2f} GiB, loaded and run in bfloat16",
+            "seconds: " + ", ".join(f"{name} {value}" for name, value in facts["seconds"].items()),
+            f"{facts['equal_points']} of {facts['points']} points equal to transformers' to the bit",
+        ]
+        if different:
+            lines.append(f"first divergence: {different[0].operation.name}: {different[0].difference}")
+        return "\n".join(lines)
+
 
 def prove(shape: str, folder: Path, tokens: int = 16, layers: int | None = None, seed: int = 0) -> FullsizeResult:
     """Write the checkpoint (unless the folder has it), run both sides in bfloat16, compare every point."""
@@ -91,19 +104,6 @@ def prove(shape: str, folder: Path, tokens: int = 16, layers: int | None = None,
         there = run_by_layer(folder, config, ids, wanted)
     result.rows = compare_calls(here, [there], wanted)
     return result
-
-    def text(self) -> str:
-        facts, different = self.as_dict(), self.different
-        size = f"{sum(self.shards.values()):,} bytes in {len(self.shards)} shards, total_size {self.total_size:,}"
-        lines = [
-            f"{self.shape}: {self.parameters:,} parameters, {size}",
-            f"peak memory {self.peak_bytes / 2**30:.2f} GiB, loaded and run in bfloat16",
-            "seconds: " + ", ".join(f"{name} {value}" for name, value in facts["seconds"].items()),
-            f"{facts['equal_points']} of {facts['points']} points equal to transformers' to the bit",
-        ]
-        if different:
-            lines.append(f"first divergence: {different[0].operation.name}: {different[0].difference}")
-        return "\n".join(lines)
 
 
 @contextlib.contextmanager
@@ -147,9 +147,7 @@ def write_published(folder: Path, config: LlamaConfig, seed: int = 0) -> None:
             drawn += tensor.numel() + 7919  # every tensor begins somewhere else in the block
             weight_map[name] = file.name
     total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(
-        {"metadata": {"total_size": total}, "weight_map": weight_map}, folder / "pytorch_model.bin.index.json"
-    )
+    write_json({"metadata": {"total_size": total}, "weight_map": weight_map}, folder / "pytorch_model.bin.index.json")
     write_json(config_to_json(config, torch.float16), folder / "config.json")
 
 

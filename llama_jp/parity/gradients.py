@@ -82,9 +82,7 @@ def judge_gradients(first, second, ids, config, a, b, differing: list[str]) -> l
     loss = next_token_loss(exact(ids), ids)
     named = dict(exact.named_parameters(remove_duplicate=False))
     names = [name for name in differing if name in named]
-    right = dict(
-        zip(names, torch.autograd.grad(loss, [named[name] for name in names], allow_unused=True), strict=True)
-    )
+    right = dict(zip(names, torch.autograd.grad(loss, [named[name] for name in names], allow_unused=True), strict=True))
     for name in names:
         layer = int(name.split(".")[1]) if name.startswith("layers.") else None
         finding = Finding(name, "gradient", layer, 0, "rounding")

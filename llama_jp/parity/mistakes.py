@@ -1,7 +1,7 @@
 """Known mistakes: each recomputes one operation from the side's own inputs, wrongly in one particular way.
 
-A mistake that gives what the side gave, where the right formula does not, is the likely cause. `exact` ones are compared
-with the float64 arbiter's distance; all are compared bit for bit.
+A mistake that gives what the side gave, where the right formula does not, is the likely cause: to the bit, or at least
+far more nearly than the right formula does.
 """
 
 from __future__ import annotations
@@ -97,29 +97,34 @@ def rope_mistakes(site: Site) -> Iterator[Mistake]:
     for step in (1, -1, site.call.ids.shape[1], -site.call.ids.shape[1]):
         yield f"position offset: every position is off by {step:+d}", lambda step=step: moved(site, positions + step)
     T = positions.shape[1]
-    yield "position offset: counted from zero in every call, past tokens forgotten", lambda: moved(
-        site, torch.arange(T)[None]
+    yield (
+        "position offset: counted from zero in every call, past tokens forgotten",
+        lambda: moved(site, torch.arange(T)[None]),
     )
-    yield "position offset: padding counted as tokens", lambda: moved(
-        site, torch.arange(site.call.length - T, site.call.length)[None]
+    yield (
+        "position offset: padding counted as tokens",
+        lambda: moved(site, torch.arange(site.call.length - T, site.call.length)[None]),
     )
     known = (1e4, 5e5, 1e6, theta * 2, theta / 2, theta * 10, theta / 10, theta * 100, theta / 100, theta * 1.1, 1e3)
-    for other in (known if T > 1 or bool((positions > 0).any()) else ()):
+    for other in known if T > 1 or bool((positions > 0).any()) else ():
         if other != theta:
             yield f"rope_theta {other:g} where config.json has {theta:g}", with_theta(other)
     if site.config.rope_scaling:
         yield "rope_scaling ignored", lambda: rope_part(site, *plain_rope(site.config)(positions))
     for factor in (2, 4, 8, 0.5):
         yield f"positions divided by {factor:g}", with_frequencies(lambda f, factor=factor: f / factor)
-    yield "pair layout: angles repeated for neighbours (i, i + 1), not for halves (i, i + D/2)", lambda: rope_part(
-        site, *neighbour_angles(positions, inverse_frequencies(theta, D))
+    yield (
+        "pair layout: angles repeated for neighbours (i, i + 1), not for halves (i, i + D/2)",
+        lambda: rope_part(site, *neighbour_angles(positions, inverse_frequencies(theta, D))),
     )
     yield "frequencies in reverse order", with_frequencies(lambda f: f.flip(0))
-    yield "exponents i / D, not 2i / D", lambda: rope_part(
-        site, *cos_sin(positions, 1 / theta ** (torch.arange(D // 2).float() / D))
+    yield (
+        "exponents i / D, not 2i / D",
+        lambda: rope_part(site, *cos_sin(positions, 1 / theta ** (torch.arange(D // 2).float() / D))),
     )
-    yield "exponents 2i / (D - 2)", lambda: rope_part(
-        site, *cos_sin(positions, 1 / theta ** (torch.arange(0, D, 2).float() / (D - 2)))
+    yield (
+        "exponents 2i / (D - 2)",
+        lambda: rope_part(site, *cos_sin(positions, 1 / theta ** (torch.arange(0, D, 2).float() / (D - 2)))),
     )
     yield "cos and sin exchanged", lambda: rope_part(site, *site.rope()[::-1])
     yield "sin with the wrong sign", lambda: rope_part(site, site.rope()[0], -site.rope()[1])
@@ -146,19 +151,25 @@ def norm_mistakes(site: Site) -> Iterator[Mistake]:
     for other in dict.fromkeys((eps * 10, eps / 10, 1e-5, 1e-6, 1e-8, 0.0, eps * 100, eps * 1000, 1e-12, eps * 2)):
         if other != eps:
             yield f"eps {other:g} where config.json has {eps:g}", lambda other=other: norm(x, weight, other)
-    yield "norm cast order: the weight is multiplied before the cast back, not after", lambda: norm(
-        x, weight, eps, late=True
+    yield (
+        "norm cast order: the weight is multiplied before the cast back, not after",
+        lambda: norm(x, weight, eps, late=True),
     )
     if x.dtype != torch.float32:
-        yield f"computed in {str(x.dtype).removeprefix('torch.')}, not in float32", lambda: norm(x, weight, eps, x.dtype)
+        yield (
+            f"computed in {str(x.dtype).removeprefix('torch.')}, not in float32",
+            lambda: norm(x, weight, eps, x.dtype),
+        )
     yield "the weight is left out", lambda: norm(x, torch.ones_like(weight), eps)
     yield "the weight is 1 + weight", lambda: norm(x, 1 + weight, eps)
-    yield "eps added after the root", lambda: weight * (x / (x.float().pow(2).mean(-1, keepdim=True).sqrt() + eps)).to(
-        x.dtype
+    yield (
+        "eps added after the root",
+        lambda: weight * (x / (x.float().pow(2).mean(-1, keepdim=True).sqrt() + eps)).to(x.dtype),
     )
-    yield "LayerNorm: the mean is subtracted", lambda: F.layer_norm(x.float(), x.shape[-1:], None, None, eps).to(
-        x.dtype
-    ) * weight
+    yield (
+        "LayerNorm: the mean is subtracted",
+        lambda: F.layer_norm(x.float(), x.shape[-1:], None, None, eps).to(x.dtype) * weight,
+    )
     yield "L2 norm: a sum where the mean should be", lambda: norm(x, weight, eps) * x.shape[-1] ** -0.5
     yield "no norm at all", lambda: x
     for name, tensor in site.call.points.items():
@@ -175,12 +186,14 @@ def linear_mistakes(site: Site) -> Iterator[Mistake]:
     if bias is not None:
         yield "the bias is left out", lambda: F.linear(flat(x), weight)
     if x.dim() == 4:
-        yield "heads not moved back behind the tokens before they are joined", lambda: F.linear(
-            x.reshape(x.shape[0], x.shape[2], -1), weight, bias
+        yield (
+            "heads not moved back behind the tokens before they are joined",
+            lambda: F.linear(x.reshape(x.shape[0], x.shape[2], -1), weight, bias),
         )
         yield "heads joined in reverse order", lambda: F.linear(flat(x.flip(1)), weight, bias)
-        yield "heads and their elements joined in the wrong order", lambda: F.linear(
-            x.permute(0, 2, 3, 1).flatten(2), weight, bias
+        yield (
+            "heads and their elements joined in the wrong order",
+            lambda: F.linear(x.permute(0, 2, 3, 1).flatten(2), weight, bias),
         )
     if weight.shape[0] == weight.shape[1]:
         yield "transposed weight", lambda: F.linear(flat(x), weight.T, bias)
@@ -198,27 +211,34 @@ def rotate_mistakes(site: Site) -> Iterator[Mistake]:
     yield "pair layout: neighbours turned by the angles of halves", lambda: x * cos[:, None] + swapped(x) * sin[:, None]
     yield "not rotated", lambda: x
     yield "turned the other way", lambda: turn(x, cos, -sin)
-    yield "the halves are exchanged without the minus sign", lambda: x * cos[:, None] + torch.cat(
-        x.chunk(2, -1)[::-1], -1
-    ) * sin[:, None]
+    yield (
+        "the halves are exchanged without the minus sign",
+        lambda: x * cos[:, None] + torch.cat(x.chunk(2, -1)[::-1], -1) * sin[:, None],
+    )
     yield "cos and sin exchanged", lambda: turn(x, sin, cos)
     yield "rotated twice", lambda: turn(turn(x, cos, sin), cos, sin)
     for step in (1, -1):
-        yield f"position offset: every position is off by {step:+d}", lambda step=step: turn(
-            x, *(part.to(x.dtype) for part in site.rope((site.call.positions + step).clamp(min=0)))
+        yield (
+            f"position offset: every position is off by {step:+d}",
+            lambda step=step: turn(
+                x, *(part.to(x.dtype) for part in site.rope((site.call.positions + step).clamp(min=0)))
+            ),
         )
     T = site.call.ids.shape[1]
-    yield "position offset: counted from zero in every call", lambda: turn(
-        x, *(part.to(x.dtype) for part in site.rope(torch.arange(T)[None]))
+    yield (
+        "position offset: counted from zero in every call",
+        lambda: turn(x, *(part.to(x.dtype) for part in site.rope(torch.arange(T)[None]))),
     )
     for other in (5e5, 1e6, site.config.rope_theta * 2, site.config.rope_theta / 2, site.config.rope_theta * 10):
         rope = plain_rope(dataclasses.replace(site.config, rope_theta=other))
-        yield f"rope_theta {other:g} where config.json has {site.config.rope_theta:g}", lambda rope=rope: turn(
-            x, *(part.to(x.dtype) for part in rope(site.call.positions))
+        yield (
+            f"rope_theta {other:g} where config.json has {site.config.rope_theta:g}",
+            lambda rope=rope: turn(x, *(part.to(x.dtype) for part in rope(site.call.positions))),
         )
     for low in LOW:
-        yield f"cos and sin of this layer rounded to {str(low).removeprefix('torch.')}", lambda low=low: turn(
-            x, cos.to(low).to(x.dtype), sin.to(low).to(x.dtype)
+        yield (
+            f"cos and sin of this layer rounded to {str(low).removeprefix('torch.')}",
+            lambda low=low: turn(x, cos.to(low).to(x.dtype), sin.to(low).to(x.dtype)),
         )
     yield "heads in reverse order", lambda: turn(x, cos, sin).flip(1)
     B, H, T, D = x.shape
@@ -293,7 +313,9 @@ def attention_changes(site: Site, q: Tensor, k: Tensor) -> dict[str, dict]:
         "scaled by the hidden size, not the head size": {"scale": C**-0.5},
         "scaled by 1 / D / 2": {"scale": (D // 2) ** -0.5},
         "multiplied by sqrt(D) where it should be divided": {"scale": D**0.5},
-        "mask offset: each query sees one token of the future": {"visible": visible | visible.roll(1, -1).tril(S - T + 1)},
+        "mask offset: each query sees one token of the future": {
+            "visible": visible | visible.roll(1, -1).tril(S - T + 1)
+        },
         "mask offset: no query sees itself": {"visible": visible & causal.new_ones(T, S).tril(S - T - 1)},
         "no mask: the future is seen": {"visible": torch.ones_like(visible)},
     }
@@ -364,20 +386,24 @@ def attention_mistakes(site: Site) -> Iterator[Mistake]:
         else:
             yield text, lambda change=change: attend(site, **change)
     if q.dtype != torch.float32:
-        yield f"softmax not upcast: computed in {str(q.dtype).removeprefix('torch.')}", lambda: attend(
-            site, softmax=by_hand
+        yield (
+            f"softmax not upcast: computed in {str(q.dtype).removeprefix('torch.')}",
+            lambda: attend(site, softmax=by_hand),
         )
     for low in LOW:
         name = str(low).removeprefix("torch.")
         if low != q.dtype:
-            yield f"softmax computed in {name}", lambda low=low: attend(
-                site, softmax=lambda s: s.to(low).softmax(-1).to(q.dtype)
+            yield (
+                f"softmax computed in {name}",
+                lambda low=low: attend(site, softmax=lambda s: s.to(low).softmax(-1).to(q.dtype)),
             )
-            yield f"softmax not upcast: computed in {name}", lambda low=low: attend(
-                site, softmax=lambda s: by_hand(s.to(low)).to(q.dtype)
+            yield (
+                f"softmax not upcast: computed in {name}",
+                lambda low=low: attend(site, softmax=lambda s: by_hand(s.to(low)).to(q.dtype)),
             )
-            yield f"probabilities rounded to {name}", lambda low=low: attend(
-                site, softmax=lambda s: s.softmax(-1, dtype=torch.float32).to(low).to(q.dtype)
+            yield (
+                f"probabilities rounded to {name}",
+                lambda low=low: attend(site, softmax=lambda s: s.softmax(-1, dtype=torch.float32).to(low).to(q.dtype)),
             )
     yield "softmax over the queries, not the keys", lambda: attend(site, softmax=lambda s: s.softmax(-2))
     yield "the values are the keys", lambda: attend(site, values=repeat_heads(k, H))

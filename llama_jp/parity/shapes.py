@@ -1,4 +1,4 @@
-"""Random checkpoints of a given shape, for when nothing can be downloaded: the bits do not care what the model knows."""
+"""Random checkpoints of a given shape, for when nothing can be downloaded: bits do not care what a model knows."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """What can be held against what: this model, transformers' model, or somebody else's, each with its settings.
 
-    a folder, hub repository or short name     this project's model with that checkpoint
-    transformers                               the reference, with the same checkpoint
-    transformers-cast                          the reference loaded as stored, then cast with .to(dtype)
-    package.module:function                    what the function returns: a model, or a callable ids -> logits
+a folder, hub repository or short name     this project's model with that checkpoint
+transformers                               the reference, with the same checkpoint
+transformers-cast                          the reference loaded as stored, then cast with .to(dtype)
+package.module:function                    what the function returns: a model, or a callable ids -> logits
 """
 
 from __future__ import annotations
