@@ -1,4 +1,4 @@
-"""A certificate: what was compared, with which settings and versions, and what came out, so that it can be run again."""
+"""A certificate: what was compared, with which settings and versions, and what came out, to be run again at any time."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ class Difference:
 
     elements: int
     differing: int
-    max_ulp: int = 0
+    max_ulp: int = 0  # large where a number near zero changes its sign: see `median_ulp` for what is usual
+    median_ulp: int = 0  # of the elements that differ
     max_value: float = 0.0
     cosine: float = 1.0
     token: tuple[int, int] | None = None  # the first that differs: row, index in the call
@@ -81,11 +82,13 @@ def difference(x: Tensor, y: Tensor, tokens: Tensor | None = None) -> Difference
         return Difference(x.numel(), 0)
     row, index = differ.reshape(*x.shape[:2], -1).any(-1).nonzero()[0].tolist()
     a, b = x[differ], y[differ]
+    apart = ulps(a, b)
     used = (x, y) if tokens is None or len(tokens) != rows else (x[tokens], y[tokens])
     return Difference(
         x.numel(),
         int(differ.sum()),
-        int(ulps(a, b).max()),
+        int(apart.max()),
+        int(apart.median()),
         float((a.double() - b.double()).abs().max()),
         cosine(*used),
         (row, index),

@@ -127,7 +127,8 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause
             finding.verdict, finding.side = "bug", pair.names[side]
             finding.cause = exactly or (likely_cause(site, judged[side]) if look_for_cause else None)
             break
-    return finding
+    only_one_wrote_it = row.difference is None
+    return None if only_one_wrote_it and finding.verdict == "rounding" else finding
 
 
 def differing_weight(pair: Pair, row: Row, known: dict[str, str | None]) -> str | None:

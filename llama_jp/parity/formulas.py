@@ -99,8 +99,9 @@ class Judged:
     @property
     def distance(self) -> float:
         """Mean distance from the float64 result, relative to its size."""
-        size = float(self.exact.abs().mean())
-        return float((self.out.double() - self.exact).abs().mean()) / size if size else 0.0
+        known = self.exact.isfinite()  # hidden scores are -inf
+        size = float(self.exact[known].abs().mean())
+        return float((self.out.double() - self.exact)[known].abs().mean()) / size if size else 0.0
 
 
 def judge(site: Site) -> Judged:

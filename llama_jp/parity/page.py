@@ -6,6 +6,7 @@ import math
 from html import escape
 from pathlib import Path
 
+from .compare import Difference
 from .comparison import Comparison
 from .environment import environment
 from .render import HEAD, cells, measured, place, side_text
@@ -46,7 +47,6 @@ COLUMNS = (
     *(f"mlp.{point}" for point in ("gate_proj", "up_proj", "gated", "down_proj")),
     "",
 )
-NAMES = {"": "output"}
 CELL, GAP, LEFT, TOP = 38, 3, 92, 118
 
 
@@ -118,38 +118,37 @@ def told_about(comparison: Comparison) -> str:
 
 
 def picture(comparison: Comparison) -> str:
-    """Layers downwards, operations to the right, the largest ULP distance of all calls as colour."""
-    worst: dict[str, int | None] = {}
+    """Layers downwards, operations to the right; the colour is the usual ULP distance in the call where it is largest."""
+    apart: dict[str, Difference | None] = {}
     for row in comparison.rows:
-        name, ulp = row.operation.name, None if row.difference is None else row.difference.max_ulp
-        worst[name] = None if ulp is None or worst.get(name, 0) is None else max(worst.get(name, 0), ulp)
-    layers = 1 + max((row.operation.layer for row in comparison.rows if row.operation.layer is not None), default=-1)
-    columns = [each for each in COLUMNS if any(point(layer, each) in worst for layer in range(layers))]
+        name, here = row.operation.name, row.difference
+        before = apart.setdefault(name, here)
+        if here is None or (before is not None and here.median_ulp > before.median_ulp):
+            apart[name] = here
     marked = {each.operation for each in (comparison.divergence, comparison.bug) if each is not None}
+    layers = 1 + max((row.operation.layer for row in comparison.rows if row.operation.layer is not None), default=-1)
+    shown = marked | apart.keys()
+    columns = [each for each in COLUMNS if any(point(layer, each) in shown for layer in range(layers))]
+    height = CELL if layers <= 16 else 20
 
     drawn = [
-        f'<text transform="translate({LEFT + i * (CELL + GAP) + 22},{TOP - 8}) rotate(-48)">'
-        f"{NAMES.get(each, each.rpartition('.')[2])}</text>"
+        f'<text transform="translate({LEFT + i * (CELL + GAP) + 22},{TOP - 8}) rotate(-48)">{title(each)}</text>'
         for i, each in enumerate(columns)
     ]
-    ends = [name for name in ("embed_tokens", "rope.cos", "rope.sin") if name in worst]
-    lines = [("before", ends), *((f"layer {n}", [point(n, c) for c in columns]) for n in range(layers))]
-    lines.append(("after", [name for name in ("norm", "lm_head", "logits") if name in worst]))
+    lines = [("before", ("embed_tokens", "rope.cos", "rope.sin"))]
+    lines += [(f"layer {n}", tuple(point(n, column) for column in columns)) for n in range(layers)]
+    lines += [("after", ("norm", "lm_head", "logits"))]
     y = TOP
-    for title, names in lines:
-        height = CELL if layers <= 16 else 20
-        drawn.append(f'<text x="0" y="{y + height / 2 + 4}">{title}</text>')
+    for heading, names in lines:
+        inside = heading.startswith("layer")
+        drawn.append(f'<text x="0" y="{y + height / 2 + 4}">{heading}</text>')
         for i, name in enumerate(names):
-            x = LEFT + i * (CELL + GAP)
-            drawn.append(cell(name, worst, x, y, height, name in marked))
-            if title in ("before", "after"):
-                drawn.append(f'<text x="{x + CELL + 5}" y="{y + height / 2 + 4}">{name}</text>')
-                x += 96
-            names_shift = title in ("before", "after")
-            if names_shift:
-                drawn[-2:] = shifted(drawn[-2:], i * 96)
+            x = LEFT + i * (CELL + GAP if inside else 3.5 * CELL)
+            drawn.append(cell(name, apart, x, y, height, name in marked))
+            if not inside:
+                drawn.append(f'<text x="{x + CELL + 6}" y="{y + height / 2 + 4}">{name}</text>')
         y += height + GAP
-    width = LEFT + max(len(columns) * (CELL + GAP), 3 * (CELL + GAP + 96)) + 30
+    width = LEFT + max(len(columns) * (CELL + GAP), 880)
     return (
         f'<svg viewBox="0 0 {width} {y + 44}" width="{width}" role="img" aria-label="ULP distance of every operation">'
         f"{''.join(drawn)}{legend(y + 14)}</svg>"
@@ -160,34 +159,39 @@ def point(layer: int, column: str) -> str:
     return f"layers.{layer}.{column}" if column else f"layers.{layer}"
 
 
-def shifted(drawn: list[str], by: int) -> list[str]:
-    return [f'<g transform="translate({by},0)">{each}</g>' for each in drawn]
+def title(column: str) -> str:
+    return column.rpartition(".")[2] or "output"
 
 
-def cell(name: str, worst: dict[str, int | None], x: float, y: float, height: float, marked: bool) -> str:
+def cell(name: str, apart: dict[str, Difference | None], x: float, y: float, height: float, marked: bool) -> str:
     box = f'x="{x}" y="{y}" width="{CELL}" height="{height}" rx="4"'
-    if name not in worst:
-        return f'<rect {box} class="none"/>'
-    ulp = worst[name]
-    said = f"<title>{name}: {'another shape' if ulp is None else f'{ulp:,} ULP'}</title>"
-    fill = 'class="shape"' if ulp is None else 'class="same"' if ulp == 0 else f'fill="{colour(ulp)}"'
     mark = f'<rect x="{x - 1}" y="{y - 1}" width="{CELL + 2}" height="{height + 2}" rx="5" class="mark"/>'
-    return f"<rect {box} {fill}>{said}</rect>{mark if marked else ''}"
+    if name not in apart:
+        drawn = f'<rect {box} class="none"><title>{name}: not seen on both sides</title></rect>'
+    elif (found := apart[name]) is None:
+        drawn = f'<rect {box} class="shape"><title>{name}: another shape</title></rect>'
+    elif found.equal:
+        drawn = f'<rect {box} class="same"><title>{name}: equal</title></rect>'
+    else:
+        said = f"{found.differing:,} of {found.elements:,} differ, {found.median_ulp:,} ULP usually, "
+        said += f"{found.max_ulp:,} at most, {found.max_value:.3g} in value"
+        drawn = f'<rect {box} fill="{colour(found.median_ulp)}"><title>{name}: {said}</title></rect>'
+    return drawn + (mark if marked else "")
 
 
 def colour(ulp: int) -> str:
-    return RAMP[min(len(RAMP) - 1, int(math.log2(ulp) / 2))]
+    return RAMP[min(len(RAMP) - 1, int(math.log2(max(ulp, 1)) / 2))]
 
 
 def legend(y: float) -> str:
-    parts = [f'<rect x="{LEFT}" y="{y}" width="24" height="14" rx="3" class="same"/>']
-    parts.append(f'<text x="{LEFT + 29}" y="{y + 11}">equal</text>')
-    for i, fill in enumerate(RAMP):
-        x = LEFT + 76 + i * 58
-        parts.append(f'<rect x="{x}" y="{y}" width="24" height="14" rx="3" fill="{fill}"/>')
-        parts.append(f'<text x="{x + 28}" y="{y + 11}">{4**i:,}{"+" if i == len(RAMP) - 1 else ""}</text>')
-    x = LEFT + 76 + len(RAMP) * 58 + 24
-    parts.append(f'<text x="{x}" y="{y + 11}">ULP, largest</text>')
-    parts.append(f'<rect x="{x + 90}" y="{y}" width="24" height="14" rx="3" class="mark"/>')
-    parts.append(f'<text x="{x + 120}" y="{y + 11}">first divergence, first bug</text>')
-    return "".join(parts)
+    """What the colours and the frame mean, in one line."""
+    parts = [("same", "", "equal", 70)]
+    parts += [("", fill, f"{4**i:,}", 62 + 6 * (i > 4)) for i, fill in enumerate(RAMP[:-1])]
+    parts += [("", RAMP[-1], f"{4 ** (len(RAMP) - 1):,}+ ULP", 100), ("mark", "", "first divergence, first bug", 0)]
+    drawn, x = [], LEFT
+    for kind, fill, text, advance in parts:
+        paint = f'class="{kind}"' if kind else f'fill="{fill}"'
+        drawn.append(f'<rect x="{x}" y="{y}" width="24" height="14" rx="3" {paint}/>')
+        drawn.append(f'<text x="{x + 29}" y="{y + 11}">{text}</text>')
+        x += advance
+    return "".join(drawn)
