@@ -1,4 +1,4 @@
-"""A certificate: what was compared, with which settings and versions, and what came out, to be run again at any time."""
+"""A certificate: what was compared, with which settings and versions, and what came out, to be run again later."""
 
 from __future__ import annotations
 

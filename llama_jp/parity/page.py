@@ -118,7 +118,7 @@ def told_about(comparison: Comparison) -> str:
 
 
 def picture(comparison: Comparison) -> str:
-    """Layers downwards, operations to the right; the colour is the usual ULP distance in the call where it is largest."""
+    """Layers downwards, operations to the right; the colour is the usual ULP distance, of the worst call."""
     apart: dict[str, Difference | None] = {}
     for row in comparison.rows:
         name, here = row.operation.name, row.difference
