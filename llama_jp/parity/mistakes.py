@@ -148,7 +148,8 @@ def moved(site: Site, positions: Tensor) -> Tensor:
 
 def norm_mistakes(site: Site) -> Iterator[Mistake]:
     (x,), weight, eps = site.inputs, site.parameter(), site.config.rms_norm_eps
-    for other in dict.fromkeys((eps * 10, eps / 10, 1e-5, 1e-6, 1e-8, 0.0, eps * 100, eps * 1000, 1e-12, eps * 2)):
+    usual = (eps * 10, eps / 10, 1e-5, 1e-6, 1e-8, 0.0, eps * 100, eps * 1000, 1e-12, eps * 2)
+    for other in dict.fromkeys((*usual, solved_eps(site))):
         if other != eps:
             yield f"eps {other:g} where config.json has {eps:g}", lambda other=other: norm(x, weight, other)
     yield (
@@ -178,6 +179,14 @@ def norm_mistakes(site: Site) -> Iterator[Mistake]:
     for name, tensor in site.weights.items():
         if tensor.shape == weight.shape and name != f"{site.op.weight}.weight" and not torch.equal(tensor, weight):
             yield f"it uses {name}", lambda tensor=tensor: norm(x, tensor, eps)
+
+
+def solved_eps(site: Site) -> float:
+    """The eps with which this output would be right, to two digits."""
+    x, y = site.inputs[0].double(), site.out.double()
+    scaled = x * site.parameter().double()
+    factor = (y * scaled).sum(-1) / scaled.square().sum(-1)
+    return max(0.0, float(f"{float((factor**-2 - x.square().mean(-1)).median()):.2g}"))
 
 
 def linear_mistakes(site: Site) -> Iterator[Mistake]:

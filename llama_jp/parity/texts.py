@@ -73,13 +73,13 @@ def reading_of(encode: Encode, ours: Tokenizer) -> str:
 
 
 def cause(a: list[int], b: list[int], tokenizer: Tokenizer, readings: dict[str, str]) -> str:
-    bos = tokenizer.bos_id
-    begins = [sum(1 for _ in take_while(ids, bos)) for ids in (a, b)]
+    causes = []
+    begins = [sum(1 for _ in take_while(ids, tokenizer.bos_id)) for ids in (a, b)]
     if begins[0] != begins[1]:
-        return "double BOS" if max(begins) > 1 else "BOS on one side only"
+        causes.append("double BOS" if max(begins) > 1 else "BOS on one side only")
     if len(set(readings.values())) > 1:
-        return f"different readings of the prompt: {' and '.join(readings.values())}"
-    return "different vocabularies or normalisers"
+        causes.append(f"different readings of the prompt: {' and '.join(readings.values())}")
+    return "; ".join(causes) or "different vocabularies or normalisers"
 
 
 def take_while(ids: list[int], token: int | None):
