@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from .model import Attention, Llama, LlamaConfig, Norm, Rope
+from .model import Attention, Llama, LlamaConfig, Norm, Rope, make_rope
 from .rope_scaling import ROPE_TYPES
 from .tokenizer import TOKENIZER_FILES, Tokenizer
 
@@ -56,7 +56,7 @@ def load(
 
 
 def load_model(
-    source: str | Path,
+    source: str | Path = "demo",
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     revision: str | None = None,
@@ -80,7 +80,7 @@ def load_model(
     """
     folder = find_checkpoint(source, revision)
     config = read_config(folder)
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    device = choose_device(device)
     stored = find_tensors(folder)
 
     with torch.device("meta"):
@@ -93,7 +93,8 @@ def load_model(
         model.lm_head.weight = model.embed_tokens.weight
 
     model.folder = folder
-    model.generation_config = read_json(folder / "generation_config.json", missing_ok=True)
+    # As in transformers, a generation_config.json has the only word; without one the special ids of config.json stand.
+    model.generation_config = read_json(folder / "generation_config.json", missing_ok=True) or model.generation_config
     return model.eval()
 
 
@@ -106,16 +107,15 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
     Only the files needed are fetched: safetensors where the revision has them, else `.bin`; without `weights`, the
     small files only.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder, short_names = Path(source).expanduser(), ["demo", *SHORT_NAMES]
+    if folder.is_dir() and (str(source) not in short_names or (folder / "config.json").is_file()):
         return folder
     if str(source) == "demo":
         return demo_folder()
     name = SHORT_NAMES.get(str(source), str(source))
     if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise FileNotFoundError(
-            f"{source} is no folder, no hub repository (owner/name) and no short name "
-            f"({', '.join(['demo', *SHORT_NAMES])})"
+            f"{source} is no folder, no hub repository (owner/name) and no short name ({', '.join(short_names)})"
         )
     return download(name, revision, weights)
 
@@ -132,37 +132,36 @@ def demo_folder() -> Path:
 
 
 def download(repository: str, revision: str | None, weights: bool) -> Path:
-    """Fetch what is needed of a hub repository into the usual cache; the HF_* environment variables apply."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    """Fetch what is needed of a hub repository into the usual cache; the HF_* environment variables apply.
+
+    The small files come first: an index among them tells which weights there are. Without a network the cache is used.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     at = f"{repository} at revision {revision}" if revision else repository
-    small = ["config.json", "generation_config.json", "*.index.json", *TOKENIZER_FILES]
+    patterns = ["config.json", "generation_config.json", "*.index.json", *TOKENIZER_FILES]
     try:
-        try:
-            files = huggingface_hub.list_repo_files(repository, revision=revision)
-        except (OfflineModeIsEnabled, OSError) as error:
-            if isinstance(error, HfHubHTTPError) and error.response is not None:
-                raise
-            files = None  # no network: take what the cache holds
-        kinds = ["model*.safetensors", "pytorch_model*.bin"]
-        if files is not None:
-            kinds = kinds[:1] if any(name.endswith(".safetensors") for name in files) else kinds[1:]
-        return Path(
-            huggingface_hub.snapshot_download(
-                repository,
-                revision=revision,
-                allow_patterns=small + (kinds if weights else []),
-                local_files_only=files is None,
-            )
-        )
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        for weight_file in WEIGHT_FILES if weights else ():
+            if weight_file.endswith(".index.json"):
+                if not (folder / weight_file).is_file():
+                    continue
+                patterns = sorted(set(read_json(folder / weight_file).get("weight_map", {}).values()))
+            else:
+                patterns = [weight_file]
+            if not all((folder / name).is_file() for name in patterns):
+                snapshot_download(repository, revision=revision, allow_patterns=patterns)
+            if (folder / patterns[0]).is_file():
+                break
+        return folder
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{at} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set); "
             "download it once with a network, or give a folder"
         ) from error
     except HfHubHTTPError as error:
-        raise FileNotFoundError(f"the hub refused {at}: {str(error).strip().splitlines()[0]}") from error
+        raise FileNotFoundError(f"the hub refused {at}: {' '.join(str(error).split())}") from error
 
 
 # ---- config.json
@@ -221,7 +220,9 @@ def parse_config(raw: dict) -> LlamaConfig:
         value = values[key]
         if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
             raise ValueError(f"{key} is {value!r}, but it has to be a positive number")
-    return LlamaConfig(**values)
+    config = LlamaConfig(**values)
+    make_rope(config)  # refuses a scaling with a missing key
+    return config
 
 
 def refuse_unsupported(raw: dict) -> None:
@@ -386,7 +387,7 @@ def check_complete(model: Llama, stored: dict[str, Stored], folder: Path) -> Non
     if model.config.tie_word_embeddings and len({"lm_head.weight", "embed_tokens.weight"} & stored.keys()) == 1:
         wanted.pop(next(iter({"lm_head.weight", "embed_tokens.weight"} - stored.keys())))
     problems = []
-    if missing := [name for name in wanted if name not in stored]:
+    if missing := [file_name(name) for name in wanted if name not in stored]:
         problems.append(f"missing {shorten(missing)}")
     if unexpected := [f"{t.name} in {t.file.name}" for name, t in stored.items() if name not in wanted]:
         problems.append(f"unexpected {shorten(unexpected)}")
@@ -429,6 +430,16 @@ def tied_copies(model: Llama, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {}
     shared = tensors["embed_tokens.weight"] if "embed_tokens.weight" in tensors else tensors["lm_head.weight"]
     return {"embed_tokens.weight": shared, "lm_head.weight": shared}
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device meant; "auto" is a CUDA GPU when there is one. One that cannot be used is refused."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch says it either way
+        raise ValueError(f"the device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: dict[str, Stored]) -> torch.dtype:
@@ -533,11 +544,15 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
                 shutil.copyfile(model.folder / name, made / name)
 
         folder.mkdir(exist_ok=True)
+        new = {file.name for file in made.iterdir()}
+        mode = (made / "config.json").stat().st_mode  # safetensors makes files that only their owner can read
+        for name in new:
+            (made / name).chmod(mode)
+            (made / name).replace(folder / name)
         for old in folder.iterdir():
-            if re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", old.name):
+            weights = r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
+            if old.name not in new and re.fullmatch(weights, old.name):
                 old.unlink()
-        for file in made.iterdir():
-            file.replace(folder / file.name)
 
 
 def file_name(name: str) -> str:

@@ -51,7 +51,7 @@ class Options:
             if value not in (None, neutral):
                 raise ValueError(f"generation_config.json asks for {name} {value!r}, which is not supported")
         own = {name: value for name, value in model.generation_config.items() if name in known and value is not None}
-        options = cls(**({"eos_token_id": model.config.eos_token_id} | own | given))
+        options = cls(**(own | given))
         shaping = [name for name in ("temperature", "top_k", "top_p", "min_p") if given.get(name) is not None]
         if shaping and not options.do_sample:
             warnings.warn(f"{', '.join(shaping)}: no effect without do_sample=True", stacklevel=4)

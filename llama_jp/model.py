@@ -99,7 +99,7 @@ class Llama(nn.Module):
         norm = norm or rms_norm
         self.config = config
         self.rope = rope or make_rope(config)
-        self.generation_config: dict = {}  # the checkpoint's own defaults for generation, filled in by the loader
+        self.generation_config = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
         self.folder: Path | None = None  # where the weights were loaded from
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, attention, norm) for _ in range(config.num_hidden_layers))
@@ -153,7 +153,7 @@ class Llama(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        source: str | Path = "demo",
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "auto",
         revision: str | None = None,

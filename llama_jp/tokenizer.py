@@ -67,7 +67,9 @@ class Tokenizer:
         self.pad_id = named.id_of("pad")
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, revision: str | None = None, *, kind: str | None = None) -> Tokenizer:
+    def from_pretrained(
+        cls, source: str | Path = "demo", revision: str | None = None, *, kind: str | None = None
+    ) -> Tokenizer:
         """Read the tokenizer of a checkpoint: a folder, a hub repository or a short name.
 
         kind: "sentencepiece" or "json" takes that file and looks at no other. None takes tokenizer.model where there is
@@ -76,11 +78,9 @@ class Tokenizer:
         """
         if kind is not None and kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None for what is there")
-        folder = Path(source)
-        if not folder.is_dir():
-            from .checkpoint import find_checkpoint  # only here: a folder needs nothing but this module
+        from .checkpoint import find_checkpoint  # only here: everything else needs nothing but this module
 
-            folder = find_checkpoint(source, revision, weights=False)
+        folder = find_checkpoint(source, revision, weights=False)
 
         present = [each for each, name in KINDS.items() if (folder / name).is_file()]
         if kind is None and not present:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
-import types
 
 import pytest
 import sentencepiece
@@ -665,19 +663,11 @@ def test_decoder_steps_come_from_the_file(tmp_path):
 def test_names_are_resolved_by_checkpoint(small, monkeypatch):
     """Against: short names and hub repositories failing here, or fetching gigabytes of weights for a tokenizer."""
     asked = []
-
-    def resolve(source, revision=None, weights=True):
-        asked.append((source, revision, weights))
-        return small.folder
-
-    stub = types.ModuleType("llama_jp.checkpoint")
-    stub.resolve = resolve
-    monkeypatch.setitem(sys.modules, "llama_jp.checkpoint", stub)
-    import llama_jp
-
-    monkeypatch.setattr(llama_jp, "checkpoint", stub, raising=False)
+    monkeypatch.setattr(
+        "llama_jp.checkpoint.find_checkpoint", lambda *given, **kw: asked.append((given, kw)) or small.folder
+    )
     assert Tokenizer.from_pretrained("7b-fast", "refs/pr/2").vocab_size == small.json.vocab_size
-    assert asked == [("7b-fast", "refs/pr/2", False)]
+    assert asked == [(("7b-fast", "refs/pr/2"), {"weights": False})]
 
 
 def test_save_pretrained_copies_the_files(tmp_path, small):

@@ -155,3 +155,17 @@ def real_data(name: str) -> Path:
     if not root or not (Path(root) / name).is_dir():
         pytest.skip(f"needs real files: LLAMA_JP_TEST_DATA is to name a folder that has {name}/")
     return Path(root) / name
+
+
+def llama_folder(folder: Path) -> Path:
+    """A folder with both tokenizer files and the small ones beside them, in ELYZA's form."""
+    model = llama_model()
+    special = {name: {"content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+               for name, text in (("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>"))}  # fmt: skip
+    return write(
+        folder,
+        tokenizer_model=model,
+        tokenizer_json=llama_json(model),
+        tokenizer_config_json={"tokenizer_class": "LlamaTokenizer", "legacy": False, "pad_token": None} | special,
+        special_tokens_map_json={**special, "pad_token": "</s>"},
+    )

@@ -72,10 +72,7 @@ def positive(text: str) -> int:
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     if args.threads:
         torch.set_num_threads(args.threads)
-    try:
-        return load(args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention)
-    except RuntimeError as error:  # torch's word for a device that is not there
-        raise ValueError(f"cannot load {args.model} on {args.device}: {str(error).splitlines()[0]}") from error
+    return load(args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention)
 
 
 def generation_options(args: argparse.Namespace, model: Llama) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import WEIGHT_FILES, dtype_name, find_checkpoint, find_tensors, read_config, read_json
+from ..checkpoint import dtype_name, find_checkpoint, find_tensors, read_config, read_json
 from ..model import Llama
 from ..rope_scaling import context_length
 from ..tokenizer import Tokenizer
@@ -53,8 +53,11 @@ def describe(folder: Path) -> dict:
         "weights": None,
         "tokenizer": None,
     }
-    if any((folder / name).is_file() for name in WEIGHT_FILES):
+    try:
         stored = find_tensors(folder)
+    except FileNotFoundError as error:  # not fetched from the hub, or not there at all
+        content["weights_missing"] = str(error)
+    else:
         files = sorted({tensor.file for tensor in stored.values()})
         content["weights"] = {
             "tensors": len(stored),
@@ -79,55 +82,38 @@ def describe(folder: Path) -> dict:
 
 def lines(content: dict) -> list[tuple[str, str]]:
     """The table that a person reads."""
-    config, weights, tokenizer = content["config"], content["weights"], content["tokenizer"]
+    weights, tokenizer = content["weights"], content["tokenizer"]
     shown = [("folder", content["folder"])]
-    shown += [(name, json.dumps(value)) for name, value in config.items()]
+    shown += [(name, json.dumps(value)) for name, value in content["config"].items()]
     shown.append(("context", f"{content['context_length']:,} tokens"))
-    shown.append(
-        (
-            "parameters",
-            f"{content['parameters']:,} = {in_card_unit(content['parameters'])} (divided by 2^30, as on ELYZA's cards)",
-        )
-    )
+    shown.append(("parameters", count(content["parameters"])))
     if weights is None:
-        shown.append(("weights", "not here: only the small files were fetched"))
+        shown.append(("weights", content["weights_missing"]))
     else:
         shown.append(("tensors", f"{weights['tensors']}, stored as {', '.join(weights['dtypes'])}"))
         shown += [("file", f"{name}, {size:,} bytes") for name, size in weights["files"].items()]
-    shown += [(f"memory in {name}", gib(size)) for name, size in content["memory_bytes"].items()]
-    shown += [
-        (f"cache in {name}", f"{size:,} bytes a token") for name, size in content["cache_bytes_per_token"].items()
-    ]
-    sampling = {
-        k: v
-        for k, v in content["generation_config"].items()
-        if k in ("do_sample", "temperature", "top_k", "top_p", "max_length")
-    }
-    drawn = sampling.get("do_sample")
-    shown.append(("generation", f"sampling, {json.dumps(sampling)}" if drawn else "greedy"))
+    memory, cache = content["memory_bytes"], content["cache_bytes_per_token"]
+    shown.append(("memory for weights", ", ".join(f"{human(memory[dtype])} in {dtype}" for dtype in memory)))
+    shown.append(("cache per token", ", ".join(f"{cache[dtype]:,} bytes in {dtype}" for dtype in cache)))
+    generation = content["generation_config"]
+    sampling = {name: generation[name] for name in ("temperature", "top_k", "top_p") if name in generation}
+    shown.append(("generation", f"sampling, {json.dumps(sampling)}" if generation.get("do_sample") else "greedy"))
     if tokenizer is None:
-        shown.append(("tokenizer", "none"))
-    else:
-        shown.append(
-            (
-                "tokenizer",
-                f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} pieces, from {', '.join(tokenizer['files'])}",
-            )
-        )
-        shown.append(("BOS", f"id {tokenizer['bos_id']}, put before every text unless told otherwise, never twice"))
-        shown.append(
-            (
-                "EOS, pad",
-                f"ids {tokenizer['eos_id']}, {tokenizer['pad_id']} (padding is known by its mask, not by its id)",
-            )
-        )
+        return [*shown, ("tokenizer", "none")]
+    shown.append(("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} pieces"))
+    shown += [("tokenizer file", name) for name in tokenizer["files"]]
+    shown.append(("BOS", f"id {tokenizer['bos_id']}, put before every text unless told otherwise, never twice"))
+    shown.append(("EOS", f"id {tokenizer['eos_id']}"))
+    shown.append(("pad", f"id {tokenizer['pad_id']}, by the files; padding is known by its mask, not by its id"))
     return shown
 
 
-def in_card_unit(parameters: int) -> str:
-    """Billions as the model cards count them: divided by 2^30 and cut, not rounded, to two decimals."""
-    return f"{math.floor(parameters / 2**30 * 100) / 100:.2f}B"
+def count(parameters: int) -> str:
+    """The exact number and, for large models, ELYZA's billions: divided by 2^30 and cut to two decimals."""
+    hundredths = parameters * 100 // 2**30
+    card = f"{hundredths // 100}.{hundredths % 100:02}B as ELYZA's cards count: divided by 2^30"
+    return f"{parameters:,} ({card})" if hundredths else f"{parameters:,}"
 
 
-def gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def human(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB"

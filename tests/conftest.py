@@ -1,0 +1,50 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # the suite needs no network; read when the hub is imported
+
+from pathlib import Path
+
+import pytest
+import torch
+from reference import SEED, save_random
+
+
+def pytest_report_header() -> str:
+    return f"random seed {SEED} (LLAMA_JP_SEED={SEED} repeats this run), torch {torch.__version__}"
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """One thread unless a test asks for more: small models are no faster with two, and slower on a busy machine."""
+    torch.set_num_threads(1)
+
+
+# Every letter of the shapes has a different size: C=24, H=6, K=2, D=8, F=40, V=96.
+SMALL = {
+    "vocab_size": 96,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 128,
+}
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """A small random checkpoint with grouped heads, as transformers saves it."""
+    return save_random(tmp_path_factory.mktemp("small"), seed=1, **SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_bf16(tmp_path_factory) -> Path:
+    """The same shape as multi-head attention in bfloat16."""
+    config = SMALL | {"num_key_value_heads": 6}
+    return save_random(tmp_path_factory.mktemp("small_bf16"), seed=2, dtype=torch.bfloat16, **config)

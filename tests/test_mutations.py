@@ -1,0 +1,126 @@
+"""Can the parity tests fail? Each mistake below is made in the source of the model, alone, and must be noticed."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+
+import pytest
+import torch
+from reference import both, first_difference, theirs
+
+import llama_jp.cache
+import llama_jp.model
+from llama_jp.checkpoint import load_model
+
+# What to replace in which file, and the name of the mistake.
+MISTAKES = {
+    "eps times ten": ("model", "config.rms_norm_eps, norm)", "config.rms_norm_eps * 10, norm)"),
+    "theta times two": ("model", "frequencies(config.rope_theta,", "frequencies(config.rope_theta * 2,"),
+    "halves swapped": ("model", "torch.cat((-second, first), dim=-1)", "torch.cat((second, -first), dim=-1)"),
+    "neighbours as pairs": (
+        "model",
+        "first, second = x.chunk(2, dim=-1)",
+        "first, second = x[..., ::2], x[..., 1::2]",
+    ),
+    "scale dropped (eager)": ("model", "* q.shape[3] ** -0.5 ", ""),
+    "scale dropped (sdpa)": ("model", "scale=D**-0.5", "scale=1.0"),
+    "mask shifted by one": ("model", "(index <= index[S - T :, None])", "(index <= index[S - T :, None] + 1)"),
+    "padding not masked": ("model", "(visible & tokens[:, None, None, :]) | itself", "visible | itself"),
+    "plain causal mask shifted (eager)": ("model", ".tril(S - T)", ".tril(S - T + 1)"),
+    "not causal (sdpa)": ("model", "is_causal=causal", "is_causal=False"),
+    "gate and up exchanged": (
+        "model",
+        "F.silu(self.gate_proj(x)) * self.up_proj(x)",
+        "F.silu(self.up_proj(x)) * self.gate_proj(x)",
+    ),
+    "key heads in the wrong order": (
+        "model",
+        "x[:, :, None].expand(B, K, heads // K, S, D)",
+        "x[:, None].expand(B, heads // K, K, S, D)",
+    ),
+    "silu to gelu": ("model", "F.silu(", "F.gelu("),
+    "norm weight before the cast": ("model", "weight * y.to(x.dtype)", "(weight * y).to(x.dtype)"),
+    "norm in the weights' dtype": ("model", "y = x.to(torch.float32)", "y = x"),
+    "softmax of the keys' axis lost": ("model", "scores.softmax(-1,", "scores.softmax(-2,"),
+    "angles in bfloat16": ("model", "angles.cos() * scale", "angles.bfloat16().cos() * scale"),
+    "position off by one behind a cache": (
+        "model",
+        "positions = positions[:, S - T :]",
+        "positions = positions[:, S - T :] + (S > T)",
+    ),
+    "padding counted as positions": (
+        "model",
+        "(tokens.cumsum(-1) - 1).clamp(min=0)",
+        "index[None].expand(len(tokens), -1)",
+    ),
+    "residual forgotten": ("model", "return x + self.mlp(", "return self.mlp("),
+    "first norm used twice": (
+        "model",
+        "self.mlp(self.post_attention_layernorm(x))",
+        "self.mlp(self.input_layernorm(x))",
+    ),
+    "last norm forgotten": ("model", "x = self.norm(x)\n", "pass\n"),
+    "first position instead of the last": ("model", "x[:, -1:] if last_only", "x[:, :1] if last_only"),
+    "query not rotated": ("model", "q, k = rotate(q, *rotation), rotate(k, *rotation)", "k = rotate(k, *rotation)"),
+    "cache written one too late": (
+        "cache",
+        "self.keys[:, :, self.start : end] = k",
+        "self.keys[:, :, self.start : end] = k.roll(1, 2)",
+    ),
+    "cache forgets its first key": (
+        "cache",
+        "return self.keys[:, :, :end], self.values[:, :, :end]",
+        "return self.keys[:, :, :end].roll(1, 2), self.values[:, :, :end]",
+    ),
+}
+
+
+def mutant(file: str, old: str, new: str) -> type[llama_jp.model.Llama]:
+    """`Llama` from source in which one thing is wrong."""
+    classes = {}
+    for name, original in (("cache", llama_jp.cache), ("model", llama_jp.model)):
+        source = inspect.getsource(original)
+        if name == file:
+            assert source.count(old) >= 1, f"{old!r} is not in {name}.py any more; bring this list up to date"
+            source = source.replace(old, new)
+        module = types.ModuleType(f"llama_jp.mutant_{name}")
+        module.__package__ = "llama_jp"
+        sys.modules[module.__name__] = module  # dataclasses look themselves up
+        exec(compile(source, f"mutant {name}.py", "exec"), module.__dict__)
+        classes[name] = module
+    classes["model"].Cache = classes["cache"].Cache
+    return classes["model"].Llama
+
+
+def first_found(folders, model_class) -> str | None:
+    """The first thing the comparison finds, over both kinds of heads, both attentions and two dtypes."""
+    for folder in folders:
+        for dtype in (torch.float32, torch.bfloat16):
+            for attention in ("sdpa", "eager"):
+                our = load_model(folder, dtype=dtype, device="cpu", attention=attention, model_class=model_class)
+                try:
+                    difference = first_difference(our, theirs(folder, dtype, attention), seed=6)
+                except (AssertionError, RuntimeError) as error:
+                    difference = str(error)
+                if difference:
+                    return difference
+    return None
+
+
+def test_the_comparison_is_silent_without_a_mistake(small, small_bf16):
+    assert first_found([small, small_bf16], mutant("model", "def ", "def ")) is None
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_noticed(small, small_bf16, mistake):
+    assert first_found([small, small_bf16], mutant(*MISTAKES[mistake])), f"nothing noticed: {mistake}"
+
+
+def test_a_wrong_config_is_noticed(small):
+    """eps and theta are read from config.json, not from code: another value there gives other logits."""
+    our, their = both(small, torch.float32)
+    for layer in our.layers:
+        layer.input_layernorm.eps *= 10
+    assert first_difference(our, their, seed=7)
