@@ -1,0 +1,237 @@
+"""Why two runs differ: where it begins, and whether it is a mistake or the last digit.
+
+Every operation whose result differs is judged on both sides, each from its own inputs: how far is it from float64, and
+is that more than rounding explains? An operation is a *bug* when it is, when the sides' weights are not the same
+numbers, or when a known mistake gives the side's result to the bit and the right formula does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ..model import LlamaConfig
+from .compare import Row, by_token
+from .formulas import Judged, Site, judge
+from .mistakes import mistakes, right
+from .points import DESCRIPTIONS, Operation
+from .record import Call
+from .weights import differing_parameters, weight_cause
+
+BITWISE = ("embedding", "rope", "norm", "rotate", "softmax", "gated", "residual", "attention")
+CAUSES_FOR = 3  # bugs whose cause is looked for; the rest usually follow from the same mistake
+
+
+@dataclass
+class Finding:
+    """What was found out about one operation in one call."""
+
+    operation: str
+    kind: str
+    layer: int | None
+    call: int
+    verdict: str  # "bug" | "rounding" | "unknown"
+    side: str | None = None  # which side a bug is on
+    cause: str | None = None
+    excess: dict[str, float] | None = None  # distance from float64 in units of what rounding explains, per side
+    distance: dict[str, float] | None = None  # mean relative distance from float64, per side
+    token: tuple[int, int] | None = None  # the first that differs: row, index in the call
+
+    @property
+    def nearer(self) -> str | None:
+        """The side that is nearer to float64."""
+        if not self.distance or len(set(self.distance.values())) < 2:
+            return None
+        return min(self.distance, key=self.distance.get)
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"description": DESCRIPTIONS[self.kind], "nearer": self.nearer}
+
+
+@dataclass
+class Pair:
+    """Both sides' calls, weights and names, as the arbiter needs them."""
+
+    names: tuple[str, str]
+    calls: tuple[list[Call], list[Call]]
+    weights: tuple[dict[str, Tensor], dict[str, Tensor]]
+    config: LlamaConfig
+    same_dtype: bool
+
+
+def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Finding]:
+    """One finding for every operation that differs, in the order of computation."""
+    findings: list[Finding] = []
+    known: dict[str, str | None] = {}  # weights that have been compared
+    bugs = 0
+    for row in with_lonely(pair, rows, operations):
+        if row.difference is not None and row.difference.equal and pair.same_dtype:
+            continue
+        finding = judge_row(pair, row, known, look_for_cause=bugs < CAUSES_FOR)
+        if finding is not None:
+            bugs += finding.verdict == "bug"
+            findings.append(finding)
+    return findings + missing_layers(pair, operations)
+
+
+def with_lonely(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Row]:
+    """The rows, and those of scores and probabilities that only one side has written down."""
+    order = {op.name: i for i, op in enumerate(operations)}
+    there = {(row.call, row.operation.name) for row in rows}
+    lonely = [
+        Row(number, op, None)
+        for number, calls in enumerate(zip(*pair.calls, strict=True))
+        for op in operations
+        if op.kind in ("scores", "softmax")
+        and (number, op.name) not in there
+        and any(op.name in call.points for call in calls)
+        and not same_mixed(calls, op)
+    ]
+    return sorted(rows + lonely, key=lambda row: (row.call, order[row.operation.name])) if lonely else rows
+
+
+def same_mixed(calls: tuple[Call, Call], op: Operation) -> bool:
+    """Is attention's result equal, so that what one side wrote on the way needs no looking into?"""
+    mixed = [call.points.get(f"{op.name.rpartition('.')[0]}.mixed") for call in calls]
+    return None not in (mixed[0], mixed[1]) and mixed[0].shape == mixed[1].shape and torch.equal(*mixed)
+
+
+def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause: bool) -> Finding | None:
+    op = row.operation
+    token = row.difference.token if row.difference is not None else None
+    finding = Finding(op.name, op.kind, op.layer, row.call, "unknown", token=token)
+
+    if op.weight is not None and (name := differing_weight(pair, row, known)) is not None:
+        finding.verdict, finding.side = "bug", pair.names[0]
+        finding.cause = weight_cause(name, *pair.weights)
+        return finding
+    sites = [site for side in (0, 1) if (site := site_of(pair, row, side)) is not None]
+    if row.difference is None and op.kind not in ("scores", "softmax"):
+        finding.verdict, finding.side = "bug", pair.names[0]
+        finding.cause = shape_cause(pair, row)
+        return finding
+    if not sites:
+        return finding if row.difference is not None and not row.difference.equal else None
+
+    judged = {side: judge(site) for side, site in sites}
+    finding.excess = {pair.names[side]: each.excess for side, each in judged.items()}
+    finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
+    finding.verdict = "rounding"
+    # The worse side first; of two equally bad ones, the first is held against the reference.
+    for side, site in sorted(sites, key=lambda pair: -judged[pair[0]].excess):
+        beyond = judged[side].excess > 1
+        exactly = None if beyond else bitwise_cause(site)
+        if beyond or exactly:
+            finding.verdict, finding.side = "bug", pair.names[side]
+            finding.cause = exactly or (likely_cause(site, judged[side]) if look_for_cause else None)
+            break
+    only_one_wrote_it = row.difference is None
+    return None if only_one_wrote_it and finding.verdict == "rounding" else finding
+
+
+def differing_weight(pair: Pair, row: Row, known: dict[str, str | None]) -> str | None:
+    op = row.operation
+    if op.kind == "embedding":  # only the rows that were looked up
+        return differing_parameters(op.weight, *pair.weights, pair.calls[0][row.call].ids.unique())
+    if op.weight not in known:
+        known[op.weight] = differing_parameters(op.weight, *pair.weights)
+    return known[op.weight]
+
+
+def site_of(pair: Pair, row: Row, side: int) -> tuple[int, Site] | None:
+    """One side's operation, ready for the arbiter; None where its inputs or weights were not seen."""
+    op, call = row.operation, pair.calls[side][row.call]
+    weights = pair.weights[side]
+    other = pair.calls[1 - side][row.call].points.get(op.name)
+    if any(name not in call.points for name in (op.name, *op.reads)):
+        return None
+    if op.weight is not None and f"{op.weight}.weight" not in weights:
+        return None
+    return side, Site(op, call, pair.config, weights, other)
+
+
+def bitwise_cause(site: Site) -> str | None:
+    """The known mistake that gives this side's result to the bit, where the right formula does not."""
+    if site.op.kind not in BITWISE:
+        return None
+    should = right(site)
+    if should is None or bits_equal(site, should, site.out):
+        return None
+    for text, wrong in mistakes(site):
+        made = attempt(wrong)
+        if made is not None and bits_equal(site, made, site.out):
+            return text
+    return None
+
+
+def bits_equal(site: Site, x: Tensor, y: Tensor) -> bool:
+    if x.shape[1:] != y.shape[1:] or x.dtype != y.dtype:
+        return False
+    x, y = torch.broadcast_tensors(by_token(x), by_token(y))
+    keep = site.call.tokens
+    return torch.equal(x, y) if keep.all() or len(x) != len(keep) else torch.equal(x[keep], y[keep])
+
+
+def likely_cause(site: Site, judged: Judged) -> str | None:
+    """The known mistake that comes nearest to this side's result: to the bit, or far nearer than the right formula."""
+    far = apart(site, site.out, None, judged)
+    best, found = far / 16, None
+    for text, wrong in mistakes(site):
+        made = attempt(wrong)
+        if made is None or made.shape[1:] != site.out.shape[1:]:
+            continue
+        if bits_equal(site, made.to(site.out.dtype), site.out):
+            return text
+        near = apart(site, site.out, made, judged)
+        if near < best:
+            best, found = near, text
+    return found
+
+
+def apart(site: Site, out: Tensor, made: Tensor | None, judged: Judged) -> float:
+    """Mean distance of a side's result from a mistake's, or from the float64 one."""
+    if made is None:
+        x, y = judged.out.double(), judged.exact
+    else:
+        keep = site.call.tokens
+        x, y = torch.broadcast_tensors(by_token(out).double(), by_token(made).double())
+        if not keep.all() and len(x) == len(keep):
+            x, y = x[keep], y[keep]
+    shown = (x.isfinite() & y.isfinite()) & (x.abs() < 1e4) & (y.abs() < 1e4) if site.op.kind == "scores" else None
+    distance = (x - y).abs() if shown is None else torch.where(shown, (x - y).abs(), ((x < -1e4) != (y < -1e4)) * 1e4)
+    return float(torch.nan_to_num(distance, nan=1e9, posinf=1e9).mean())
+
+
+def attempt(wrong) -> Tensor | None:
+    """A mistake's result; None where its shapes do not fit this model."""
+    try:
+        return wrong()
+    except (RuntimeError, ValueError, ZeroDivisionError, IndexError):
+        return None
+
+
+def shape_cause(pair: Pair, row: Row) -> str:
+    a, b = (calls[row.call].points[row.operation.name] for calls in pair.calls)
+    if row.operation.kind == "embedding" and a.shape[1] == b.shape[1] + 1 and torch.equal(a[:, 1:], b):
+        return "double BOS: the ids begin with one BOS more"
+    return f"its shape is {tuple(a.shape)}, not {tuple(b.shape)}"
+
+
+def missing_layers(pair: Pair, operations: list[Operation]) -> list[Finding]:
+    """Layers that one side has run and the other, which shows its layers otherwise, has not."""
+    findings = []
+    layers = [op for op in operations if op.layer is not None and op.name == f"layers.{op.layer}"]
+    for side in (0, 1):
+        for number, (here, there) in enumerate(zip(pair.calls[side], pair.calls[1 - side], strict=True)):
+            if not any(op.name in here.points for op in layers):
+                continue
+            for op in layers:
+                if op.name not in here.points and op.name in there.points:
+                    cause = f"layer {op.layer} was not run"
+                    findings.append(
+                        Finding(op.name, op.kind, op.layer, number, "bug", side=pair.names[side], cause=cause)
+                    )
+            break
+    return findings
