@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from .cache import Cache
 from .model import Llama
+
+ALIKE: WeakKeyDictionary[Llama, dict[tuple, bool]] = WeakKeyDictionary()  # what `Reader.rounds_alike` has found out
 
 
 class Reader:
@@ -45,13 +48,11 @@ class Reader:
             cache = cache.fork([row // copies for row in range(B)])
         self.cache = cache or model.new_cache(len(self.rows), min(capacity, context or capacity))
         self.logits = torch.zeros(B, model.config.vocab_size, device=mask.device)  # an ended row keeps its last ones
-        self.alike: dict[tuple[int, int], bool] = {}
 
     def read(self, ids: Tensor) -> Tensor:
         """Read what is new in `ids` (B, N): float32 logits of what comes next (B, V)."""
-        new = ids[self.rows, self.cache.length + self.dropped :].clamp(
-            min=0
-        )  # padding may be any id: the mask hides it
+        new = ids[self.rows, self.cache.length + self.dropped :]
+        new = new.clamp(min=0)  # padding may be any id: the mask hides it
         if self.context is not None and self.cache.length + new.shape[1] > self.context:
             new = self.shift(ids)
         for part in new.split(self.chunk or new.shape[1], dim=1):
@@ -114,26 +115,30 @@ class Reader:
         return self.mask is None or any(map(self.padded, kept)) or not any(map(self.padded, self.rows))
 
     def rounds_alike(self, large: int, small: int) -> bool:
-        """Do one-token steps of `small` rows have the bits of those of `large`, wherever a row stands? Asked once.
+        """Do one-token steps of `small` rows have the bits of those of `large`, wherever a row stands?
+
+        Asked once for each model and pair of sizes.
 
         Matrix products of different heights may sum in a different order: on many CPUs they do in float32, but not in
         bfloat16 and float16. So the model is asked about the same few tokens in every place of both batches. What that
         cannot see: silu runs in vectors of the CPU, and where intermediate_size is no multiple of theirs, the numbers
         left over may have another last bit.
         """
-        if (large, small) not in self.alike:
-            tokens = range(0, self.model.config.vocab_size, self.model.config.vocab_size // 4)
+        known = ALIKE.setdefault(self.model, {})
+        key = (large, small, self.model.embed_tokens.weight.dtype, torch.get_num_threads())
+        if key not in known:
+            tokens = (0, self.model.config.vocab_size // 2)
             every = [
                 self.model(torch.full((size, 1), token, device=self.logits.device))
                 for token in tokens
                 for size in (large, small)
             ]
-            self.alike[large, small] = all(
+            known[key] = all(
                 torch.equal(of_large[:1].expand_as(batch), batch)
                 for of_large, of_small in zip(every[::2], every[1::2], strict=True)
                 for batch in (of_large, of_small)
             )
-        return self.alike[large, small]
+        return known[key]
 
 
 class Guidance:
