@@ -187,7 +187,7 @@ def legend(y: float) -> str:
     """What the colours and the frame mean, in one line."""
     parts = [("same", "", "equal", 70)]
     parts += [("", fill, f"{4**i:,}", 62 + 6 * (i > 4)) for i, fill in enumerate(RAMP[:-1])]
-    parts += [("", RAMP[-1], f"{4 ** (len(RAMP) - 1):,}+ ULP", 100), ("mark", "", "first divergence, first bug", 0)]
+    parts += [("", RAMP[-1], f"{4 ** (len(RAMP) - 1):,}+ ULP", 118), ("mark", "", "first divergence, first bug", 0)]
     drawn, x = [], LEFT
     for kind, fill, text, advance in parts:
         paint = f'class="{kind}"' if kind else f'fill="{fill}"'
