@@ -1,0 +1,23 @@
+"""Llama 2 from scratch in plain PyTorch, for ELYZA's Japanese models. Start reading at `llama_jp/model.py`."""
+
+from .cache import Cache
+from .checkpoint import load
+from .generate import Generation, generate, stream_text
+from .model import Llama, LlamaConfig
+from .prompt import DEFAULT_SYSTEM_PROMPT, instruct_prompt
+from .tokenizer import Tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_SYSTEM_PROMPT",
+    "Cache",
+    "Generation",
+    "Llama",
+    "LlamaConfig",
+    "Tokenizer",
+    "generate",
+    "instruct_prompt",
+    "load",
+    "stream_text",
+]

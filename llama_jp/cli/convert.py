@@ -1,0 +1,40 @@
+"""llama-jp convert: any checkpoint that loads, written as safetensors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..checkpoint import dtype_name, load_model
+from .common import DTYPES
+
+HELP = "write a checkpoint anew as safetensors, in the same or another dtype"
+EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="folder, hub repository or short name")
+    parser.add_argument("target", metavar="DST", type=Path, help="folder to write; it must be new or empty")
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
+    parser.add_argument(
+        "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
+    )
+    parser.add_argument(
+        "--max-shard-size", default="5GB", metavar="SIZE", help="largest file, such as 5GB or 500MB (default: 5GB)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.target.exists() and (not args.target.is_dir() or any(args.target.iterdir())):
+        raise ValueError(f"{args.target} exists and is not an empty folder; choose another, or remove it")
+    model = load_model(args.source, dtype=args.dtype, device="cpu", revision=args.revision)
+    model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
+    files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
+    size = sum(file.stat().st_size for file in files)
+    dtype = dtype_name(model.embed_tokens.weight.dtype)
+    print(
+        f"{args.target}: {len(files)} safetensors file{'s' * (len(files) > 1)}, {size:,} bytes, {dtype}",
+        file=sys.stderr,
+    )
+    return 0
