@@ -183,28 +183,10 @@ ITEMS = (
     "緑のリボン",
     "おもちゃの汽車",
 )
-SYLLABLES = (
-    "ア",
-    "コ",
-    "タ",
-    "チ",
-    "トモ",
-    "ナ",
-    "ノ",
-    "ハナ",
-    "ピ",
-    "ポ",
-    "プ",
-    "マ",
-    "ミ",
-    "ムー",
-    "モ",
-    "ラ",
-    "リ",
-    "ルル",
-    "レオ",
-    "ロ",
+SYLLABLES = tuple(
+    "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワガギグゴザジズゼゾダデドバビブベボパピプペポ"
 )
+SYLLABLES += ("キャ", "シュ", "チョ", "ニャ", "リン", "ポン", "ムー", "モー", "ティ", "フィ")
 
 
 @dataclass(frozen=True)
@@ -1064,7 +1046,7 @@ def draw_plan(rng: random.Random, split: str = "train") -> Plan:
         place_kind = rng.choice(list(PLACES))
         if is_held_out(hero_kind, friend_kind, place_kind) == (split == "held-out"):
             break
-    name = "".join(rng.sample(SYLLABLES, 2)) if rng.random() < 0.1 else ""
+    name = "".join(rng.choices(SYLLABLES, k=rng.choice((2, 2, 3)))) if rng.random() < 0.1 else ""
     return Plan(
         hero_kind,
         friend_kind,
@@ -1199,13 +1181,18 @@ PLOTS = ("プロット", "プロット", "あらすじ", "筋書き", "ストー
 
 def ask(rng: random.Random, plan: Plan, story: str) -> str:
     """A request for this story: with its plan, with a part of it, or with its first words."""
-    request = rng.choice(REQUESTS if rng.random() < 0.8 else VAGUE_REQUESTS)
+    pattern = rng.choice(REQUESTS if rng.random() < 0.8 else VAGUE_REQUESTS)
     if story.startswith("むかしむかし") and rng.random() < 0.1:
-        request = rng.choice(ONCE_UPON_A_TIME)
+        pattern = rng.choice(ONCE_UPON_A_TIME)
+    return word(rng, plan, pattern)
+
+
+def word(rng: random.Random, plan: Plan, pattern: str) -> str:
+    """A request in the words of one person."""
     hero = plan.hero
     if plan.name:
         hero = rng.choice((f"{plan.hero}の{plan.name}", f"{plan.name}という名前の{plan.hero}"))
-    return request.format(
+    return pattern.format(
         hero=hero,
         friend=plan.friend,
         place=plan.place,
@@ -1320,8 +1307,12 @@ def draw_document(rng: random.Random, split: str = "train") -> Turns:
     if dice < 0.18:
         return [(None, story)]
     turns = [(ask(rng, plan, story), story)]
-    if dice < 0.19:
+    if dice < 0.2:
         turns.insert(0, rng.choice(GREETINGS))
+    elif dice < 0.24:
+        another = draw_plan(rng, split)
+        told, trouble = tell(rng, another)
+        turns.insert(0, (ask(rng, another, told), told))
     if dice > 0.7:
         kinds = rng.sample(list(FOLLOW_UPS), rng.choice((1, 2, 2, 3)))
         if "title" not in kinds and rng.random() < 0.5:
@@ -1330,6 +1321,14 @@ def draw_document(rng: random.Random, split: str = "train") -> Turns:
         if rng.random() < 0.1:
             turns.append(rng.choice(THANKS))
     return turns
+
+
+def requests(seed: int | str, split: str = "train") -> Iterator[tuple[Plan, str]]:
+    """Requests without end that name everything, with what a story has to keep to."""
+    rng = random.Random(f"requests {split} {seed}")
+    while True:
+        plan = draw_plan(rng, split)
+        yield plan, word(rng, plan, rng.choice(REQUESTS))
 
 
 def documents(seed: int | str, split: str = "train") -> Iterator[Turns]:
