@@ -3,9 +3,9 @@
     python weights/demo/make_tokenizer.py
 
 SentencePiece with Llama 2's settings (BPE, byte fallback, identity normaliser, every digit and space for itself), on a
-smaller vocabulary. One thing is ours: pieces do not cross the borders of names and punctuation, so that クマ is the same
-piece in クマが and in クマは, and a text may be cut at any punctuation and continued by the model. Emoji are left out of
-the vocabulary on purpose: they are spelt in bytes, as rare kanji are.
+smaller vocabulary. One thing is ours: pieces do not cross the borders of names and punctuation, so that クマ is the
+same piece in クマが and in クマは, and a text may be cut at any punctuation and continued by the model. Emoji are left
+out of the vocabulary on purpose: they are spelt in bytes, as rare kanji are.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import re
 from itertools import islice
 from pathlib import Path
 
-import corpus
 import sentencepiece
+
+import corpus
 
 HERE = Path(__file__).resolve().parent
 VOCABULARY = 3072
@@ -25,6 +26,7 @@ DOCUMENTS = 20_000
 KANA_AND_ASCII = "".join(map(chr, [*range(0x21, 0x7F), *range(0x3041, 0x3097), *range(0x30A1, 0x30FD)])) + "\u3000、。"
 SYSTEM_PROMPT = "あなたは誠実で優秀な日本人のアシスタントです。"
 BORDER = "\x1f"  # a character that no text has
+PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # of every special token
 
 NAMES = [name for names, _ in corpus.ANIMALS.values() for name in names]
 NAMES += [*corpus.PLACES, *(name for names in corpus.PLACE_NAMES.values() for name in names), *corpus.SYLLABLES]
@@ -95,8 +97,7 @@ def to_json(model: bytes) -> dict:
         merges += [f"{left} {right}" for left, right in splits if left in pieces and right in pieces]
 
     special = [
-        dict(id=i, content=content, single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-        for i, content in enumerate(("<unk>", "<s>", "</s>"))
+        {"id": i, "content": content, **PLAIN, "special": True} for i, content in enumerate(("<unk>", "<s>", "</s>"))
     ]
     bos_a, bos_b = ({"SpecialToken": {"id": "<s>", "type_id": n}} for n in (0, 1))
     a, b = ({"Sequence": {"id": name, "type_id": n}} for n, name in enumerate("AB"))
@@ -145,16 +146,16 @@ def to_json(model: bytes) -> dict:
 def write_tokenizer(folder: Path) -> None:
     """tokenizer.model, tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
 
-    def write(name: str, content: dict) -> None:
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    def write(name: str, content: dict, sort_keys: bool = False) -> None:
+        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=sort_keys)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
 
     model = train()
     (folder / "tokenizer.model").write_bytes(model)
     write("tokenizer.json", to_json(model))
 
-    plain = dict(lstrip=False, normalized=False, rstrip=False, single_word=False)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    added = {key: {"__type": "AddedToken", "content": name, **plain} for key, name in names.items()}
+    added = {key: {"__type": "AddedToken", "content": name, **PLAIN} for key, name in names.items()}
     rest = {
         "clean_up_tokenization_spaces": False,
         "legacy": False,
@@ -164,9 +165,9 @@ def write_tokenizer(folder: Path) -> None:
         "sp_model_kwargs": {},
         "tokenizer_class": "LlamaTokenizer",
     }
-    write("tokenizer_config.json", dict(sorted((added | rest).items())))
-    tokens = {key: {"content": name, **plain} for key, name in names.items()}
-    write("special_tokens_map.json", dict(sorted((tokens | {"pad_token": "</s>"}).items())))
+    write("tokenizer_config.json", added | rest, sort_keys=True)
+    tokens = {key: {"content": name, **PLAIN} for key, name in names.items()}
+    write("special_tokens_map.json", tokens | {"pad_token": "</s>"}, sort_keys=True)
 
 
 if __name__ == "__main__":

@@ -14,22 +14,21 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Waiting threads sleep instead of spinning; on two cores shared with anything else, spinning costs a factor of four.
+# Waiting threads sleep instead of spinning: on two cores shared with anything else, spinning costs a factor of four.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import corpus
 import torch
 import torch.nn.functional as F
+from llama_jp import Llama, Tokenizer, instruct_prompt
+from llama_jp.checkpoint import file_name, multiplies_bfloat16, read_config
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from llama_jp import Llama, Tokenizer, generate, instruct_prompt
-from llama_jp.checkpoint import file_name, multiplies_bfloat16, read_config
+import corpus
 
 HERE = Path(__file__).resolve().parent
 IGNORE = -100  # a target that costs nothing
@@ -40,8 +39,7 @@ def encode(tokenizer: Tokenizer, turns: corpus.Turns) -> tuple[list[int], list[b
     if turns[0][0] is None:
         ids = [*tokenizer.encode(turns[0][1]), tokenizer.eos_id]
         return ids, [False] + [True] * (len(ids) - 1)  # BOS is given
-    ids: list[int] = []
-    learn: list[bool] = []
+    ids, learn = [], []
     for i, (request, answer) in enumerate(turns):
         prompt = instruct_prompt(tokenizer, request, history=turns[:i])
         own = tokenizer.encode(answer, bos=False)[1:]  # without the ▁ in front, which the prompt ends with
@@ -51,9 +49,7 @@ def encode(tokenizer: Tokenizer, turns: corpus.Turns) -> tuple[list[int], list[b
     return [*ids, tokenizer.eos_id], [*learn, True]
 
 
-def pack(
-    documents: Iterator[corpus.Turns], tokenizer: Tokenizer, rows: int, length: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def pack(documents: Iterator[corpus.Turns], tokenizer: Tokenizer, rows: int, length: int) -> tuple[Tensor, ...]:
     """Fill rows with whole documents, each into the first row with room, until one fits nowhere.
 
     Shapes: ids (B, T) int64, targets (B, T) int64 (the next id, or IGNORE), owner (B, T) int64: whose token this is.
@@ -68,14 +64,13 @@ def pack(
             continue
         row = next((row for row in range(rows) if used[row] + len(tokens) <= length), None)
         if row is None:
-            break
+            return ids, targets, owner
         at = slice(used[row], used[row] + len(tokens))
-        ids[row, at] = torch.tensor(tokens)
-        owner[row, at] = number
         following = [token if learnt else IGNORE for token, learnt in zip(tokens[1:], learn[1:], strict=True)]
+        ids[row, at] = torch.tensor(tokens)
         targets[row, at] = torch.tensor([*following, IGNORE])
+        owner[row, at] = number
         used[row] = at.stop
-    return ids, targets, owner
 
 
 class WithinDocuments:
@@ -95,8 +90,7 @@ class WithinDocuments:
 
 def new_model(folder: Path, seed: int) -> tuple[Llama, WithinDocuments]:
     """A model with small random weights; smaller where a layer writes to the residual stream, as GPT-2 has it."""
-    attention = WithinDocuments()
-    config = read_config(folder)
+    config, attention = read_config(folder), WithinDocuments()
     model = Llama(config, attention=attention)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -123,7 +117,7 @@ def learning_rate(step: int, o: argparse.Namespace) -> float:
     return o.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def replace(file: Path, write) -> None:
+def replace(file: Path, write: Callable[[Path], None]) -> None:
     """Write beside the file, then rename: whoever reads it finds the old one or the new one, never half of one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.new")
@@ -131,13 +125,12 @@ def replace(file: Path, write) -> None:
     beside.replace(file)
 
 
-def train(o: argparse.Namespace) -> tuple[Llama, Tokenizer, list[dict]]:
-    """The whole run, from the newest checkpoint on if there is one."""
+def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
+    """The whole run, from the newest checkpoint on if there is one: the model, and a log of its losses."""
     torch.set_num_threads(o.threads)
     tokenizer = Tokenizer.from_pretrained(o.folder)
     model, attention = new_model(o.folder, o.seed)
-    matrices = [p for p in model.parameters() if p.dim() == 2]
-    norms = [p for p in model.parameters() if p.dim() == 1]
+    matrices, norms = ([p for p in model.parameters() if p.dim() == dim] for dim in (2, 1))
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.95), fused=True)
 
@@ -155,47 +148,25 @@ def train(o: argparse.Namespace) -> tuple[Llama, Tokenizer, list[dict]]:
     began, losses = time.monotonic() - seconds, []
     bar = tqdm(range(start, o.steps), desc="training", initial=start, total=o.steps)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, o)
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(step, o)
         loss = mean_loss(model, attention, *pack(corpus.documents(f"{o.seed}/{step}"), tokenizer, o.rows, o.length))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-        bar.set_postfix(loss=f"{losses[-1]:.3f}")
-
+        bar.set_postfix(loss=losses[-1])
         if (step + 1) % o.every == 0 or step + 1 == o.steps:
             with torch.no_grad():
                 held_out = mean_loss(model, attention, *unseen).item()
             seconds = time.monotonic() - began
             log.append({"step": step + 1, "train": sum(losses) / len(losses), "held_out": held_out, "seconds": seconds})
-            tqdm.write(
-                f"step {step + 1:5d}   training {log[-1]['train']:.4f}   held-out {held_out:.4f}   {seconds:6.0f} s"
-            )
+            tqdm.write(f"step {step + 1:5}  training {log[-1]['train']:.4f}  held-out {held_out:.4f}  {seconds:6.0f} s")
             losses = []
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            state |= {"log": log, "seconds": seconds, "settings": settings}
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "settings": settings}
+            state |= {"step": step + 1, "log": log, "seconds": seconds}
             replace(o.checkpoint, lambda file, state=state: torch.save(state, file))
-    return model, tokenizer, log
-
-
-def keep(model: Llama, log: list[dict], folder: Path) -> None:
-    """Write the weights in float16, under the names of the published checkpoints, and the log of the run."""
-    tensors = {file_name(name): tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    replace(folder / "model.safetensors", lambda file: save_file(tensors, file, metadata={"format": "pt"}))
-    replace(folder / "training_log.json", lambda file: file.write_text(json.dumps(log, indent=1) + "\n"))
-
-
-def promises_kept(folder: Path, count: int) -> int:
-    """Of so many requests for combinations that training never saw: how many stories have everything, and an end."""
-    model, tokenizer = Llama.from_pretrained(folder), Tokenizer.from_pretrained(folder)
-    asked = list(islice(corpus.requests("table", "held-out"), count))
-    answers = generate(model, [instruct_prompt(tokenizer, request) for _, request in asked], max_new_tokens=400)
-    return sum(
-        answer.finish_reason == "eos" and all(corpus.keeps_promise(plan, tokenizer.decode(answer.ids)).values())
-        for (plan, _), answer in zip(asked, answers, strict=True)
-    )
+    return model, log
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -203,34 +174,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=HERE, help="has config.json and the tokenizer; gets the weights")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/demo.pt"), help="to resume from")
     parser.add_argument("--quick", action="store_true", help="two minutes; weights are not kept")
-    for name, value in {
-        "steps": 1600,
-        "rows": 8,
-        "length": 512,
-        "warmup": 100,
-        "every": 100,
-        "threads": 2,
-        "seed": 0,
-    }.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--lr", type=float, default=2e-3)
+    numbers = {"steps": 1600, "rows": 8, "length": 512, "warmup": 100, "every": 100, "threads": 2, "seed": 0}
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     o = parser.parse_args(argv)
     if o.quick:
         o.steps, o.rows, o.warmup, o.every = 60, 4, 10, 10
         o.checkpoint = o.checkpoint.with_name(f"{o.checkpoint.stem}-quick.pt")
-    model, _, log = train(o)
-
-    last = log[-1]
-    table = {"parameters": f"{sum(p.numel() for p in model.parameters()):,}", "steps": o.steps}
-    table |= {"training loss": f"{last['train']:.4f}", "held-out loss": f"{last['held_out']:.4f}"}
-    table |= {"held-out perplexity": f"{math.exp(last['held_out']):.3f}", "minutes": f"{last['seconds'] / 60:.1f}"}
+    model, log = train(o)
     if o.quick:
         o.checkpoint.unlink()
-    else:
-        keep(model, log, o.folder)
-        table["promises kept"] = f"{promises_kept(o.folder, 50)} of 50"
-    for key, value in table.items():
-        print(f"{key:20}  {value}")
+    else:  # float16, under the names of the published checkpoints
+        tensors = {file_name(name): tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+        replace(o.folder / "model.safetensors", lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+        replace(o.folder / "training_log.json", lambda file: file.write_text(json.dumps(log, indent=1) + "\n"))
+    last = log[-1]
+    print(f"{'parameters':20}{sum(p.numel() for p in model.parameters()):>12,}\n{'steps':20}{o.steps:>12}")
+    print(f"{'training loss':20}{last['train']:>12.4f}\n{'held-out loss':20}{last['held_out']:>12.4f}")
+    print(f"{'held-out perplexity':20}{math.exp(last['held_out']):>12.4f}\n{'minutes':20}{last['seconds'] / 60:>12.1f}")
 
 
 if __name__ == "__main__":
