@@ -290,13 +290,14 @@ class AnswerText:
         if self.strings and tokenizer is None:
             raise ValueError("stop_strings are matched on text, so they need the tokenizer: pass tokenizer=…")
         self.stream = tokenizer.stream() if tokenizer is not None else None
+        self.vocab_size = tokenizer.vocab_size if tokenizer is not None else 0  # the model's may be larger: rows without text
         self.ready = ""  # may be shown
         self.held = ""  # may turn out to be the beginning of a stop string
         self.stopped = False
 
     def push(self, token: int) -> bool:
         """Take one more id; True when a stop string is complete."""
-        if self.stream is not None and not self.stopped:
+        if self.stream is not None and not self.stopped and token < self.vocab_size:
             self._add(self.stream.push(token))
         return self.stopped
 

@@ -242,6 +242,10 @@ class SelfAttention(nn.Module):
         q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, D)
+        if cache is None or self.head_dim % 16:
+            # rounding: the reference has its keys and values in one piece, and products of the same numbers laid out
+            # otherwise may differ in the last bit; a slice of the cache is as good where heads fill 64-byte lines
+            k, v = k.contiguous(), v.contiguous()
         mixed = self.attend(q, k, v, visible)  # (B, H, T, D)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
 

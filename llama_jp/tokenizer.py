@@ -328,6 +328,10 @@ class JsonFile:
 
     Its post-processor is not used, BOS being an argument; nor are truncation and padding, which would change what is
     encoded behind everyone's back.
+
+    An added token that the file does not call special is cut out of any text, and a new part begins after it, with a
+    space of its own. SentencePiece cuts out its user-defined symbols likewise but puts no space: the one case where a
+    tokenizer.model and its tokenizer.json differ. Llama's vocabulary has no such symbols.
     """
 
     def __init__(self, path: Path, spec: dict | None = None) -> None:

@@ -98,28 +98,28 @@ def _read_text(args: argparse.Namespace) -> str:
 
 def _side_by_side(columns: list[Column]) -> list[str]:
     """A table of id, bytes and piece for each tokenizer; tokens that begin at the same byte share a row."""
-    rows: dict[tuple[int, int], list[list[str] | None]] = {}
-    for i, column in enumerate(columns):
-        offset = nth = 0  # the nth token that begins at this byte: a special takes no room
-        for token_id, piece, size in zip(column.ids, column.pieces, column.bytes, strict=True):
-            rows.setdefault((offset, nth), [None] * len(columns))[i] = [str(token_id), str(size), _visible(piece)]
-            offset, nth = (offset + size, 0) if size else (offset, nth + 1)
+    placed = [_by_place(column) for column in columns]
+    rows = sorted(set().union(*placed))
+    blocks = []
+    for column, tokens in zip(columns, placed, strict=True):
+        cells = [["id", "bytes", "piece"], *(tokens.get(row, ["", "", ""]) for row in rows)]
+        id_width, bytes_width = (max(len(each[i]) for each in cells) for i in (0, 1))
+        lines = [GAP.join([c[0].rjust(id_width), c[1].rjust(bytes_width), c[2]]) for c in cells]
+        if len(columns) > 1:
+            lines.insert(0, column.model)
+        width = max(map(_width, lines))
+        blocks.append([_pad(line, width) for line in lines])
+    return [f"{GAP}|{GAP}".join(parts).rstrip() for parts in zip(*blocks, strict=True)]
 
-    header = [["id", "bytes", "piece"] for _ in columns]
-    body = [[cells or ["", "", ""] for cells in rows[key]] for key in sorted(rows)]
-    widths = [[max(_width(row[i][j]) for row in [header, *body]) for j in range(3)] for i in range(len(columns))]
-    lines = []
-    if len(columns) > 1:
-        names = [_pad(column.model, sum(w) + 2 * len(GAP)) for column, w in zip(columns, widths, strict=True)]
-        widths = [[*w[:2], w[2] + _width(name) - sum(w) - 2 * len(GAP)] for w, name in zip(widths, names, strict=True)]
-        lines.append((GAP + "| ").join(names).rstrip())
-    for row in [header, *body]:
-        parts = [
-            GAP.join([cells[0].rjust(w[0]), cells[1].rjust(w[1]), _pad(cells[2], w[2])])
-            for cells, w in zip(row, widths, strict=True)
-        ]
-        lines.append((GAP + "| ").join(parts).rstrip())
-    return lines
+
+def _by_place(column: Column) -> dict[tuple[int, int], list[str]]:
+    """(byte where a token begins, how many began there before) -> its cells. Specials take no bytes."""
+    cells = {}
+    offset = nth = 0
+    for token_id, piece, size in zip(column.ids, column.pieces, column.bytes, strict=True):
+        cells[offset, nth] = [str(token_id), str(size), _visible(piece)]
+        offset, nth = (offset + size, 0) if size else (offset, nth + 1)
+    return cells
 
 
 def _summary(columns: list[Column], text: str) -> list[str]:
@@ -129,8 +129,7 @@ def _summary(columns: list[Column], text: str) -> list[str]:
         tokens = len(column.ids)
         ratio = f"{len(text) / tokens:.3f} characters per token, " if tokens else ""
         lines.append(
-            f"{_pad(column.model, width)}{GAP}{tokens} tokens, {ratio}"
-            f"{column.byte_tokens} of them raw bytes ({column.kind})"
+            f"{_pad(column.model, width)}{GAP}{tokens} tokens, {ratio}{column.byte_tokens} raw bytes ({column.kind})"
         )
     return lines
 
@@ -141,8 +140,10 @@ def _visible(piece: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that a terminal needs: two for a full-width character, none for one that combines."""
-    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+    """Columns that a terminal needs: two for a full-width character, none for a mark on the one before it."""
+    marks = ("Mn", "Me")
+    wide = ("W", "F")
+    return sum(1 + (unicodedata.east_asian_width(c) in wide) for c in text if unicodedata.category(c) not in marks)
 
 
 def _pad(text: str, width: int) -> str:
