@@ -49,43 +49,37 @@ def encode(tokenizer: Tokenizer, turns: corpus.Turns) -> tuple[list[int], list[b
     return [*ids, tokenizer.eos_id], [*learn, True]
 
 
-def pack(documents: Iterator[corpus.Turns], tokenizer: Tokenizer, rows: int, length: int) -> tuple[Tensor, ...]:
-    """Fill rows with whole documents, each into the first row with room, until one fits nowhere.
+def pack(documents: Iterator[corpus.Turns], tokenizer: Tokenizer, length: int) -> tuple[Tensor, Tensor, list[int]]:
+    """One row of whole documents, one behind the other, as many as fit; what is left over is filled with EOS.
 
-    Shapes: ids (B, T) int64, targets (B, T) int64 (the next id, or IGNORE), owner (B, T) int64: whose token this is.
+    Shapes: ids (1, T) int64, targets (T,) int64: the next id, or IGNORE; and the lengths of the documents, T in all.
     """
-    ids = torch.full((rows, length), tokenizer.eos_id)
-    targets = torch.full((rows, length), IGNORE)
-    owner = torch.zeros(rows, length, dtype=torch.int64)
-    used = [0] * rows
-    for number, turns in enumerate(documents, start=1):
-        tokens, learn = encode(tokenizer, turns)
-        if len(tokens) > length:
-            continue
-        row = next((row for row in range(rows) if used[row] + len(tokens) <= length), None)
-        if row is None:
-            return ids, targets, owner
-        at = slice(used[row], used[row] + len(tokens))
-        following = [token if learnt else IGNORE for token, learnt in zip(tokens[1:], learn[1:], strict=True)]
-        ids[row, at] = torch.tensor(tokens)
-        targets[row, at] = torch.tensor([*following, IGNORE])
-        owner[row, at] = number
-        used[row] = at.stop
+    ids, targets, lengths = [], [], []
+    for turns in documents:
+        own, learn = encode(tokenizer, turns)
+        if len(ids) + len(own) > length:
+            break
+        ids += own
+        targets += [token if learnt else IGNORE for token, learnt in zip(own[1:], learn[1:], strict=True)]
+        targets.append(IGNORE)
+        lengths.append(len(own))
+    lengths.append(length - len(ids))
+    ids += [tokenizer.eos_id] * lengths[-1]
+    targets += [IGNORE] * lengths[-1]
+    return torch.tensor([ids]), torch.tensor(targets), [n for n in lengths if n]
 
 
 class WithinDocuments:
-    """Attention for rows that hold several documents: a token sees its own document, up to itself.
+    """Attention for a row of several documents: a token sees its own document, up to itself, and no other.
 
-    Positions run on through a row. Rotary embeddings only know distances, so a document does not notice where it lies.
+    Positions run on through the row. Rotary embeddings only know distances, so no document notices where it lies.
     """
 
-    visible: Tensor  # (B, 1, T, T)
-
-    def look_at(self, owner: Tensor) -> None:
-        self.visible = (owner[:, :, None] == owner[:, None, :]).tril()[:, None]
+    lengths: list[int]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, self.visible)
+        documents = zip(*(x.split(self.lengths, dim=2) for x in (q, k, v)), strict=True)
+        return torch.cat([F.scaled_dot_product_attention(*one, is_causal=True) for one in documents], dim=2)
 
 
 def new_model(folder: Path, seed: int) -> tuple[Llama, WithinDocuments]:
@@ -101,12 +95,12 @@ def new_model(folder: Path, seed: int) -> tuple[Llama, WithinDocuments]:
     return model, attention
 
 
-def mean_loss(model: Llama, attention: WithinDocuments, ids: Tensor, targets: Tensor, owner: Tensor) -> Tensor:
+def mean_loss(model: Llama, attention: WithinDocuments, ids: Tensor, targets: Tensor, lengths: list[int]) -> Tensor:
     """Cross entropy in nats per token that has to be learned."""
-    attention.look_at(owner)
+    attention.lengths = lengths
     with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
         logits = model(ids)
-    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+    return F.cross_entropy(logits[0].float(), targets, ignore_index=IGNORE)
 
 
 def learning_rate(step: int, o: argparse.Namespace) -> float:
@@ -134,7 +128,7 @@ def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.95), fused=True)
 
-    settings = {key: getattr(o, key) for key in ("steps", "rows", "length", "lr", "warmup", "seed")}
+    settings = {key: getattr(o, key) for key in ("steps", "tokens", "lr", "warmup", "seed")}
     start, log, seconds = 0, [], 0.0
     if o.checkpoint.is_file():
         saved = torch.load(o.checkpoint, weights_only=True)
@@ -144,12 +138,12 @@ def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
         optimizer.load_state_dict(saved["optimizer"])
         start, log, seconds = saved["step"], saved["log"], saved["seconds"]
 
-    unseen = pack(corpus.documents("evaluation", "held-out"), tokenizer, o.rows * 2, o.length)
+    unseen = pack(corpus.documents("evaluation", "held-out"), tokenizer, 3 * o.tokens)
     began, losses = time.monotonic() - seconds, []
     bar = tqdm(range(start, o.steps), desc="training", initial=start, total=o.steps)
     for step in bar:
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(step, o)
-        loss = mean_loss(model, attention, *pack(corpus.documents(f"{o.seed}/{step}"), tokenizer, o.rows, o.length))
+        loss = mean_loss(model, attention, *pack(corpus.documents(f"{o.seed}/{step}"), tokenizer, o.tokens))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -175,12 +169,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/demo.pt"), help="to resume from")
     parser.add_argument("--quick", action="store_true", help="two minutes; weights are not kept")
     parser.add_argument("--lr", type=float, default=2e-3)
-    numbers = {"steps": 1600, "rows": 8, "length": 512, "warmup": 100, "every": 100, "threads": 2, "seed": 0}
+    numbers = {"steps": 1200, "tokens": 4096, "warmup": 60, "every": 100, "threads": 2, "seed": 0}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     o = parser.parse_args(argv)
     if o.quick:
-        o.steps, o.rows, o.warmup, o.every = 60, 4, 10, 10
+        o.steps, o.tokens, o.warmup, o.every = 60, 2048, 10, 10
         o.checkpoint = o.checkpoint.with_name(f"{o.checkpoint.stem}-quick.pt")
     model, log = train(o)
     if o.quick:
