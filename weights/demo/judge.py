@@ -14,10 +14,10 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import corpus
+
 import llama_jp
 from llama_jp import Llama, Tokenizer, instruct_prompt
-
-import corpus
 
 HERE = Path(__file__).resolve().parent
 

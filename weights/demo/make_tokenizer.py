@@ -16,9 +16,8 @@ import re
 from itertools import islice
 from pathlib import Path
 
-import sentencepiece
-
 import corpus
+import sentencepiece
 
 HERE = Path(__file__).resolve().parent
 VOCABULARY = 3072

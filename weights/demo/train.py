@@ -20,15 +20,15 @@ from pathlib import Path
 # Waiting threads sleep instead of spinning: on two cores shared with anything else, spinning costs a factor of four.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import corpus
 import torch
 import torch.nn.functional as F
-from llama_jp import Llama, Tokenizer, instruct_prompt
-from llama_jp.checkpoint import file_name, multiplies_bfloat16, read_config
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-import corpus
+from llama_jp import Llama, Tokenizer, instruct_prompt
+from llama_jp.checkpoint import file_name, multiplies_bfloat16, read_config
 
 HERE = Path(__file__).resolve().parent
 IGNORE = -100  # a target that costs nothing
