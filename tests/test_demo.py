@@ -249,9 +249,9 @@ def same_threads():
     torch.set_num_threads(before)
 
 
-def training_options(folder, checkpoint, steps=16):
-    options = {"folder": folder, "checkpoint": checkpoint, "steps": steps}
-    options |= {"tokens": 1024, "warmup": 2, "every": 2, "lr": 0.01}
+def training_options(folder, checkpoint, lr=0.01):
+    options = {"folder": folder, "checkpoint": checkpoint, "steps": 16, "cycle": 12}
+    options |= {"tokens": 1024, "warmup": 2, "every": 2, "lr": lr}
     return [f"--{name}={value}" for name, value in options.items()]
 
 
@@ -279,8 +279,8 @@ def test_training_twice_and_killed_half_way_ends_with_the_same_weights(tiny, tmp
         assert [entry["train"] for entry in other["log"]] == [entry["train"] for entry in state["log"]]
     assert state["log"][-1]["held_out"] < state["log"][0]["held_out"] - 0.5
 
-    with pytest.raises(SystemExit, match="is of another run"):  # a shorter run is not the beginning of a longer one
-        train.main(training_options(tiny, tmp_path / "whole.pt", steps=32))
+    with pytest.raises(SystemExit, match="is of another run"):
+        train.main(training_options(tiny, tmp_path / "whole.pt", lr=0.02))
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Draw the losses of the last training run: training_log.json -> loss.png. Needs matplotlib, which nothing else does.
 
-    python weights/demo/plot.py
+python weights/demo/plot.py
 """
 
 import json

@@ -104,10 +104,14 @@ def mean_loss(model: Llama, attention: WithinDocuments, ids: Tensor, targets: Te
 
 
 def learning_rate(step: int, o: argparse.Namespace) -> float:
-    """Linear warm-up, then half a cosine down to a twentieth."""
+    """Linear warm-up, then half a cosine down to a twentieth; and again, each cycle (SGDR, arXiv:1608.03983).
+
+    A run may end after any cycle and be prolonged by more: the beginning of a longer run is the shorter run.
+    """
+    step %= o.cycle
     if step < o.warmup:
         return o.lr * (step + 1) / o.warmup
-    done = (step - o.warmup) / max(1, o.steps - o.warmup)
+    done = (step - o.warmup) / max(1, o.cycle - o.warmup)
     return o.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -128,7 +132,7 @@ def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.95), fused=True)
 
-    settings = {key: getattr(o, key) for key in ("steps", "tokens", "lr", "warmup", "seed")}
+    settings = {key: getattr(o, key) for key in ("tokens", "cycle", "lr", "warmup", "seed")}
     start, log, seconds = 0, [], 0.0
     if o.checkpoint.is_file():
         saved = torch.load(o.checkpoint, weights_only=True)
@@ -169,12 +173,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/demo.pt"), help="to resume from")
     parser.add_argument("--quick", action="store_true", help="two minutes; weights are not kept")
     parser.add_argument("--lr", type=float, default=2e-3)
-    numbers = {"steps": 1200, "tokens": 4096, "warmup": 60, "every": 100, "threads": 2, "seed": 0}
+    numbers = {"steps": 2400, "cycle": 1200, "tokens": 4096, "warmup": 60, "every": 100, "threads": 2, "seed": 0}
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     o = parser.parse_args(argv)
     if o.quick:
-        o.steps, o.tokens, o.warmup, o.every = 60, 2048, 10, 10
+        o.steps, o.cycle, o.tokens, o.warmup, o.every = 60, 60, 2048, 10, 10
         o.checkpoint = o.checkpoint.with_name(f"{o.checkpoint.stem}-quick.pt")
     model, log = train(o)
     if o.quick:
