@@ -1405,6 +1405,38 @@ def follow_up(rng: random.Random, plan: Plan, trouble: Trouble, kind: str) -> tu
     return rng.choice(questions), rng.choice(answers).format_map(words)
 
 
+EXERCISES = {  # short answers to short requests, for what a story shows only once
+    "ending": (
+        "{hero}と{friend}のお話の、最後に{ending}場面を書いてください。",
+        "{hero}と{friend}が{lastly}{ending}場面だけを書いてください。",
+        "{hero}と{friend}が友達になる話の、{ending}という結末を書いてください。",
+        "結末だけを書いてください。主人公は{hero}、友達は{friend}、結末は「{ending}」です。",
+        "{hero}と{friend}のお話の終わりを書いてください。{lastly}{ending}ようにしてください。",
+        "{hero}が{friend}と友達になったあと、{lastly}{ending}ところを書いてください。",
+        "{hero}、{friend}、「{ending}」。この三つで、お話の最後の場面を書いてください。",
+    ),
+    "emoji": (
+        "「{word}」を絵文字で表してください。",
+        "「{word}」の絵文字は何ですか。",
+        "「{word}」を絵文字にしてください。",
+    ),
+}
+
+
+def exercise(rng: random.Random, split: str) -> tuple[str, str]:
+    """The end of a story without its beginning, or a word and its emoji."""
+    plan = draw_plan(rng, split)
+    asked, told = ENDINGS[plan.ending].asked, ENDINGS[plan.ending].told
+    kind = "ending" if rng.random() < 0.75 else "emoji"
+    words = {"hero": plan.hero, "friend": plan.friend, "lastly": rng.choice(FINALLY), "ending": rng.choice(asked)}
+    words |= {"I": rng.choice(("ぼく", "わたし")), "food": rng.choice(FOODS)}
+    emoji = {plan.hero: ANIMALS[plan.hero_kind][1], plan.place: PLACES[plan.place_kind].emoji}
+    emoji[words["ending"]] = ENDINGS[plan.ending].emoji
+    words["word"] = rng.choice(list(emoji))
+    answer = rng.choice(told).format_map(words) if kind == "ending" else emoji[words["word"]]
+    return rng.choice(EXERCISES[kind]).format_map(words), answer
+
+
 Turns = list[tuple[str | None, str]]  # (request, answer); a plain story has no request
 
 
@@ -1442,11 +1474,14 @@ def requests(seed: int | str, split: str = "train") -> Iterator[tuple[Plan, str]
         yield plan, word(rng, plan, rng.choice(REQUESTS))
 
 
-def documents(seed: int | str, split: str = "train") -> Iterator[Turns]:
-    """Documents without end; the same ones for the same seed."""
+def documents(seed: int | str, split: str = "train", exercises: float = 0.0) -> Iterator[Turns]:
+    """Documents without end, such a part of them exercises; the same ones for the same seed."""
     rng = random.Random(f"{split} {seed}")
     while True:
-        yield draw_document(rng, split)
+        if exercises and rng.random() < exercises:
+            yield [exercise(rng, split)]
+        else:
+            yield draw_document(rng, split)
 
 
 if __name__ == "__main__":

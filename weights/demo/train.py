@@ -147,7 +147,9 @@ def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
     bar = tqdm(range(start, o.steps), desc="training", initial=start, total=o.steps)
     for step in bar:
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(step, o)
-        loss = mean_loss(model, attention, *pack(corpus.documents(f"{o.seed}/{step}"), tokenizer, o.tokens))
+        # What a story shows once (its ending) is hard to learn from stories alone: later cycles exercise it.
+        documents = corpus.documents(f"{o.seed}/{step}", exercises=0.4 if step >= o.cycle else 0.0)
+        loss = mean_loss(model, attention, *pack(documents, tokenizer, o.tokens))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
