@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 import re
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -384,24 +382,3 @@ def test_the_full_size_proof(tmp_path, shape, parameters, size):
     assert (result.parameters, result.total_size) == (parameters, size)
     assert result.peak_bytes < 16 * 2**30
     assert not result.different
-
-
-@pytest.mark.slow
-def test_comparing_costs_less_than_three_times_both_forward_passes(tmp_path):
-    config = dataclasses.replace(CONFIG, hidden_size=512, head_dim=64, num_attention_heads=8, intermediate_size=1408)
-    config = dataclasses.replace(config, num_key_value_heads=8, num_hidden_layers=6, vocab_size=8000)
-    write_random(tmp_path, config, torch.float32)
-    ids = random_ids(config, 1, 128)
-    sides = here(tmp_path, attention="eager"), reference(tmp_path)
-
-    def seconds(run) -> float:
-        times = []
-        for _ in range(5):
-            begun = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - begun)
-        return min(times)
-
-    with torch.no_grad():
-        forward = seconds(lambda: sides[0](ids)) + seconds(lambda: sides[1].whole(ids))
-    assert seconds(lambda: compare(*sides, ids)) < 3 * forward
