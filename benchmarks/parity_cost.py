@@ -2,7 +2,7 @@
 
     python benchmarks/parity_cost.py
 
-Once for sides that are equal, once for sides whose last digits differ (fused against written-out attention), where every
+Once for sides that are equal, once for sides whose last digits differ (fused against written-out attention), where each
 operation that differs is computed again in float64. Prints medians and the spread of several runs, and a JSON line.
 """
 
