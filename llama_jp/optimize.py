@@ -1,0 +1,348 @@
+"""The same model, faster: other ways to multiply by the same weights, chosen by measuring them on this machine.
+
+A decoding step reads every weight once and does little else, so its time is that of the products, and which product is
+fastest differs from machine to machine: `optimize` times those that `products.py` knows, takes the best for each shape,
+computes q, k and v in one product and gate and up in another, and says what it changed and what that costs in bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .model import Llama
+from .products import Plain, Weight, join, ways_for
+
+LEVELS = {
+    "exact": "only what gives the same bits, as far as measured",
+    "close": "other orders of rounding as well",
+    "int8": "other orders of rounding, and where weights are int8, rows of activations rounded to eight bits as well",
+}
+MANY = 256  # rows that stand for a prompt
+RING_BYTES = 256 << 20  # so many bytes of weights in turn, so that none is found in the processor's cache
+RUNS = 7
+
+
+def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | None = None) -> Optimized:
+    """Make a model faster in place, for inference on the CPU, and say at what price.
+
+    level  what may be given up: "exact" nothing, "close" the last digits, "int8" eight-bit activations too (`LEVELS`)
+    rows   how many rows a decoding step has, which decides what is fastest: 1 for one text, the batch size for a batch,
+           the drafted tokens and one more for speculation
+    ids    (1, T) int64, a text on which the price is measured; by default the same random ids every time
+
+    The result prints as a table and its `undo()` gives the model back as it was. Until then the layers replaced have no
+    parameters, hooks on them see the same inputs and outputs, and gradients are refused.
+
+    Raises ValueError for an unknown level, a model that is not on the CPU, or one that is optimised already.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
+    if rows < 1:
+        raise ValueError(f"rows is the number of rows of a decoding step, so at least 1, not {rows}")
+    if model.embed_tokens.weight.device.type != "cpu":
+        raise ValueError(f"optimize is for the CPU, and the model is on {model.embed_tokens.weight.device}")
+    if any(isinstance(module, Part) for module in model.modules()):
+        raise ValueError("the model is optimised already; call undo() on what optimize returned first")
+
+    before = sample_logits(model, ids, rows)
+    done = Optimized(model, level, rows)
+    with torch.no_grad():
+        choose_and_replace(done)
+    done.price = measure_price(before, sample_logits(model, ids, rows))
+    for notice in done.notices:
+        warnings.warn(notice, stacklevel=2)
+    return done
+
+
+@dataclass
+class Choice:
+    """What was taken for all layers of one shape."""
+
+    layers: str  # such as "q_proj k_proj v_proj"
+    outputs: int
+    inputs: int
+    way: str
+    speedup: float  # of the product alone, at `rows` rows
+    speedup_many: float  # at a prompt's number of rows
+
+
+@dataclass
+class Price:
+    """How far the logits moved, over a text read at once and a few steps after it."""
+
+    elements: int
+    differing: int
+    max_ulp: int
+    mean_kl: float  # of the next-token distribution, in nats, as it was from as it is
+    top1: float  # how often the likeliest token is the same
+
+    def __str__(self) -> str:
+        if not self.differing:
+            return f"none: all {self.elements:,} logits measured are equal to the bit"
+        return (
+            f"{self.differing:,} of {self.elements:,} logits differ, by {self.max_ulp} ULP at most; "
+            f"KL {self.mean_kl:.1e} nats a token, the same likeliest token in {self.top1:.1%}"
+        )
+
+
+@dataclass
+class Optimized:
+    """What `optimize` did. Printed, it is a table."""
+
+    model: Llama
+    level: str
+    rows: int
+    choices: list[Choice] = field(default_factory=list)
+    left_alone: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    price: Price | None = None
+    replaced: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
+
+    def undo(self) -> None:
+        """Give the model its own layers back, with the same weights to the bit."""
+        with torch.no_grad():
+            for parent, name, shell in self.replaced:
+                part = getattr(parent, name)
+                setattr(parent, name, part.restore(shell))
+        self.replaced.clear()
+
+    def as_dict(self) -> dict:
+        return {
+            "level": self.level,
+            "rows": self.rows,
+            "choices": [dataclasses.asdict(choice) for choice in self.choices],
+            "left_alone": self.left_alone,
+            "price": dataclasses.asdict(self.price),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{'layers':24} {'shape':>14}  {'way':22} {f'{self.rows} rows':>9} {f'{MANY} rows':>9}"]
+        for choice in self.choices:
+            shape = f"{choice.outputs} x {choice.inputs}"
+            lines.append(
+                f"{choice.layers:24} {shape:>14}  {choice.way:22} {choice.speedup:8.2f}x {choice.speedup_many:8.2f}x"
+            )
+        if self.left_alone:
+            lines.append(f"left alone: {', '.join(self.left_alone)}")
+        return "\n".join([*lines, f"price: {self.price}"])
+
+
+# ---- what stands where a linear layer stood
+
+
+class Part(nn.Module):
+    """One of the layers whose weights were joined into one product; computed with its neighbours, handed out alone."""
+
+    def __init__(self, joined: Joined, index: int):
+        super().__init__()
+        self.joined = joined
+        self.index = index
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise RuntimeError("an optimised model has no gradients; call undo() on what optimize returned first")
+        return self.joined(x, self.index)
+
+    def restore(self, layer: nn.Module) -> nn.Module:
+        """The layer that stood here, its weights filled in again."""
+        return with_weight(layer, self.joined.weight_of(self.index))
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        for name, tensor in zip(NAMES, self.joined.weight_of(self.index), strict=True):
+            if tensor is not None:
+                destination[prefix + name] = tensor
+
+
+class Joined:
+    """One product for layers that read the same input."""
+
+    def __init__(self, product: Plain, sizes: list[int]):
+        self.product = product
+        self.sizes = sizes
+        self.x: Tensor | None = None  # the input that `outputs` belong to, until the last of them is taken
+        self.outputs: tuple[Tensor, ...] = ()
+
+    def __call__(self, x: Tensor, index: int) -> Tensor:
+        if len(self.sizes) == 1:
+            return self.product(x)
+        if x is not self.x:
+            self.x, self.outputs = x, self.product(x).split(self.sizes, dim=-1)
+        y = self.outputs[index]
+        if index == len(self.sizes) - 1:
+            self.x, self.outputs = None, ()
+        return y
+
+    def weight_of(self, index: int) -> Weight:
+        part = self.product.unpack().split(self.sizes)[index]
+        return Weight(*(None if tensor is None else tensor.clone() for tensor in part))
+
+
+NAMES = ("weight", "scale", "zero")  # what a layer calls the parts of a `Weight`
+
+
+def weight_of(layer: nn.Module) -> Weight:
+    return Weight(*(None if (tensor := getattr(layer, name, None)) is None else tensor.detach() for name in NAMES))
+
+
+def with_weight(layer: nn.Module, weight: Weight) -> nn.Module:
+    for name, tensor in zip(NAMES, weight, strict=True):
+        if tensor is not None:
+            is_parameter = name in layer._parameters
+            setattr(layer, name, nn.Parameter(tensor, tensor.is_floating_point()) if is_parameter else tensor)
+    return layer
+
+
+def without_weight(layer: nn.Module) -> nn.Module:
+    """The layer emptied, so that its memory is free and `with_weight` can fill it again."""
+    return with_weight(layer, Weight(*(None if t is None else t.new_empty(0) for t in weight_of(layer))))
+
+
+# ---- choosing
+
+
+def groups_of(model: Llama) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    """Layers that read the same input: (parent, names)."""
+    for block in model.layers:
+        yield block.self_attn, ("q_proj", "k_proj", "v_proj")
+        yield block.self_attn, ("o_proj",)
+        yield block.mlp, ("gate_proj", "up_proj")
+        yield block.mlp, ("down_proj",)
+    yield model, ("lm_head",)
+
+
+def can_be_replaced(layers: list[nn.Module]) -> bool:
+    """Plain or quantised linear layers without bias, all alike. A researcher's own module stays what it is."""
+    kinds = {(type(layer), weight_of(layer).kind, weight_of(layer).values.dtype) for layer in layers}
+    ours = all(type(layer) is nn.Linear or hasattr(layer, "dequantize") for layer in layers)
+    return len(kinds) == 1 and ours and all(getattr(layer, "bias", None) is None for layer in layers)
+
+
+def choose_and_replace(done: Optimized) -> None:
+    """Time the ways for each shape, then pack layer by layer, so that no more than one group is in memory twice."""
+    model = done.model
+    dtype = model.embed_tokens.weight.dtype
+    shapes: dict[tuple, list[tuple[nn.Module, tuple[str, ...]]]] = {}
+    for parent, names in groups_of(model):
+        layers = [getattr(parent, name) for name in names]
+        if can_be_replaced(layers):
+            weights = [weight_of(layer) for layer in layers]
+            shape = (names, weights[0].kind, sum(len(weight.values) for weight in weights), weights[0].inputs)
+            shapes.setdefault(shape, []).append((parent, names))
+        else:
+            done.left_alone += [name for name in names if name not in done.left_alone]
+
+    activations = "int8" if done.level == "int8" else "float"
+    with tqdm(desc="optimizing", total=sum(map(len, shapes.values())), disable=None, leave=False) as bar:
+        for (names, kind, outputs, inputs), groups in shapes.items():
+            ways, missing = ways_for(kind, dtype, activations)
+            done.notices += [notice for notice in missing if notice not in done.notices]
+            way, faster, faster_many = fastest(ways, groups, dtype, done.rows, exact=done.level == "exact")
+            done.choices.append(Choice(" ".join(names), outputs, inputs, way.name, faster, faster_many))
+            for parent, _ in groups:
+                replace(done, parent, names, way)
+                bar.update()
+
+
+def replace(done: Optimized, parent: nn.Module, names: tuple[str, ...], way: type[Plain]) -> None:
+    layers = [getattr(parent, name) for name in names]
+    weights = [weight_of(layer) for layer in layers]
+    joined = Joined(way(join(weights) if len(weights) > 1 else weights[0]), [len(w.values) for w in weights])
+    for index, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        shell = layer if layer.weight is done.model.embed_tokens.weight else without_weight(layer)
+        done.replaced.append((parent, name, shell))
+        setattr(parent, name, Part(joined, index).eval())
+
+
+def fastest(
+    ways: list[type[Plain]], groups: list[tuple[nn.Module, tuple[str, ...]]], dtype: torch.dtype, rows: int, exact: bool
+) -> tuple[type[Plain], float, float]:
+    """The way that takes least time for `rows` rows, and how many times as fast as before it is there and for many."""
+    ring: list[list[nn.Module]] = []
+    size = 0
+    for parent, names in groups:
+        ring.append([getattr(parent, name) for name in names])
+        size += sum(weight_of(layer).nbytes for layer in ring[-1])
+        if size >= RING_BYTES:
+            break
+    inputs = weight_of(ring[0][0]).inputs
+    generator = torch.Generator().manual_seed(0)
+    few, many = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, MANY))
+
+    def as_it_is(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:
+        return lambda x: torch.cat([layer(x) for layer in layers], dim=-1) if len(layers) > 1 else layers[0](x)
+
+    def made(way: type[Plain], layers: list[nn.Module]) -> Plain:
+        return way(join([weight_of(layer) for layer in layers]))
+
+    candidates = {None: [as_it_is(layers) for layers in ring]}
+    for way in ways:
+        first = made(way, ring[0])
+        if exact and not same_bits(candidates[None][0], first, (1, 2, rows, rows + 1, 33, MANY), inputs, dtype):
+            continue
+        candidates[way] = [first, *(made(way, layers) for layers in ring[1:])]
+    times = {way: time_of(products, few) for way, products in candidates.items()}
+    for _ in range(RUNS - 1):  # in turns, so that a slow moment of the machine is everybody's
+        for way, products in candidates.items():
+            times[way] += time_of(products, few)
+    seconds = {way: statistics.median(each) for way, each in times.items()}
+    seconds_many = {way: min(time_of([p[0]] * 3, many)) for way, p in candidates.items()}
+    best = min((way for way in candidates if way is not None), key=lambda way: seconds[way], default=Plain)
+    near = [way for way in candidates if way is not None and seconds[way] < 1.05 * seconds[best]]
+    best = min(near, key=lambda way: seconds_many[way], default=Plain)
+    if best not in seconds:  # nothing gives the same bits, not even the joined product
+        return Plain, 1.0, 1.0
+    return best, seconds[None] / seconds[best], seconds_many[None] / seconds_many[best]
+
+
+def time_of(products: list[Callable[[Tensor], Tensor]], x: Tensor) -> list[float]:
+    """Seconds of one product, as the mean of one after the other."""
+    products[0](x)
+    begun = time.perf_counter()
+    for product in products:
+        product(x)
+    return [(time.perf_counter() - begun) / len(products)]
+
+
+def same_bits(first: Callable, second: Callable, rows: tuple[int, ...], inputs: int, dtype: torch.dtype) -> bool:
+    generator = torch.Generator().manual_seed(1)
+    samples = (torch.randn(n, inputs, generator=generator).to(dtype) for n in dict.fromkeys(rows))
+    return all(torch.equal(first(x), second(x)) for x in samples)
+
+
+# ---- the price
+
+
+@torch.inference_mode()
+def sample_logits(model: Llama, ids: Tensor | None, rows: int, steps: int = 4) -> list[Tensor]:
+    """Logits of a text read at once, and of a few steps of `rows` tokens after it."""
+    if ids is None:
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, model.config.vocab_size, (1, 64), generator=generator)
+    whole = ids[:, : model.config.max_position_embeddings - steps]
+    cache = model.new_cache(1, whole.shape[1] + steps)
+    logits = [model(whole, cache)]
+    for step in range(steps):
+        logits.append(model(whole[:, step : step + 1], cache))
+    if rows > 1:
+        logits.append(model(whole[:, :1].expand(rows, 1)))
+    return logits
+
+
+def measure_price(before: list[Tensor], after: list[Tensor]) -> Price:
+    from .parity.compare import difference
+
+    x, y = (torch.cat([part.flatten(0, 1) for part in logits]) for logits in (before, after))
+    apart = difference(x[:, None], y[:, None])
+    p, q = x.float().log_softmax(-1), y.float().log_softmax(-1)
+    kl = (p.exp() * (p - q)).sum(-1).mean().item()
+    same = (x.argmax(-1) == y.argmax(-1)).float().mean().item()
+    return Price(apart.elements, apart.differing, apart.max_ulp, max(kl, 0.0), same)

@@ -1,0 +1,352 @@
+"""Ways to multiply by a weight: the plain product, and faster ones that not every machine has.
+
+Operators that are internal to torch are called here and nowhere else. Each way is tried on a small example before it is
+used, so on a machine or a torch without it one line says so and the plain product runs.
+
+The letters in the shapes:
+
+    M rows of x, over all leading dimensions   K inputs   N outputs   G groups of K / G inputs that share a scale
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FEW = 16  # rows up to which reading the weight takes longer than multiplying
+
+
+class Weight(NamedTuple):
+    """A weight as it lies in memory: floats, int8 with a scale for each output, or int4 with scale and zero per group."""
+
+    values: Tensor  # (N, K); int4: two to a byte, (N, K / 2) uint8, the even input in the low half
+    scale: Tensor | None = None  # int8: (N,); int4: (N, G)
+    zero: Tensor | None = None  # int4: (N, G); a number is (stored - 8) * scale + zero
+
+    @property
+    def kind(self) -> str:
+        return {torch.int8: "int8", torch.uint8: "int4"}.get(self.values.dtype, "float")
+
+    @property
+    def inputs(self) -> int:
+        return self.values.shape[1] * (2 if self.kind == "int4" else 1)
+
+    @property
+    def group_size(self) -> int:
+        return self.inputs // self.scale.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self if part is not None)
+
+    def split(self, sizes: list[int]) -> list[Weight]:
+        """The weights of several layers from that of their common product; sizes: outputs of each."""
+        parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in self]
+        return [Weight(*each) for each in zip(*parts, strict=True)]
+
+
+def join(weights: list[Weight]) -> Weight:
+    """One weight for layers that read the same input: their outputs one after the other."""
+    return Weight(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*weights, strict=True)))
+
+
+def nibbles(values: Tensor) -> Tensor:
+    """(N, K / 2) uint8, two to a byte -> (N, K) uint8, 0 … 15."""
+    return torch.stack((values & 15, values >> 4), dim=-1).flatten(1)
+
+
+def dequantized(weight: Weight, dtype: torch.dtype) -> Tensor:
+    """The numbers that a weight stands for, (N, K). The arithmetic is float32's, rounded once at the end."""
+    values, scale, zero = weight
+    if weight.kind == "float":
+        return values.to(dtype)
+    if weight.kind == "int8":
+        return (values * scale[:, None].float()).to(dtype)
+    grouped = nibbles(values).unflatten(1, (-1, weight.group_size)).float() - 8  # (N, G, K / G)
+    return (grouped * scale[..., None].float() + zero[..., None].float()).flatten(1).to(dtype)
+
+
+# ---- the ways
+
+
+class Plain:
+    """`F.linear`, what a model does by itself; quantised weights become floats first."""
+
+    name = "plain"
+    kinds = ("float", "int8", "int4")
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    activations = "float"  # "int8": each row of x is rounded to eight bits as well
+
+    def __init__(self, weight: Weight):
+        self.weight = weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (..., K) -> (..., N), in the dtype of x."""
+        return F.linear(x, dequantized(self.weight, x.dtype))
+
+    def unpack(self) -> Weight:
+        """The weight again, to the bit."""
+        return self.weight
+
+
+class Vector(Plain):
+    """One row as a matrix-vector product, whose kernels are others than those of `F.linear`."""
+
+    name = "mv"
+    kinds = ("float",)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.numel() > x.shape[-1]:
+            return super().__call__(x)
+        return torch.mv(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+
+
+class Summed(Plain):
+    """One row written out as products and sums in float32; `torch.compile` makes one loop over the weight of it."""
+
+    name = "compiled sum"
+    kinds = ("float",)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.numel() > x.shape[-1]:
+            return super().__call__(x)
+        return compiled_sum()(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+
+
+@functools.cache
+def compiled_sum():
+    @torch.compile(dynamic=False)
+    def summed(weight: Tensor, x: Tensor) -> Tensor:
+        return (weight.float() * x.float()).sum(-1).to(x.dtype)
+
+    return summed
+
+
+class PackedBfloat16(Plain):
+    """oneDNN's product of bfloat16, the weight laid out in the blocks that its kernel reads."""
+
+    name = "oneDNN, packed"
+    kinds = ("float",)
+    dtypes = (torch.bfloat16,)
+
+    def __init__(self, weight: Weight):
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.values, FEW)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+
+    def unpack(self) -> Weight:
+        return Weight(self.packed.to_dense())
+
+
+class PackedFloat32(Plain):
+    """MKL's product of float32, the weight laid out for a few rows. The plain one is kept beside it for the others."""
+
+    name = "MKL, packed"
+    kinds = ("float",)
+    dtypes = (torch.float32,)
+
+    def __init__(self, weight: Weight, rows: int = 8):
+        super().__init__(weight)
+        self.rows = rows
+        self.packed = torch.ops.mkl._mkl_reorder_linear_weight(weight.values, rows)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.numel() != self.rows * x.shape[-1]:
+            return super().__call__(x)
+        return torch.ops.mkl._mkl_linear(x, self.packed, self.weight.values, None, self.rows)
+
+
+class PackedFloat16(Plain):
+    """FBGEMM's product of float16 weights and float32 rows, packed; others are slow without float16 arithmetic."""
+
+    name = "FBGEMM, packed"
+    kinds = ("float",)
+    dtypes = (torch.float16,)
+
+    def __init__(self, weight: Weight):
+        with without_warnings():
+            self.packed = torch.ops.quantized.linear_prepack_fp16(weight.values.float(), None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.ops.quantized.linear_dynamic_fp16(x.float(), self.packed).to(x.dtype)
+
+    def unpack(self) -> Weight:
+        return Weight(torch.ops.quantized.linear_unpack_fp16(self.packed)[0].to(torch.float16))
+
+
+class Int8(Plain):
+    """int8 weights times rows of bfloat16, the weight as the file has it. Many rows: floats first."""
+
+    name = "int8 weights"
+    kinds = ("int8",)
+    dtypes = (torch.bfloat16,)
+
+    def __init__(self, weight: Weight):
+        super().__init__(weight)
+        self.scale = weight.scale.to(torch.bfloat16)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.numel() > FEW * x.shape[-1]:
+            return super().__call__(x)
+        y = torch.ops.aten._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.weight.values, self.scale)
+        return y.view(*x.shape[:-1], -1)
+
+
+class Int4(Plain):
+    """int4 weights times rows of floats, the weight in this machine's packing. Many rows: floats first.
+
+    The weight as the file has it stays mapped for those.
+    """
+
+    name = "int4 weights"
+    kinds = ("int4",)
+    dtypes = (torch.bfloat16,)
+
+    def __init__(self, weight: Weight):
+        super().__init__(weight)
+        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(nibbles(weight.values).int(), 1)
+        self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).to(torch.bfloat16).contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.numel() > FEW * x.shape[-1]:
+            return super().__call__(x)
+        rows = x.reshape(-1, x.shape[-1])
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, self.weight.group_size, self.scale_and_zero)
+        return y.view(*x.shape[:-1], -1)
+
+
+class Int8Fbgemm(Plain):
+    """int8 times int8, summed exactly, by FBGEMM: the fastest for few rows.
+
+    Rows are scaled to [-1, 1] first, so that each has its own 255 steps and none depends on its neighbours.
+    """
+
+    name = "int8 x int8, FBGEMM"
+    kinds = ("int8",)
+    activations = "int8"
+
+    def __init__(self, weight: Weight):
+        zeros = torch.zeros(len(weight.scale), dtype=torch.long)
+        with without_warnings():
+            values = torch._make_per_channel_quantized_tensor(
+                weight.values.contiguous(), weight.scale.double(), zeros, 0
+            )
+            self.packed = torch.ops.quantized.linear_prepack(values, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        largest = largest_of_row(x)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        return (multiply(x / largest, 1 / 127, 128, self.packed) * largest).to(x.dtype)
+
+    def unpack(self) -> Weight:
+        values, _ = torch.ops.quantized.linear_unpack(self.packed)
+        return Weight(values.int_repr(), values.q_per_channel_scales().float())
+
+
+class Int8OneDNN(Plain):
+    """int8 times int8, summed exactly, by oneDNN: the fastest for many rows, and with matrix instructions for few."""
+
+    name = "int8 x int8, oneDNN"
+    kinds = ("int8",)
+    activations = "int8"
+
+    def __init__(self, weight: Weight):
+        self.packed = torch.ops.onednn.qlinear_prepack(weight.values.contiguous(), None)
+        self.scale = weight.scale.float()
+        self.zeros = torch.zeros(len(weight.scale), dtype=torch.long)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        largest = largest_of_row(x)
+        # 128 is the zero: CPUs without matrix instructions multiply unsigned by signed bytes, and no others fast
+        rounded = (x * (127 / largest)).round_().add_(128).to(torch.uint8)
+        y = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1 / 127, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return y.mul_(largest).to(x.dtype)
+
+    def unpack(self) -> Weight:
+        return Weight(self.packed.to_dense().t().contiguous(), self.scale)
+
+
+@contextlib.contextmanager
+def without_warnings():
+    """torch says at every packing that its quantised tensors will go some day; `failure` will notice when they have."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def largest_of_row(x: Tensor) -> Tensor:
+    """The largest absolute value of each row, (..., 1) float32; of a row of zeros something that can be divided by."""
+    return x.abs().amax(-1, keepdim=True).float().clamp_(min=1e-30)
+
+
+WAYS: tuple[type[Plain], ...] = (
+    Plain, Vector, Summed, PackedBfloat16, PackedFloat32, PackedFloat16, Int8, Int4, Int8Fbgemm, Int8OneDNN
+)  # fmt: skip
+
+
+# ---- which of them there are
+
+
+def ways_for(kind: str, dtype: torch.dtype, activations: str = "float") -> tuple[list[type[Plain]], list[str]]:
+    """The ways that work here for such weights and rows of this dtype, and a sentence for each that does not."""
+    working, failing = [], []
+    for way in WAYS:
+        if kind not in way.kinds or dtype not in way.dtypes or way.activations not in ("float", activations):
+            continue
+        reason = failure(way, kind, dtype)
+        if reason is None:
+            working.append(way)
+        else:
+            failing.append(f"{way.name} is not to be had here: {reason}")
+    return working, failing
+
+
+@functools.cache
+def failure(way: type[Plain], kind: str, dtype: torch.dtype) -> str | None:
+    """Why a way cannot be used on this machine, found out on a small example; None: it can."""
+    if way is Plain:
+        return None
+    weight, x = example(kind, dtype)
+    try:
+        right = F.linear(x.float(), dequantized(weight, torch.float32))
+        made = way(weight)
+        for rows in (x[:1], x):
+            y = made(rows)
+            if y.dtype != dtype or not torch.allclose(y.float(), right[: len(rows)], rtol=0, atol=tolerance(right)):
+                return "its result is wrong"
+        if not all(torch.equal(a, b) for a, b in zip(made.unpack(), weight, strict=True) if b is not None):
+            return "it does not give the weight back"
+    except Exception as error:  # whatever an internal operator raises where it is missing or does not fit
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return None
+
+
+def tolerance(right: Tensor) -> float:
+    """Eight bits of rows and results, summed up."""
+    return 0.02 * right.abs().max().item()
+
+
+def example(kind: str, dtype: torch.dtype) -> tuple[Weight, Tensor]:
+    """A small weight and rows for it, with the largest bytes there are: sums of 16 bits would overflow."""
+    generator = torch.Generator().manual_seed(0)
+    outputs, inputs, groups = 64, 256, 2
+    x = torch.randn(FEW + 1, inputs, generator=generator).to(dtype)
+    x[0] = 1
+    if kind == "float":
+        return Weight(torch.randn(outputs, inputs, generator=generator).to(dtype)), x
+    if kind == "int8":
+        values = torch.randint(-127, 128, (outputs, inputs), generator=generator, dtype=torch.int8)
+        values[0] = 127
+        return Weight(values, torch.rand(outputs, generator=generator) + 0.5), x
+    values = torch.randint(0, 256, (outputs, inputs // 2), generator=generator, dtype=torch.uint8)
+    scale, zero = torch.rand(2, outputs, groups, generator=generator).to(torch.bfloat16)
+    return Weight(values, scale, zero), x
