@@ -42,7 +42,8 @@ def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | No
     The result prints as a table and its `undo()` gives the model back as it was. Until then the layers replaced have no
     parameters, hooks on them see the same inputs and outputs, and gradients are refused.
 
-    Raises ValueError for an unknown level, a model that is not on the CPU, or one that is optimised already.
+    Raises ValueError for an unknown level, a model that is not on the CPU, or one that is optimised already, and
+    RuntimeError where "exact" turns out not to be: the model is then as it was.
     """
     if level not in LEVELS:
         raise ValueError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
@@ -58,6 +59,9 @@ def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | No
     with torch.no_grad():
         choose_and_replace(done)
     done.price = measure_price(before, sample_logits(model, ids, rows))
+    if level == "exact" and done.price.differing:
+        done.undo()
+        raise RuntimeError(f"the bits could not be kept here ({done.price}), so nothing was changed; try level 'close'")
     for notice in done.notices:
         warnings.warn(notice, stacklevel=2)
     return done
@@ -81,7 +85,8 @@ class Price:
 
     elements: int
     differing: int
-    max_ulp: int
+    median_ulp: int  # of those that differ
+    max_ulp: int  # large where a number near zero changes its sign
     mean_kl: float  # of the next-token distribution, in nats, as it was from as it is
     top1: float  # how often the likeliest token is the same
 
@@ -89,7 +94,8 @@ class Price:
         if not self.differing:
             return f"none: all {self.elements:,} logits measured are equal to the bit"
         return (
-            f"{self.differing:,} of {self.elements:,} logits differ, by {self.max_ulp} ULP at most; "
+            f"{self.differing:,} of {self.elements:,} logits differ, by {self.median_ulp} ULP in the median "
+            f"and {self.max_ulp:,} at most (near zero); "
             f"KL {self.mean_kl:.1e} nats a token, the same likeliest token in {self.top1:.1%}"
         )
 
@@ -345,4 +351,4 @@ def measure_price(before: list[Tensor], after: list[Tensor]) -> Price:
     p, q = x.float().log_softmax(-1), y.float().log_softmax(-1)
     kl = (p.exp() * (p - q)).sum(-1).mean().item()
     same = (x.argmax(-1) == y.argmax(-1)).float().mean().item()
-    return Price(apart.elements, apart.differing, apart.max_ulp, max(kl, 0.0), same)
+    return Price(apart.elements, apart.differing, apart.median_ulp, apart.max_ulp, max(kl, 0.0), same)

@@ -1,0 +1,141 @@
+"""llama-jp bench: how fast is a model here, and how near to what the machine can do?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from ..checkpoint import SHORT_NAMES, dtype_name, find_checkpoint, load_model
+from ..model import ATTENTIONS, Llama
+from ..optimize import LEVELS
+from .common import DTYPES, ids, positive
+
+HELP = "measure loading, prompts and decoding, beside the machine's bandwidth and arithmetic"
+EXAMPLE = "llama-jp bench demo --batch 1,8 --optimize exact"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default="demo",
+        metavar="MODEL",
+        help=f"folder, hub repository or one of demo, {', '.join(SHORT_NAMES)} (default: demo)",
+    )
+    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
+    parser.add_argument("--random", metavar="SHAPE", help="random weights instead, of shape 7b, 7b-fast, 13b or tiny")
+    parser.add_argument("--layers", type=positive, metavar="N", help="how many layers the random model has")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
+    parser.add_argument("--attention", choices=list(ATTENTIONS), default="sdpa", help="default: sdpa")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--prompt", type=ids, default=[128, 512, 2048], metavar="N,…", help="default: 128,512,2048")
+    parser.add_argument("--batch", type=ids, default=[1, 8, 32], metavar="N,…", help="default: 1,8,32")
+    parser.add_argument("--steps", type=positive, default=16, metavar="N", help="decoding steps a run (default: 16)")
+    parser.add_argument("--runs", type=positive, default=3, metavar="N", help="medians are of so many (default: 3)")
+    parser.add_argument(
+        "--optimize",
+        choices=list(LEVELS),
+        help="then once more, optimised for the first batch size: "
+        + "; ".join(f"{name}: {what}" for name, what in LEVELS.items()),
+    )
+    parser.add_argument("--json", metavar="FILE", help="the result as JSON into this file as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if 0 in (*args.prompt, *args.batch):
+        raise ValueError("--prompt and --batch are whole numbers of at least 1")
+    with ExitStack() as stack:
+        folder = folder_of(args, stack)
+        result = bench(args, folder)
+    line = json.dumps(result, ensure_ascii=False)
+    print(line)
+    if args.json:
+        Path(args.json).write_text(line + "\n", encoding="utf-8")
+    return 0
+
+
+def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
+    if args.random is None:
+        return find_checkpoint(args.model, args.revision)
+    from ..parity.shapes import random_config, write_random
+
+    config = random_config(args.random, args.layers)
+    dtype = getattr(torch, args.dtype, torch.bfloat16)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llama-jp-")))
+    print(f"writing random weights of shape {args.random} …", file=sys.stderr)
+    return write_random(folder, config, dtype)
+
+
+def bench(args: argparse.Namespace, folder: Path) -> dict:
+    from ..bench import machine, measure, peak_memory, size_of_step
+
+    begun = time.perf_counter()
+    model = load_model(folder, args.dtype, args.device, attention=args.attention)
+    loaded = time.perf_counter() - begun
+    device = model.embed_tokens.weight.device
+    first_token(model)
+    first = time.perf_counter() - begun
+    after_loading = peak_memory()
+
+    dtype = model.embed_tokens.weight.dtype
+    limits = machine(dtype, device)
+    size = size_of_step(model)
+    result = {
+        "model": args.model if args.random is None else f"random {args.random}, {len(model.layers)} layers",
+        "dtype": dtype_name(dtype),
+        "device": str(device),
+        "weights_read_per_step": size[0],
+        "load_seconds": loaded,
+        "first_token_seconds": first,
+        "peak_memory_after_loading": after_loading,
+        "bandwidth": limits["bandwidth"],
+        "flops": limits["flops"],
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    print(
+        f"{result['model']}, {result['dtype']} on {device}, {result['threads']} threads: "
+        f"loaded in {loaded:.2f} s, first token after {first:.2f} s, peak memory {after_loading / 1e9:.2f} GB\n"
+        f"the machine: {limits['bandwidth'] / 1e9:.1f} GB/s, {limits['flops'] / 1e12:.2f} TFLOP/s; "
+        f"a step reads {size[0] / 1e9:.3f} GB"
+    )
+    result["as_loaded"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
+    print_rates("as loaded", result["as_loaded"])
+    if args.optimize:
+        from ..optimize import optimize
+
+        optimized = optimize(model, args.optimize, rows=args.batch[0])
+        result["optimized"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
+        result["optimization"] = optimized.as_dict()
+        print_rates(f"optimised ({args.optimize})", result["optimized"])
+        print(optimized)
+    result["peak_memory"] = peak_memory()
+    return result
+
+
+@torch.inference_mode()
+def first_token(model: Llama) -> None:
+    model(torch.ones(1, 1, dtype=torch.long, device=model.embed_tokens.weight.device), last_only=True)
+
+
+def print_rates(title: str, rates: dict) -> None:
+    print(f"\n{title:24} {'tokens/s':>10} {'lowest':>9} {'highest':>9}   share of the limit")
+    for tokens, rate in rates["prefill"].items():
+        print_rate(f"prompt of {tokens}", rate, f"{rate['share_of_peak']:5.0%} of the arithmetic")
+    for batch, rate in rates["decode"].items():
+        print_rate(f"decoding, batch {batch}", rate, f"{rate['mbu']:5.0%} of the bandwidth")
+
+
+def print_rate(name: str, rate: dict, share: str) -> None:
+    print(f"{name:24} {rate['median']:10.1f} {rate['lowest']:9.1f} {rate['highest']:9.1f}   {share}")
