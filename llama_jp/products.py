@@ -23,7 +23,7 @@ FEW = 16  # rows up to which reading the weight takes longer than multiplying
 
 
 class Weight(NamedTuple):
-    """A weight as it lies in memory: floats, int8 with a scale for each output, or int4 with scale and zero per group."""
+    """A weight as it lies in memory: floats, int8 with a scale per output, or int4 with scale and zero per group."""
 
     values: Tensor  # (N, K); int4: two to a byte, (N, K / 2) uint8, the even input in the low half
     scale: Tensor | None = None  # int8: (N,); int4: (N, G)
