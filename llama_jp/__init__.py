@@ -4,6 +4,7 @@ from .cache import Cache
 from .checkpoint import load
 from .generate import generate, stream_batch, stream_text
 from .model import Llama, LlamaConfig
+from .optimize import optimize
 from .options import Generation, Options
 from .prompt import DEFAULT_SYSTEM_PROMPT, instruct_prompt
 from .tokenizer import Tokenizer
@@ -21,6 +22,7 @@ __all__ = [
     "generate",
     "instruct_prompt",
     "load",
+    "optimize",
     "stream_batch",
     "stream_text",
 ]

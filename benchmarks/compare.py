@@ -1,0 +1,147 @@
+"""This project beside what people would use instead, on the same weights and the same machine.
+
+    python benchmarks/compare.py                               # 4 layers of ELYZA's width, bfloat16
+    python benchmarks/compare.py --shape tiny --dtype float32  # 15 million parameters: what is not the weights' time
+    python benchmarks/compare.py --layers 32 --only llama_jp transformers "llama.cpp BF16"
+
+Random weights are written once (to --folder, or to a temporary one) and turned into everybody's format. Each contender
+runs in a process of its own, and all of them in turn, several rounds, so that a slow quarter of an hour is everybody's.
+Prints a table of medians with their spread, and one JSON line last. Rates are tokens a second, over the whole batch.
+MBU is the share of the bandwidth measured before the first round. A contender that is not installed is absent:
+
+    pip install llama-cpp-python gguf ctranslate2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from peers import contenders, needs
+
+from llama_jp import LlamaConfig
+from llama_jp.bench import machine
+from llama_jp.parity.environment import environment
+from llama_jp.parity.shapes import random_config, write_random
+
+TINY = LlamaConfig(
+    vocab_size=32000,
+    hidden_size=288,
+    intermediate_size=768,
+    num_hidden_layers=6,
+    num_attention_heads=6,
+    rms_norm_eps=1e-6,
+)
+
+
+def make_weights(folder: Path, shape: str, layers: int, dtype: torch.dtype) -> Path:
+    """Random weights whose text soon repeats itself: the head reads what the embedding wrote, and layers add little."""
+    if (folder / "config.json").is_file():
+        return folder
+    from safetensors.torch import load_file, save_file
+
+    write_random(folder, TINY if shape == "tiny" else random_config(shape, layers), dtype)
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        for name, tensor in tensors.items():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                tensor.mul_(0.02)
+        if "lm_head.weight" in tensors and "model.embed_tokens.weight" in tensors:
+            tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, file, metadata={"format": "pt"})
+    return folder
+
+
+def work(name: str, folder: Path, dtype: str, prompts: list[int], batches: list[int], steps: int) -> dict:
+    """One contender, in this process: tokens a second."""
+    with torch.inference_mode():
+        one = contenders(dtype)[name](folder)
+        result = {}
+        for tokens in prompts:
+            one.prefill(tokens)
+            result[f"prompt {tokens}"] = tokens / min(one.prefill(tokens) for _ in range(2))
+        for batch in batches:
+            result[f"decode {batch}"] = batch / min(one.step(batch, steps) for _ in range(2))
+    return result
+
+
+def run_in_process(name: str, folder: Path, args: argparse.Namespace) -> dict | str:
+    command = [sys.executable, __file__, "--work", name, "--folder", str(folder), "--dtype", args.dtype]
+    command += ["--prompt", *map(str, args.prompt), "--batch", *map(str, args.batch), "--steps", str(args.steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        return f"failed ({done.returncode}): {lines[-1] if lines else 'no message'}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", default="7b", help="7b, 7b-fast, 13b or tiny (default: 7b)")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument("--prompt", type=int, nargs="*", default=[128, 512])
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="contenders by name")
+    parser.add_argument("--folder", type=Path, help="where weights and formats are kept")
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # the contender that this process is
+    args = parser.parse_args()
+    if args.work:
+        print(json.dumps(work(args.work, args.folder, args.dtype, args.prompt, args.batch, args.steps)))
+        return
+
+    names = list(contenders(args.dtype))
+    if unknown := set(args.only or ()) - set(names):
+        raise SystemExit(f"no contender is called {', '.join(unknown)}; there are {', '.join(names)}")
+    names = [name for name in names if args.only is None or name in args.only]
+    absent = {name: missing for name in names if (missing := needs(name))}
+    for name, missing in absent.items():
+        print(f"{name}: absent, {' and '.join(missing)} not installed", file=sys.stderr)
+    names = [name for name in names if name not in absent]
+
+    dtype = getattr(torch, args.dtype)
+    with tempfile.TemporaryDirectory() as temporary:
+        base = make_weights((args.folder or Path(temporary)) / "weights", args.shape, args.layers, dtype)
+        limits = machine(dtype, torch.device("cpu"))
+        found = {name: [] for name in names}
+        for round_ in range(args.rounds):
+            for name in names if round_ % 2 == 0 else reversed(names):
+                result = run_in_process(name, base, args)
+                print(f"round {round_ + 1}, {name}: {result}", file=sys.stderr, flush=True)
+                if not isinstance(result, str):
+                    found[name].append(result)
+    summary = report(found, limits)
+    settings = {key: getattr(args, key) for key in ("shape", "layers", "dtype", "steps", "rounds")}
+    print(json.dumps({"settings": settings, "limits": limits, "rates": summary, "environment": environment()}))
+
+
+def report(found: dict[str, list[dict]], limits: dict[str, float]) -> dict:
+    columns = list(next((runs[0] for runs in found.values() if runs), {}))
+    print(f"the machine: {limits['bandwidth'] / 1e9:.1f} GB/s, {limits['flops'] / 1e12:.2f} TFLOP/s")
+    print("tokens/s, median [lowest..highest]")
+    print(f"{'':32}" + "".join(f"{column:>28}" for column in columns))
+    summary = {}
+    for name, runs in found.items():
+        cells = []
+        for column in columns:
+            rates = [run[column] for run in runs if column in run]
+            if rates:
+                middle = statistics.median(rates)
+                summary.setdefault(name, {})[column] = [middle, min(rates), max(rates)]
+                cells.append(f"{middle:.1f} [{min(rates):.1f}..{max(rates):.1f}]")
+            else:
+                cells.append("failed")
+        print(f"{name:32}" + "".join(f"{cell:>28}" for cell in cells))
+    return summary
+
+
+if __name__ == "__main__":
+    main()
