@@ -82,6 +82,7 @@ class Plain:
     kinds = ("float", "int8", "int4")
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     activations = "float"  # "int8": each row of x is rounded to eight bits as well
+    same_arithmetic = True  # False: other sums than the product's that a model uses as loaded, so other last bits
 
     def __init__(self, weight: Weight):
         self.weight = weight
@@ -100,6 +101,7 @@ class Vector(Plain):
 
     name = "mv"
     kinds = ("float",)
+    same_arithmetic = False
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > x.shape[-1]:
@@ -112,6 +114,7 @@ class Summed(Plain):
 
     name = "compiled sum"
     kinds = ("float",)
+    same_arithmetic = False
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > x.shape[-1]:
@@ -168,6 +171,7 @@ class PackedFloat16(Plain):
 
     name = "FBGEMM, packed"
     kinds = ("float",)
+    same_arithmetic = False
     dtypes = (torch.float16,)
 
     def __init__(self, weight: Weight):
@@ -230,6 +234,7 @@ class Int8Fbgemm(Plain):
 
     name = "int8 x int8, FBGEMM"
     kinds = ("int8",)
+    same_arithmetic = False
     activations = "int8"
 
     def __init__(self, weight: Weight):
@@ -255,6 +260,7 @@ class Int8OneDNN(Plain):
 
     name = "int8 x int8, oneDNN"
     kinds = ("int8",)
+    same_arithmetic = False
     activations = "int8"
 
     def __init__(self, weight: Weight):
