@@ -105,9 +105,7 @@ class Scheme:
         bits, group_size = self.for_module(name)
         blocks = []
         for rows in weight.split(ROWS_AT_ONCE):
-            rows = rows.float()
-            if not rows.isfinite().all():
-                raise ValueError(f"{name}.weight has values that are not finite")
+            rows = finite(rows.float(), name)
             blocks.append(round_int8(rows) if bits == 8 else round_int4(rows, group_size))
         return {part: torch.cat([block[part] for block in blocks]) for part in blocks[0]}
 
@@ -174,6 +172,12 @@ class QuantizedLinear(nn.Module):
 
 
 # ---- rounding
+
+
+def finite(weight: Tensor, name: str) -> Tensor:
+    if not weight.isfinite().all():
+        raise ValueError(f"{name}.weight has values that are not finite")
+    return weight
 
 
 def round_int8(weight: Tensor) -> dict[str, Tensor]:

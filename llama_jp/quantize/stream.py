@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Collection, Iterator
-from itertools import islice
+from itertools import groupby, islice
 from math import prod
 from pathlib import Path
 
@@ -28,8 +29,12 @@ from ..checkpoint import (
     untie_if_stored_apart,
     write_json,
 )
-from ..model import Llama
+from ..model import Llama, LlamaConfig
+from ..tokenizer import Tokenizer
+from .certificate import FILE, certify
 from .format import Scheme, linear_modules
+from .gptq import Calibration
+from .texts import CALIBRATION, HELD_OUT, Text, read_text
 
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
@@ -43,17 +48,22 @@ def quantize(
     *,
     head_bits: int = 8,
     revision: str | None = None,
+    calibrate: str | Path = CALIBRATION,
+    text: str | Path = HELD_OUT,
     max_shard_bytes: int = 10**9,
-) -> None:
-    """Write the checkpoint `source` with 8- or 4-bit weights into the new folder `target`.
+) -> dict | None:
+    """Write the checkpoint `source` with 8- or 4-bit weights into the new folder `target`; returns its certificate.
 
     group_size  int4: how many inputs of an output share a scale and a zero; it has to divide the inputs of every layer
     method      "rtn" rounds each weight to nearest; "gptq" (int4) makes up for the errors, see gptq.py
     head_bits   of lm_head; 8 by default also for int4, because every error in it goes straight into the logits.
                 A tied head is the embedding matrix and is left alone as that
+    calibrate   the text that gptq looks at
+    text        the text that the certificate is measured on
 
-    Peak memory is a shard and a tensor, not the checkpoint. Raises ValueError before anything is written when the
-    target is not empty, the source is quantised already, or a size does not fit.
+    Peak memory is a shard and a tensor (gptq: and a layer in float32), not the checkpoint. Raises ValueError before
+    anything is written where the target is not empty, the source is quantised already, a text is too short, or a size
+    does not fit. Without a tokenizer there is no certificate, and a warning says so.
     """
     folder, target = find_checkpoint(source, revision), Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -65,9 +75,11 @@ def quantize(
     scheme = Scheme(bits, group_size if bits == 4 else None, method, None if tied else head_bits)
     linear = linear_modules(model, scheme)
     layout = plan(stored, scheme, linear)
+    texts = read_texts(folder, model.config, method, calibrate, text)
+    calibration = Calibration(model, scheme, texts[0].windows) if method == "gptq" else None
 
     with all_or_nothing(target) as made:
-        write_shards(quantized_tensors(stored, scheme, linear), layout, made, max_shard_bytes)
+        write_shards(quantized_tensors(stored, scheme, linear, calibration), layout, made, max_shard_bytes)
         write_json(
             read_json(folder / "config.json") | {"tie_word_embeddings": tied, "quantization_config": scheme.to_json()},
             made / "config.json",
@@ -75,6 +87,26 @@ def quantize(
         if (folder / "generation_config.json").is_file():
             shutil.copyfile(folder / "generation_config.json", made / "generation_config.json")
         copy_tokenizer(folder, made)
+        if texts is None:
+            return None
+        name = None if Path(source).expanduser().is_dir() else str(source)
+        certificate = certify(made, folder, texts[1], name)
+        write_json(certificate, made / FILE)
+    return certificate
+
+
+def read_texts(
+    folder: Path, config: LlamaConfig, method: str, calibrate: str | Path, text: str | Path
+) -> tuple[Text, Text] | None:
+    """The calibration text and the certificate's, as ids; None where there is no tokenizer to cut them."""
+    try:
+        tokenizer = Tokenizer.from_pretrained(folder)
+    except FileNotFoundError:
+        if method == "gptq":
+            raise ValueError(f"gptq reads a text, and there is no tokenizer in {folder}; use method rtn") from None
+        warnings.warn(f"there is no tokenizer in {folder}, so there is no text to certify on", stacklevel=3)
+        return None
+    return read_text(calibrate, tokenizer, config), read_text(text, tokenizer, config)
 
 
 def open_original(folder: Path) -> tuple[Llama, dict[str, Stored]]:
@@ -104,16 +136,29 @@ def plan(stored: dict[str, Stored], scheme: Scheme, linear: Collection[str]) -> 
 
 
 def quantized_tensors(
-    stored: dict[str, Stored], scheme: Scheme, linear: Collection[str]
+    stored: dict[str, Stored], scheme: Scheme, linear: Collection[str], calibration: Calibration | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the quantised checkpoint, each made when it is asked for."""
-    for name, one in stored.items():
-        ((_, tensor),) = read_group(one.file, [one])
-        module, _, part = name.rpartition(".")
-        if module in linear and part == "weight":
-            yield from ((f"{module}.{part}", value) for part, value in scheme.quantize(module, tensor).items())
-        else:
-            yield name, tensor
+    """Every tensor of the quantised checkpoint in the order of the plan, each made when it is asked for."""
+    for block, names in groupby(stored, key=block_of):
+        tensors = {name: read_one(stored[name]) for name in names}
+        rounded = calibration.quantize(block, tensors) if calibration else {}
+        for name, tensor in tensors.items():
+            module, _, part = name.rpartition(".")
+            if module in linear and part == "weight":
+                parts = rounded.get(module) or scheme.quantize(module, tensor)
+                yield from ((f"{module}.{part}", value) for part, value in parts.items())
+            else:
+                yield name, tensor
+
+
+def block_of(name: str) -> str:
+    """What a tensor belongs to: embed_tokens, layers.0, …, norm, lm_head."""
+    return ".".join(name.split(".")[: 2 if name.startswith("layers.") else 1])
+
+
+def read_one(stored: Stored) -> Tensor:
+    ((_, tensor),) = read_group(stored.file, [stored])
+    return tensor
 
 
 def write_shards(tensors: Iterator[tuple[str, Tensor]], layout: Layout, folder: Path, most_bytes: int) -> None:
