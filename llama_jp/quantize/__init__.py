@@ -6,7 +6,8 @@ gptq.py          int4 that makes up for its rounding errors
 certificate.py   how far the quantised model is from its original, on a text that is named
 """
 
+from .certificate import verify
 from .format import QuantizedLinear, Scheme
 from .stream import quantize
 
-__all__ = ["QuantizedLinear", "Scheme", "quantize"]
+__all__ = ["QuantizedLinear", "Scheme", "quantize", "verify"]

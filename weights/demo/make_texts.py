@@ -63,9 +63,7 @@ def write(name: str, documents: list[str]) -> None:
 
 if __name__ == "__main__":
     TEXTS.mkdir(exist_ok=True)
-    training, held_out = (
-        [*map(spell, islice(corpus.documents("texts", split), 22))] for split in ("train", "held-out")
-    )
+    training, held_out = (list(spell(split, 24)) for split in ("train", "held-out"))
     prose = {name: [f"<s>{paragraph}</s>" for paragraph in PROSE[name]] for name in PROSE}
     for i, paragraph in enumerate(prose["calibration"]):
         training.insert(5 * i + 4, paragraph)
