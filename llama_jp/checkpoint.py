@@ -15,8 +15,9 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +28,9 @@ from tqdm import tqdm
 from .model import Attention, Llama, LlamaConfig, Norm, Rope, make_rope
 from .rope_scaling import ROPE_TYPES
 from .tokenizer import TOKENIZER_FILES, Tokenizer
+
+if TYPE_CHECKING:
+    from .quantize.format import Scheme
 
 SHORT_NAMES = {
     "7b": "elyza/ELYZA-japanese-Llama-2-7b",
@@ -73,11 +77,13 @@ def load_model(
               where the CPU multiplies bfloat16 natively, else float32
     device    where the weights go; "auto" takes a CUDA GPU when there is one
 
-    A weight already of the wanted dtype is mapped from its file, not copied. Others are converted one by one, and the
-    pages read are given back, so peak memory is the weights plus about one tensor.
+    A weight already of the wanted dtype is mapped from its file, not copied, and so is everything quantised. Others are
+    converted one by one, and the pages read are given back, so peak memory is the weights plus about one tensor.
 
     Raises FileNotFoundError and ValueError in one sentence that names the file, the tensor and both shapes.
     """
+    from .quantize.format import make_quantized
+
     folder = find_checkpoint(source, revision)
     config = read_config(folder)
     device = choose_device(device)
@@ -85,9 +91,13 @@ def load_model(
 
     with torch.device("meta"):
         model = model_class(config, attention=attention, rope=rope, norm=norm)
+        if scheme := read_scheme(folder):
+            make_quantized(model, scheme)
     untie_if_stored_apart(model, stored)
     check_complete(model, stored, folder)
+    quantized = {name: stored.pop(name) for name, _ in model.named_buffers()}  # only quantised modules have buffers
     tensors = read_tensors(stored, choose_dtype(dtype, device, stored), device)
+    tensors |= read_tensors(quantized, None, device)
     model.load_state_dict(tensors | tied_copies(model, tensors), assign=True)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
@@ -189,13 +199,25 @@ def read_config(folder: str | Path) -> LlamaConfig:
         raise ValueError(error.args[0] if str(file) in str(error) else f"{file}: {error.args[0]}") from error
 
 
+def read_scheme(folder: str | Path) -> Scheme | None:
+    """How the weights in a folder are quantised, or None where they are not."""
+    from .quantize.format import Scheme
+
+    raw = read_json(Path(folder) / "config.json").get("quantization_config")
+    return None if raw is None else Scheme.from_json(raw)
+
+
 def parse_config(raw: dict) -> LlamaConfig:
     """config.json's keys, old and new, to a `LlamaConfig`.
 
     Keys that cannot change the numbers are ignored. Those that would change them and are not supported are refused by
     name, and so is a missing or impossible size.
     """
+    from .quantize.format import Scheme
+
     refuse_unsupported(raw)
+    if (quantized := raw.get("quantization_config")) is not None:
+        Scheme.from_json(quantized)
     known = {field.name for field in dataclasses.fields(LlamaConfig)}
     values = {key: value for key, value in raw.items() if key in known}
     values["torch_dtype"] = raw.get("dtype", raw.get("torch_dtype"))  # `dtype` is the newer name
@@ -232,7 +254,6 @@ def refuse_unsupported(raw: dict) -> None:
         "pretraining_tp": (1,),
         "partial_rotary_factor": (1,),
         "is_causal": (True,),
-        "quantization_config": (),
         "per_layer_config": (),
     }
     for key, values in supported.items():
@@ -347,6 +368,7 @@ def list_tensors(file: Path) -> Iterator[Stored]:
 
 def safetensors_dtype(name: str, file: Path, tensor: str) -> torch.dtype:
     dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    dtypes |= {"I8": torch.int8, "U8": torch.uint8}  # quantised weights
     if name not in dtypes:
         raise ValueError(f"{tensor} in {file} is stored as {name}; supported are {', '.join(dtypes)}")
     return dtypes[name]
@@ -398,8 +420,11 @@ def check_complete(model: Llama, stored: dict[str, Stored], folder: Path) -> Non
     ]
     if misshapen:
         problems.append(f"misshapen {shorten(misshapen)}")
+    quantized = dict(model.named_buffers())
     for name, tensor in stored.items():
-        if name in wanted and not tensor.dtype.is_floating_point:
+        if name in quantized and tensor.dtype != quantized[name].dtype:
+            problems.append(f"{tensor.name} in {tensor.file.name} is {tensor.dtype}, not {quantized[name].dtype}")
+        elif name in wanted and name not in quantized and not tensor.dtype.is_floating_point:
             problems.append(f"{tensor.name} in {tensor.file.name} is {tensor.dtype}, not a float")
     if problems:
         raise ValueError(f"the weights in {folder} do not fit config.json: {'; '.join(problems)}")
@@ -462,8 +487,8 @@ def multiplies_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
-def read_tensors(stored: dict[str, Stored], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """All tensors in the wanted dtype on the wanted device, with a progress bar in bytes.
+def read_tensors(stored: dict[str, Stored], dtype: torch.dtype | None, device: torch.device) -> dict[str, Tensor]:
+    """All tensors in the wanted dtype (None: as stored) on the wanted device, with a progress bar in bytes.
 
     Mapped pages count as resident memory until the file is unmapped. So where tensors are converted or moved, the
     largest go first, and the file is opened anew for each group of them.
@@ -481,14 +506,14 @@ def read_tensors(stored: dict[str, Stored], dtype: torch.dtype, device: torch.de
 
 
 def group_tensors(
-    tensors: Iterable[Stored], dtype: torch.dtype, device: torch.device, most_bytes: int = 32 << 20
+    tensors: Iterable[Stored], dtype: torch.dtype | None, device: torch.device, most_bytes: int = 32 << 20
 ) -> Iterator[tuple[Path, list[Stored]]]:
     """Which tensors to read at one opening of a file: all that stay mapped, or about `most_bytes` of the others."""
     groups: dict[Path, list[Stored]] = {}
     for tensor in tensors:
         group = groups.setdefault(tensor.file, [])
         group.append(tensor)
-        stays_mapped = tensor.dtype == dtype and device.type == "cpu"
+        stays_mapped = dtype in (None, tensor.dtype) and device.type == "cpu"
         if not stays_mapped and sum(one.nbytes for one in group) >= most_bytes:
             yield tensor.file, groups.pop(tensor.file)
     yield from groups.items()
@@ -528,21 +553,36 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
         raise ValueError("the model has no weights to save: it is on the meta device")
     shards = split_torch_state_dict_into_shards(tensors, max_shard_size=max_shard_size)
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        made = Path(temporary)
+    with all_or_nothing(folder) as made:
         for file, names in shards.filename_to_tensors.items():
             save_file({name: tensors[name].contiguous() for name in names}, made / file, metadata={"format": "pt"})
         if shards.is_sharded:
             index = {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename}
             write_json(index, made / "model.safetensors.index.json")
-        write_json(config_to_json(model.config, model.embed_tokens.weight.dtype), made / "config.json")
+        config = config_to_json(model.config, model.embed_tokens.weight.dtype)
+        if scheme := getattr(model, "quantization", None):
+            config["quantization_config"] = scheme.to_json()
+        write_json(config, made / "config.json")
         if model.generation_config:
             write_json(model.generation_config, made / "generation_config.json")
-        for name in TOKENIZER_FILES:
-            if model.folder is not None and (model.folder / name).is_file():
-                shutil.copyfile(model.folder / name, made / name)
+        if model.folder is not None:
+            copy_tokenizer(model.folder, made)
 
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+@contextmanager
+def all_or_nothing(folder: Path) -> Iterator[Path]:
+    """A new folder to write into. At the end its files move to `folder` and replace the weights of an earlier save;
+    where something is raised before that, nothing is left."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        made = Path(temporary)
+        yield made
         folder.mkdir(exist_ok=True)
         new = {file.name for file in made.iterdir()}
         mode = (made / "config.json").stat().st_mode  # safetensors makes files that only their owner can read

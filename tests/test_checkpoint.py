@@ -174,7 +174,7 @@ def test_a_wrong_vocabulary_is_misshapen(copy):
 
 def test_integers_are_refused(copy):
     respell(copy, lambda tensors: tensors.update({"model.norm.weight": torch.zeros(24, dtype=torch.int8)}))
-    with pytest.raises(ValueError, match="model.norm.weight in .* is stored as I8"):
+    with pytest.raises(ValueError, match="model.norm.weight in .* is torch.int8, not a float"):
         load_model(copy)
 
 

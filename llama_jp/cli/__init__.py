@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-COMMANDS = ("generate", "chat", "info", "tokenize", "convert", "parity", "bench")
+COMMANDS = ("generate", "chat", "info", "tokenize", "convert", "quantize", "parity", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import dtype_name, find_checkpoint, find_tensors, read_config, read_json
+from ..checkpoint import dtype_name, find_checkpoint, find_tensors, read_config, read_json, read_scheme
 from ..model import Llama
 from ..rope_scaling import context_length
 from ..tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(folder: Path) -> dict:
     """Everything that `info` shows, as numbers and names."""
-    config = read_config(folder)
+    config, scheme = read_config(folder), read_scheme(folder)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in Llama(config).parameters())
     content = {
@@ -50,6 +50,7 @@ def describe(folder: Path) -> dict:
         },
         "context_length": context_length(config),
         "generation_config": read_json(folder / "generation_config.json", missing_ok=True),
+        "quantization": scheme and scheme.to_json(),
         "weights": None,
         "tokenizer": None,
     }
@@ -65,6 +66,9 @@ def describe(folder: Path) -> dict:
             "parameters_stored": sum(math.prod(tensor.shape) for tensor in stored.values()),
             "files": {file.name: file.stat().st_size for file in files},
         }
+        if scheme:
+            content["quantization"]["description"] = str(scheme)
+            content["memory_bytes"] = {"as stored": sum(tensor.nbytes for tensor in stored.values())}
     try:
         tokenizer = Tokenizer.from_pretrained(folder)
     except FileNotFoundError:
@@ -92,8 +96,16 @@ def lines(content: dict) -> list[tuple[str, str]]:
     else:
         shown.append(("tensors", f"{weights['tensors']}, stored as {', '.join(weights['dtypes'])}"))
         shown += [("file", f"{name}, {size:,} bytes") for name, size in weights["files"].items()]
+    quantized = content["quantization"]
+    if quantized:
+        shown.append(("quantised", quantized["description"]))
     memory, cache = content["memory_bytes"], content["cache_bytes_per_token"]
-    shown.append(("memory for weights", ", ".join(f"{human(memory[dtype])} in {dtype}" for dtype in memory)))
+    shown.append(
+        (
+            "memory for weights",
+            ", ".join(f"{human(memory[dtype])} {dtype if quantized else 'in ' + dtype}" for dtype in memory),
+        )
+    )
     shown.append(("cache per token", ", ".join(f"{cache[dtype]:,} bytes in {dtype}" for dtype in cache)))
     generation = content["generation_config"]
     sampling = {name: generation[name] for name in ("temperature", "top_k", "top_p") if name in generation}

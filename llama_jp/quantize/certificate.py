@@ -1,0 +1,205 @@
+"""certificate.json: how far a quantised model is from its original, on a text that is named, so that anybody can check.
+
+kl_divergence      mean over positions of sum p log(p / p'), p the original's next-token probabilities; nats
+top1_agreement     share of positions at which both have the same likeliest token
+perplexity         of the text, for each of the two
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .. import __version__
+from ..checkpoint import (
+    dtype_name,
+    find_checkpoint,
+    load_model,
+    read_config,
+    read_json,
+    read_scheme,
+    weight_files,
+)
+from ..model import Llama
+from ..tokenizer import TOKENIZER_FILES, Tokenizer
+from .texts import WINDOW, Text, read_text
+
+FILE = "certificate.json"
+FORMAT = 1
+SMALL = 10**9  # parameters up to which float32 is what is computed in; larger models compute in what they are stored in
+ROWS_AT_ONCE = 128  # positions whose probabilities are in memory at once
+
+# Another CPU, or another number of threads, adds in another order. What that may change: relative, then absolute.
+TOLERANCES = {
+    "float32": {"kl_divergence": (0.01, 1e-7), "top1_agreement": (0, 0.001), "perplexity": (0.0001, 0)},
+    "bfloat16": {"kl_divergence": (0.1, 0.0005), "top1_agreement": (0, 0.01), "perplexity": (0.005, 0)},
+    "float16": {"kl_divergence": (0.1, 0.0001), "top1_agreement": (0, 0.005), "perplexity": (0.002, 0)},
+}
+
+
+def measure(original: Llama, quantized: Llama, text: Text) -> dict:
+    """The numbers. Both models read a window at a time; of the probabilities a few rows are in memory at once."""
+    divergence, agreeing, losses = 0.0, 0, [0.0, 0.0]
+    with (
+        torch.inference_mode(),
+        tqdm(desc="comparing", total=text.tokens, unit=" tokens", disable=None, leave=False) as bar,
+    ):
+        for ids, counted in text.windows:
+            logits = [model(ids)[0, :-1][counted] for model in (original, quantized)]
+            rows = [part.split(ROWS_AT_ONCE) for part in (*logits, ids[0, 1:][counted])]
+            for first, second, targets in zip(*rows, strict=True):
+                p, q = (part.double().log_softmax(-1) for part in (first, second))  # (T, V)
+                divergence += (p.exp() * (p - q)).sum().item()
+                agreeing += (first.argmax(-1) == second.argmax(-1)).sum().item()
+                for i, part in enumerate((p, q)):
+                    losses[i] -= part.gather(-1, targets[:, None]).sum().item()
+                bar.update(len(targets))
+    n = text.tokens
+    return {
+        "kl_divergence": divergence / n,
+        "top1_agreement": agreeing / n,
+        "perplexity": {"original": math.exp(losses[0] / n), "quantized": math.exp(losses[1] / n)},
+    }
+
+
+def certify(folder: Path, original: Path, text: Text, source: str | None, dtype: str = "auto") -> dict:
+    """The certificate of the quantised checkpoint in `folder`, measured. `source`: where anybody gets the original."""
+    if dtype == "auto":
+        config = read_config(original)
+        with torch.device("meta"):
+            parameters = sum(parameter.numel() for parameter in Llama(config).parameters())
+        dtype = "float32" if parameters < SMALL else "stored"
+    first = load_model(original, dtype, "cpu")
+    dtype = first.embed_tokens.weight.dtype
+    second = load_model(folder, dtype, "cpu")
+    return {
+        "format": FORMAT,
+        "quantization": read_scheme(folder).to_json(),
+        "text": {
+            "file": text.file,
+            "sha256": text.sha256,
+            "tokens": text.tokens,
+            "windows": len(text.windows),
+            "window_length": WINDOW,
+        },
+        "arithmetic": {
+            "dtype": dtype_name(dtype),
+            "products": "the dequantised weight, through F.linear",
+            "attention": "sdpa",
+            "device": "cpu",
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__,
+            "llama_jp": __version__,
+        },
+        "result": measure(first, second, text),
+        "original": {"source": source, "sha256": checksums(original)},
+        "sha256": checksums(folder),
+    }
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """sha256 of what a checkpoint consists of: config, weights, tokenizer."""
+    small = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
+    files = [file for file in small if file.is_file()] + weight_files(folder)
+    return {file.name: sha256(file) for file in sorted(files)}
+
+
+def sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        while part := content.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+# ---- verifying
+
+
+@dataclass
+class Verdict:
+    """What measuring again has shown. `equal`: None where there was nothing to compare with (another text)."""
+
+    certificate: dict  # as it is written
+    measured: dict  # as measured now, in the same form
+    equal: bool | None
+    exactly: bool  # to the last digit
+    differences: list[str]
+
+
+def verify(
+    folder: str | Path,
+    against: str | Path | None = None,
+    text: str | Path | None = None,
+    revision: str | None = None,
+) -> Verdict:
+    """Measure a quantised checkpoint again, as its certificate says it was measured, and compare.
+
+    against   the original; by default the one that the certificate names, where it is a short name or on the hub
+    text      a file; another one than the certificate's is measured, and there is nothing to compare with
+
+    Raises ValueError where a file of either checkpoint is not the one that the certificate is about.
+    """
+    folder = find_checkpoint(folder)
+    written = read_certificate(folder)
+    source = against or written["original"]["source"]
+    if source is None:
+        raise ValueError(f"{folder / FILE} does not say where the original is to be had; name it with --against")
+    original = find_checkpoint(source, revision)
+    compare_checksums(written["sha256"], folder)
+    compare_checksums(written["original"]["sha256"], original)
+
+    read = read_text(text or written["text"]["file"], Tokenizer.from_pretrained(folder), read_config(folder))
+    same_text = read.sha256 == written["text"]["sha256"]
+    if text is None and not same_text:
+        raise ValueError(f"{read.file} is not as it was when the certificate was made; give that one with --text")
+    measured = certify(folder, original, read, written["original"]["source"], written["arithmetic"]["dtype"])
+    if not same_text:
+        return Verdict(written, measured, None, False, [])
+    differences = [line for line in compare_results(written, measured) if line]
+    return Verdict(written, measured, not differences, written["result"] == measured["result"], differences)
+
+
+def read_certificate(folder: Path) -> dict:
+    file = folder / FILE
+    if read_scheme(folder) is None:
+        raise ValueError(f"{folder} is not quantised, so there is nothing to verify")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"there is no {FILE} in {folder}: it was quantised without a tokenizer, or changed since"
+        )
+    certificate = read_json(file)
+    if certificate.get("format") != FORMAT:
+        raise ValueError(f"{file} has the format {certificate.get('format')!r}; supported is {FORMAT}")
+    return certificate
+
+
+def compare_checksums(expected: dict[str, str], folder: Path) -> None:
+    found = checksums(folder)
+    names = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
+    if names:
+        raise ValueError(f"{', '.join(names)} in {folder} is not what the certificate is about (another sha256)")
+
+
+def compare_results(written: dict, measured: dict) -> Iterator[str]:
+    """In words, each number that is further off than another CPU explains."""
+    tolerances = TOLERANCES[written["arithmetic"]["dtype"]]
+    for name, then in flat(written["result"]).items():
+        now = flat(measured["result"])[name]
+        relative, absolute = tolerances[name.split(".")[0]]
+        if not abs(now - then) <= relative * abs(then) + absolute:
+            yield f"{name} is {now:.6g}, the certificate says {then:.6g}"
+
+
+def flat(result: dict) -> dict[str, float]:
+    """{"perplexity": {"original": x}} -> {"perplexity.original": x}"""
+    numbers = {}
+    for name, value in result.items():
+        numbers |= {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+    return numbers
