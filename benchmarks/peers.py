@@ -92,7 +92,7 @@ def quantized(folder: Path, bits: int) -> Path:
 
     target = folder.with_name(f"{folder.name}-int{bits}")
     if not target.is_dir():
-        quantize(folder, target, bits=bits, certify=False)
+        quantize(folder, target, bits=bits)  # no tokenizer, so no certificate
     return target
 
 

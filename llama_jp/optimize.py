@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .model import Llama
-from .products import Plain, Weight, join, ways_for
+from .products import PARTS, Plain, Weight, join, ways_for
 
 LEVELS = {
     "exact": "only what gives the same bits, as far as measured",
@@ -164,10 +164,10 @@ class Part(nn.Module):
 
     def restore(self, layer: nn.Module) -> nn.Module:
         """The layer that stood here, its weights filled in again (a tied head has kept them)."""
-        return layer if layer.weight.numel() else with_weight(layer, self.joined.weight_of(self.index))
+        return layer if layer.weight.numel() else fill(layer, self.joined.weight_of(self.index))
 
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        for name, tensor in zip(NAMES, self.joined.weight_of(self.index), strict=True):
+        for name, tensor in zip(PARTS, self.joined.weight_of(self.index), strict=True):
             if tensor is not None:
                 destination[prefix + name] = tensor
 
@@ -197,24 +197,31 @@ class Joined:
         return Weight(*(None if tensor is None else tensor.clone() for tensor in part))
 
 
-NAMES = ("weight", "scale", "zero")  # what a layer calls the parts of a `Weight`
-
-
 def weight_of(layer: nn.Module) -> Weight:
-    return Weight(*(None if (tensor := getattr(layer, name, None)) is None else tensor.detach() for name in NAMES))
+    """What a plain or a quantised linear layer multiplies by."""
+    return Weight(layer.weight.detach()) if isinstance(layer, nn.Linear) else layer.stored()
 
 
-def with_weight(layer: nn.Module, weight: Weight) -> nn.Module:
-    for name, tensor in zip(NAMES, weight, strict=True):
-        if tensor is not None:
-            is_parameter = name in layer._parameters
-            setattr(layer, name, nn.Parameter(tensor, tensor.is_floating_point()) if is_parameter else tensor)
+def fill(layer: nn.Module, weight: Weight) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        layer.weight = nn.Parameter(weight.values)
+    else:
+        layer.fill(weight)
     return layer
 
 
-def without_weight(layer: nn.Module) -> nn.Module:
-    """The layer emptied, so that its memory is free and `with_weight` can fill it again."""
-    return with_weight(layer, Weight(*(None if t is None else t.new_empty(0) for t in weight_of(layer))))
+def empty(layer: nn.Module) -> nn.Module:
+    """Free the layer's memory, until `fill` gives it its weight again."""
+    return fill(layer, Weight(*(None if part is None else part.new_empty(0) for part in weight_of(layer))))
+
+
+def kind_of(layer: nn.Module) -> str:
+    return "float" if isinstance(layer, nn.Linear) else f"int{layer.bits}"
+
+
+def nbytes_of(layer: nn.Module) -> float:
+    size = layer.weight.element_size() if isinstance(layer, nn.Linear) else layer.bits / 8
+    return layer.in_features * layer.out_features * size
 
 
 # ---- choosing
@@ -235,9 +242,8 @@ def groups_of(model: Llama, joining: bool) -> Iterator[tuple[nn.Module, tuple[st
 
 def can_be_replaced(layers: list[nn.Module]) -> bool:
     """Plain or quantised linear layers without bias, all alike. A researcher's own module stays what it is."""
-    kinds = {(type(layer), weight_of(layer).kind, weight_of(layer).values.dtype) for layer in layers}
-    ours = all(type(layer) is nn.Linear or hasattr(layer, "dequantize") for layer in layers)
-    return len(kinds) == 1 and ours and all(getattr(layer, "bias", None) is None for layer in layers)
+    ours = all(type(layer) is nn.Linear or hasattr(layer, "stored") for layer in layers)
+    return ours and len({kind_of(layer) for layer in layers}) == 1 and all(layer.bias is None for layer in layers)
 
 
 def choose_and_replace(done: Optimized, joining: bool) -> None:
@@ -248,8 +254,8 @@ def choose_and_replace(done: Optimized, joining: bool) -> None:
     for parent, names in groups_of(model, joining):
         layers = [getattr(parent, name) for name in names]
         if can_be_replaced(layers):
-            weights = [weight_of(layer) for layer in layers]
-            shape = (names, weights[0].kind, sum(len(weight.values) for weight in weights), weights[0].inputs)
+            outputs = sum(layer.out_features for layer in layers)
+            shape = (names, kind_of(layers[0]), outputs, layers[0].in_features)
             shapes.setdefault(shape, []).append((parent, names))
         else:
             done.left_alone += [name for name in names if name not in done.left_alone]
@@ -257,7 +263,7 @@ def choose_and_replace(done: Optimized, joining: bool) -> None:
     activations = "int8" if done.level == "int8" else "float"
     with tqdm(desc="optimizing", total=sum(map(len, shapes.values())), disable=None, leave=False) as bar:
         for (names, kind, outputs, inputs), groups in shapes.items():
-            ways, missing = ways_for(kind, dtype, activations)
+            ways, missing = ways_for(kind, (outputs, inputs), dtype, activations)
             done.notices += [notice for notice in missing if notice not in done.notices]
             found = fastest(ways, groups, dtype, done.rows, exact=done.level == "exact")
             if found is None:
@@ -273,10 +279,9 @@ def choose_and_replace(done: Optimized, joining: bool) -> None:
 
 def replace(done: Optimized, parent: nn.Module, names: tuple[str, ...], way: type[Plain]) -> None:
     layers = [getattr(parent, name) for name in names]
-    weights = [weight_of(layer) for layer in layers]
-    joined = Joined(way(join(weights) if len(weights) > 1 else weights[0]), [len(w.values) for w in weights])
+    joined = Joined(way(join([weight_of(layer) for layer in layers])), [layer.out_features for layer in layers])
     for index, (name, layer) in enumerate(zip(names, layers, strict=True)):
-        shell = layer if layer.weight is done.model.embed_tokens.weight else without_weight(layer)
+        shell = layer if layer.weight is done.model.embed_tokens.weight else empty(layer)
         done.replaced.append((parent, name, shell))
         setattr(parent, name, Part(joined, index).eval())
 
@@ -292,10 +297,10 @@ def fastest(
     size = 0
     for parent, names in groups:
         ring.append([getattr(parent, name) for name in names])
-        size += sum(weight_of(layer).nbytes for layer in ring[-1])
+        size += sum(nbytes_of(layer) for layer in ring[-1])
         if size >= RING_BYTES:
             break
-    inputs = weight_of(ring[0][0]).inputs
+    inputs = ring[0][0].in_features
     generator = torch.Generator().manual_seed(0)
     few, many = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, MANY))
 

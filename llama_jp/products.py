@@ -19,7 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+BLOCK = 64  # numbers, or bytes, that the kernels for few bits read at once
 FEW = 16  # rows up to which reading the weight takes longer than multiplying
+
+
+PARTS = ("weight", "scale", "zero")  # what a layer and the files call the parts of a `Weight`
 
 
 class Weight(NamedTuple):
@@ -41,10 +45,6 @@ class Weight(NamedTuple):
     def group_size(self) -> int:
         return self.inputs // self.scale.shape[1]
 
-    @property
-    def nbytes(self) -> int:
-        return sum(part.nbytes for part in self if part is not None)
-
     def split(self, sizes: list[int]) -> list[Weight]:
         """The weights of several layers from that of their common product; sizes: outputs of each."""
         parts = [[None] * len(sizes) if part is None else part.split(sizes) for part in self]
@@ -53,23 +53,18 @@ class Weight(NamedTuple):
 
 def join(weights: list[Weight]) -> Weight:
     """One weight for layers that read the same input: their outputs one after the other."""
+    if len(weights) == 1:
+        return weights[0]
     return Weight(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*weights, strict=True)))
 
 
-def nibbles(values: Tensor) -> Tensor:
-    """(N, K / 2) uint8, two to a byte -> (N, K) uint8, 0 … 15."""
-    return torch.stack((values & 15, values >> 4), dim=-1).flatten(1)
-
-
 def dequantized(weight: Weight, dtype: torch.dtype) -> Tensor:
-    """The numbers that a weight stands for, (N, K). The arithmetic is float32's, rounded once at the end."""
-    values, scale, zero = weight
+    """The numbers that a weight stands for, (N, K)."""
     if weight.kind == "float":
-        return values.to(dtype)
-    if weight.kind == "int8":
-        return (values * scale[:, None].float()).to(dtype)
-    grouped = nibbles(values).unflatten(1, (-1, weight.group_size)).float() - 8  # (N, G, K / G)
-    return (grouped * scale[..., None].float() + zero[..., None].float()).flatten(1).to(dtype)
+        return weight.values.to(dtype)
+    from .quantize.format import values_of
+
+    return values_of(*weight).to(dtype)
 
 
 # ---- the ways
@@ -83,6 +78,11 @@ class Plain:
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     activations = "float"  # "int8": each row of x is rounded to eight bits as well
     same_arithmetic = True  # False: other sums than the product's that a model uses as loaded, so other last bits
+
+    @classmethod
+    def fits(cls, outputs: int, inputs: int) -> bool:
+        """Does the operator take a weight of this shape? Some read in blocks, past the end of what is no whole one."""
+        return True
 
     def __init__(self, weight: Weight):
         self.weight = weight
@@ -192,38 +192,64 @@ class Int8(Plain):
     kinds = ("int8",)
     dtypes = (torch.bfloat16,)
 
+    @classmethod
+    def fits(cls, outputs: int, inputs: int) -> bool:
+        return inputs % BLOCK == 0
+
     def __init__(self, weight: Weight):
-        super().__init__(weight)
+        super().__init__(weight._replace(values=aligned(weight.values)))
         self.scale = weight.scale.to(torch.bfloat16)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > FEW * x.shape[-1]:
             return super().__call__(x)
-        y = torch.ops.aten._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.weight.values, self.scale)
+        y = torch.ops.aten._weight_int8pack_mm(aligned(x.reshape(-1, x.shape[-1])), self.weight.values, self.scale)
         return y.view(*x.shape[:-1], -1)
 
 
 class Int4(Plain):
-    """int4 weights times rows of floats, the weight in this machine's packing. Many rows: floats first.
-
-    The weight as the file has it stays mapped for those.
-    """
+    """int4 weights times rows of bfloat16, the weight in this machine's packing. Many rows: floats first."""
 
     name = "int4 weights"
     kinds = ("int4",)
     dtypes = (torch.bfloat16,)
 
+    @classmethod
+    def fits(cls, outputs: int, inputs: int) -> bool:
+        return outputs % BLOCK == 0
+
     def __init__(self, weight: Weight):
-        super().__init__(weight)
-        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(nibbles(weight.values).int(), 1)
-        self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).to(torch.bfloat16).contiguous()
+        from .quantize.format import unpack
+
+        self.group_size = weight.group_size
+        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(weight.values).int(), 1)
+        self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).contiguous()  # (G, N, 2)
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > FEW * x.shape[-1]:
-            return super().__call__(x)
-        rows = x.reshape(-1, x.shape[-1])
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, self.weight.group_size, self.scale_and_zero)
+            return F.linear(x, dequantized(self.unpack(), x.dtype))
+        rows = aligned(x.reshape(-1, x.shape[-1]))
+        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, self.group_size, self.scale_and_zero)
         return y.view(*x.shape[:-1], -1)
+
+    def unpack(self) -> Weight:
+        """Undo the packing: for each input, half of a block of outputs in the low halves of bytes, half in the high."""
+        from .quantize.format import pack
+
+        outputs, half = len(self.packed), rows_in_int4_block() // 2
+        bytes_ = self.packed.view(-1, 2 * self.packed.shape[1], half)  # (blocks, K, half a block)
+        values = torch.cat((bytes_ & 15, bytes_ >> 4), -1).transpose(1, 2).reshape(outputs, -1)
+        scale, zero = (part.t().contiguous() for part in self.scale_and_zero.unbind(-1))
+        return Weight(pack(values), scale, zero)
+
+
+@functools.cache
+def rows_in_int4_block() -> int:
+    """How many outputs this machine's packing keeps together: found out by packing one output of ones."""
+    values = torch.zeros(128, 32, dtype=torch.int32)
+    values[0] = 1
+    filled = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values, 1).flatten().nonzero()
+    return 2 * int(filled[1] - filled[0])
 
 
 class Int8Fbgemm(Plain):
@@ -281,6 +307,11 @@ class Int8OneDNN(Plain):
         return Weight(self.packed.to_dense().t().contiguous(), self.scale)
 
 
+def aligned(x: Tensor) -> Tensor:
+    """The same numbers from where a block may begin; a tensor mapped from a file may lie anywhere."""
+    return x if x.data_ptr() % BLOCK == 0 else x.clone()
+
+
 @contextlib.contextmanager
 def without_warnings():
     """torch says at every packing that its quantised tensors will go some day; `failure` will notice when they have."""
@@ -302,11 +333,26 @@ WAYS: tuple[type[Plain], ...] = (
 # ---- which of them there are
 
 
-def ways_for(kind: str, dtype: torch.dtype, activations: str = "float") -> tuple[list[type[Plain]], list[str]]:
-    """The ways that work here for such weights and rows of this dtype, and a sentence for each that does not."""
+def as_loaded(weight: Weight, dtype: torch.dtype) -> Plain:
+    """What a quantised layer multiplies by when nothing was optimised: bytes times floats where torch can do that."""
+    way = {"int8": Int8, "int4": Int4}[weight.kind]
+    if dtype not in way.dtypes or not way.fits(len(weight.values), weight.inputs):
+        return Plain(weight)
+    if reason := failure(way, weight.kind, dtype):
+        warnings.warn(f"{way.name} have no operator here, and are slow without: {reason}", stacklevel=2)
+        return Plain(weight)
+    return way(weight)
+
+
+def ways_for(
+    kind: str, shape: tuple[int, int], dtype: torch.dtype, activations: str = "float"
+) -> tuple[list[type[Plain]], list[str]]:
+    """The ways that work here for weights (N, K) and rows of this dtype, and a sentence for each that does not."""
     working, failing = [], []
     for way in WAYS:
         if kind not in way.kinds or dtype not in way.dtypes or way.activations not in ("float", activations):
+            continue
+        if not way.fits(*shape):
             continue
         reason = failure(way, kind, dtype)
         if reason is None:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..model import Llama
+from ..products import PARTS, Plain, Weight, as_loaded
 
 GROUP_SIZES = (128, 64, 32)
 METHODS = ("rtn", "gptq")
@@ -132,8 +133,8 @@ def make_quantized(model: Llama, scheme: Scheme) -> None:
 class QuantizedLinear(nn.Module):
     """nn.Linear with its weight in 8 or 4 bits.
 
-    `forward` defines what the result is: the product with the dequantised weight. What is faster has to come close.
-    Gradients flow through to x; the weight itself is not trained.
+    The result is the product with the dequantised weight, and on a CPU comes from an operator of `products.py` that
+    reads the bytes themselves, where there is one. Gradients flow through to x; the weight itself is not trained.
     """
 
     def __init__(self, in_features: int, out_features: int, parts: dict, bias: Tensor | None = None):
@@ -144,20 +145,43 @@ class QuantizedLinear(nn.Module):
         for name, (shape, dtype) in parts.items():
             self.register_buffer(name, torch.empty(shape, dtype=dtype))
         self.register_parameter("bias", bias)
+        self.product: Plain | None = None  # made at the first use; while it is there, it holds the weight
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.dequantize(x.dtype), self.bias)
+        if self.bias is not None or x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+            return F.linear(x, self.dequantize(x.dtype), self.bias)
+        if self.product is None or self.product_dtype != x.dtype:
+            self.product, self.product_dtype = as_loaded(self.stored(), x.dtype), x.dtype
+            self.empty()  # a packing of its own takes the weight's place, so that it is not in memory twice
+        return self.product(x)
+
+    def stored(self) -> Weight:
+        """The weight as the files have it."""
+        if self.product is not None:
+            return self.product.unpack()
+        return Weight(self.weight, self.scale, getattr(self, "zero", None))
+
+    def fill(self, weight: Weight) -> None:
+        self.product = None
+        for name, tensor in zip(PARTS, weight, strict=True):
+            if tensor is not None:
+                setattr(self, name, tensor)
+
+    def empty(self) -> None:
+        for name, _ in self.named_buffers():
+            setattr(self, name, getattr(self, name).new_empty(0))
 
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """The weight (N, K) as numbers: computed in float32, rounded once."""
-        if self.bits == 8:
-            values = self.weight.float() * self.scale[:, None]
-        else:
-            values = int4_values(unpack(self.weight), self.scale, self.zero)
-        return values.to(dtype)
+        return values_of(*self.stored()).to(dtype)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({prefix + n: t for n, t in zip(PARTS, self.stored(), strict=True) if t is not None})
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
         """Move with `.to(device)`, but never round: `.half()` is about what is computed in, not what is stored."""
+        self.fill(self.stored())
         stored = [id(buffer) for buffer in self.buffers()]
 
         def move(tensor: Tensor) -> Tensor:
@@ -169,6 +193,11 @@ class QuantizedLinear(nn.Module):
     def extra_repr(self) -> str:
         groups = f", group_size={self.group_size}" if self.bits == 4 else ""
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}{groups}"
+
+
+def values_of(values: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    """The numbers (N, K) that stored ones stand for, in float32."""
+    return values.float() * scale[:, None] if zero is None else int4_values(unpack(values), scale, zero)
 
 
 # ---- rounding
