@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 64  # numbers, or bytes, that the kernels for few bits read at once
+OUTPUTS_AT_ONCE = 512
 FEW = 16  # rows up to which reading the weight takes longer than multiplying
 
 
@@ -186,7 +187,7 @@ class PackedFloat16(Plain):
 
 
 class Int8(Plain):
-    """int8 weights times rows of bfloat16, the weight as the file has it. Many rows: floats first."""
+    """int8 weights times rows of bfloat16, the weight as the file has it. Many rows: a block at a time as floats."""
 
     name = "int8 weights"
     kinds = ("int8",)
@@ -202,13 +203,14 @@ class Int8(Plain):
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > FEW * x.shape[-1]:
-            return super().__call__(x)
+            blocks = self.weight.values.split(OUTPUTS_AT_ONCE)  # small enough to be used before they leave the cache
+            return torch.cat([F.linear(x, block.to(x.dtype)) for block in blocks], dim=-1).mul_(self.scale)
         y = torch.ops.aten._weight_int8pack_mm(aligned(x.reshape(-1, x.shape[-1])), self.weight.values, self.scale)
         return y.view(*x.shape[:-1], -1)
 
 
 class Int4(Plain):
-    """int4 weights times rows of bfloat16, the weight in this machine's packing. Many rows: floats first."""
+    """int4 weights times rows of bfloat16, the weight in this machine's packing."""
 
     name = "int4 weights"
     kinds = ("int4",)
@@ -226,8 +228,6 @@ class Int4(Plain):
         self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).contiguous()  # (G, N, 2)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.numel() > FEW * x.shape[-1]:
-            return F.linear(x, dequantized(self.unpack(), x.dtype))
         rows = aligned(x.reshape(-1, x.shape[-1]))
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, self.group_size, self.scale_and_zero)
         return y.view(*x.shape[:-1], -1)
