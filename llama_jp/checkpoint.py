@@ -79,17 +79,26 @@ def load_model(
     Raises FileNotFoundError and ValueError in one sentence that names the file, the tensor and both shapes.
     """
     folder = find_checkpoint(source, revision)
-    config = read_config(folder)
     device = choose_device(device)
-    stored = find_tensors(folder)
+    model, stored = empty_model(folder, model_class, attention=attention, rope=rope, norm=norm)
+    return fill(model, read_tensors(stored, choose_dtype(dtype, device, stored), device), folder)
 
+
+def empty_model(folder: Path, model_class: type[Llama], **parts) -> tuple[Llama, dict[str, Stored]]:
+    """A model without weights, and the stored tensors, which are known to fit it."""
+    config = read_config(folder)
+    stored = find_tensors(folder)
     with torch.device("meta"):
-        model = model_class(config, attention=attention, rope=rope, norm=norm)
+        model = model_class(config, **parts)
     untie_if_stored_apart(model, stored)
     check_complete(model, stored, folder)
-    tensors = read_tensors(stored, choose_dtype(dtype, device, stored), device)
+    return model, stored
+
+
+def fill(model: Llama, tensors: dict[str, Tensor], folder: Path) -> Llama:
+    """Give an empty model its weights, and what else the folder knows about it."""
     model.load_state_dict(tensors | tied_copies(model, tensors), assign=True)
-    if config.tie_word_embeddings:
+    if model.config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
 
     model.folder = folder
@@ -290,10 +299,19 @@ class Stored(NamedTuple):
     name: str  # as the file has it
     shape: tuple[int, ...]
     dtype: torch.dtype
+    part: tuple[slice, ...] = ()  # what to read of it: a slice for each of the first dimensions
 
     @property
     def nbytes(self) -> int:
-        return self.dtype.itemsize * torch.Size(self.shape).numel()
+        sizes = list(self.shape)
+        for i, part in enumerate(self.part):
+            sizes[i] = len(range(*part.indices(sizes[i])))
+        return self.dtype.itemsize * torch.Size(sizes).numel()
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Is what to read one run of bytes in the file?"""
+        return len(self.part) <= 1
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -488,22 +506,26 @@ def group_tensors(
     for tensor in tensors:
         group = groups.setdefault(tensor.file, [])
         group.append(tensor)
-        stays_mapped = tensor.dtype == dtype and device.type == "cpu"
+        stays_mapped = tensor.dtype == dtype and device.type == "cpu" and tensor.in_one_piece
         if not stays_mapped and sum(one.nbytes for one in group) >= most_bytes:
             yield tensor.file, groups.pop(tensor.file)
     yield from groups.items()
 
 
 def read_group(file: Path, group: list[Stored]) -> Iterator[tuple[Stored, Tensor]]:
-    """Mapped tensors of one file. The mapping lives as long as a tensor of it."""
+    """Mapped tensors of one file, or the parts wanted. The mapping lives as long as a tensor of it."""
     if file.suffix == ".safetensors":
         with open_safetensors(file) as content:
             for stored in group:
-                yield stored, content.get_tensor(stored.name)
+                if stored.part:
+                    yield stored, content.get_slice(stored.name)[stored.part].contiguous()
+                else:
+                    yield stored, content.get_tensor(stored.name)
     else:
         content = read_bin(file)
         for stored in group:
-            yield stored, content.pop(stored.name)
+            tensor = content.pop(stored.name)
+            yield stored, tensor[stored.part].contiguous() if stored.part else tensor
 
 
 # ---- writing
