@@ -25,7 +25,7 @@ from ..tensor_parallel import ShardedLlama
 from ..tokenizer import Tokenizer
 
 TIMEOUT = timedelta(minutes=10)  # for the slowest rank to read its weights, and for one that hangs to be noticed
-PATIENCE = 3.0  # seconds in which rank 0 may say itself what another rank would have to say
+PATIENCE = 2.0  # seconds in which rank 0 may say itself what another rank would have to say
 
 
 def run(main: Callable[[], int], timeout: timedelta = TIMEOUT) -> int:
@@ -133,7 +133,9 @@ def make_mesh(device: str) -> DeviceMesh:
         torch.cuda.set_device(rank)
     kind = choose_device(device).type
     if kind == "cuda" and here > gpus:
-        raise ValueError(f"{here} processes want a GPU each and there is {gpus}; start fewer, or add --device cpu")
+        raise ValueError(
+            f"{here} processes want a GPU each, but this machine has {gpus}; start fewer, or add --device cpu"
+        )
     if kind == "cuda" and not dist.is_nccl_available():
         raise ValueError("this PyTorch has no NCCL, which GPUs talk through; add --device cpu")
     if kind not in ("cuda", "cpu"):
