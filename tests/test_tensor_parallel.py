@@ -129,14 +129,13 @@ GENERATE = ("generate", "クマが", "--dtype", "float32", "--device", "cpu", "-
 
 def test_the_command_line_speaks_once(capsys):
     """Drawn without a seed, from a prompt on standard input that only one process can read."""
-    words = [word for word in GENERATE if word != "クマが"]
-    (status, out, err), other = finish(
-        start("-m", "llama_jp", *words, "--json", "--temperature", "3"), stdin="クマが\n"
-    )
+    words = [*GENERATE, "--json", "--temperature", "9", "--top-k", "0"]
+    stdin = words.pop(1) + "\n"
+    (status, out, err), other = finish(start("-m", "llama_jp", *words), stdin)
     assert status == 0, err
     assert other == (0, "", "")
     answer = json.loads(out)
-    assert main([*GENERATE, "--json", "--temperature", "3", "--seed", str(answer["options"]["seed"])]) == 0
+    assert main([*words, stdin.strip(), "--seed", str(answer["options"]["seed"])]) == 0
     assert json.loads(capsys.readouterr().out)["ids"] == answer["ids"]
     assert "6 new (length)" in err
 
