@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from .model import Attention, Llama, LlamaConfig, Norm, Rope, make_rope
@@ -88,11 +89,21 @@ def empty_model(folder: Path, model_class: type[Llama], **parts) -> tuple[Llama,
     """A model without weights, and the stored tensors, which are known to fit it."""
     config = read_config(folder)
     stored = find_tensors(folder)
-    with torch.device("meta"):
+    with torch.device("meta"), NothingDrawn():
         model = model_class(config, **parts)
     untie_if_stored_apart(model, stored)
     check_complete(model, stored, folder)
     return model, stored
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Inside, `torch.nn.init` leaves weights as they are: on the meta device, drawing them imports a compiler (1 s)."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 def fill(model: Llama, tensors: dict[str, Tensor], folder: Path) -> Llama:
