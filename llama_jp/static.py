@@ -68,6 +68,7 @@ class StaticLlama(Llama):
         nn.Module.__init__(self)
         self.__dict__.update(model.__dict__)
         self.run_block = torch.compile(run_block, dynamic=False) if compile else run_block
+        self.run_head = torch.compile(run_head, dynamic=False) if compile else run_head
 
     def new_cache(self, batch_size: int = 1, max_length: int | None = None) -> StaticCache:
         c, weight = self.config, self.embed_tokens.weight
@@ -102,7 +103,7 @@ class StaticLlama(Llama):
         cos, sin = (table.index_select(1, cache.position).to(x.dtype) for table in cache.rotations)  # (1, 1, D)
         for layer, own in zip(self.layers, cache.layers, strict=True):
             x = self.run_block(layer, x, cos, sin, visible, own)
-        return self.lm_head(self.norm(x))
+        return self.run_head(self.norm, self.lm_head, x)
 
     def replay(self, cache: StaticCache) -> Tensor:
         """The step as a CUDA graph, recorded the first time. Running it twice writes the same numbers twice."""
@@ -122,3 +123,7 @@ class StaticLlama(Llama):
 
 def run_block(layer: Block, x: Tensor, cos: Tensor, sin: Tensor, visible: Tensor, own: StaticLayer) -> Tensor:
     return layer(x, (cos, sin), visible, own)
+
+
+def run_head(norm: nn.Module, head: nn.Module, x: Tensor) -> Tensor:
+    return head(norm(x))
