@@ -30,6 +30,17 @@ def test_same_tokens(demo, compile):
     assert [answer.ids for answer in ours] == [answer.ids for answer in theirs]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile", [False, True])
+def test_same_tokens_from_a_cuda_graph(compile):
+    demo = load_model("demo", dtype="float32", device="cuda")
+    options = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": None}
+    ours, theirs = (
+        llama_jp.generate(model, [[1, 300, 301, 302]], **options) for model in (StaticLlama(demo, compile), demo)
+    )
+    assert ours[0].ids == theirs[0].ids
+
+
 @torch.no_grad()
 def test_logits_of_steps_and_chunks(small):
     """Grouped heads; steps and chunks in turn. The masked kernel sums in another order than the plain one."""
