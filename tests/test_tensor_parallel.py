@@ -124,6 +124,15 @@ def test_a_rank_reads_and_holds_its_own_slices_only(folders, answers, name):
     assert sum(found[str(folders[name])]["held"] - common for found in answers) == whole - common
 
 
+def test_one_process_imports_none_of_it():
+    """Nor a compiler, which drawing initial weights on the meta device would import: together two seconds."""
+    code = "import sys, llama_jp; llama_jp.load('demo', device='cpu'); print(*sys.modules)"
+    env = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    modules = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    unwanted = {"torch.distributed.tensor", "torch._dynamo", "llama_jp.tensor_parallel", "llama_jp.cli.ranks"}
+    assert not unwanted & set(modules.split())
+
+
 GENERATE = ("generate", "クマが", "--dtype", "float32", "--device", "cpu", "--max-new-tokens", "6")
 
 
