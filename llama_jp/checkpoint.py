@@ -513,14 +513,15 @@ def group_tensors(
     tensors: Iterable[Stored], dtype: torch.dtype, device: torch.device, most_bytes: int = 32 << 20
 ) -> Iterator[tuple[Path, list[Stored]]]:
     """Which tensors to read at one opening of a file: all that stay mapped, or about `most_bytes` of the others."""
-    groups: dict[Path, list[Stored]] = {}
+    groups: dict[tuple[Path, bool], list[Stored]] = {}
     for tensor in tensors:
-        group = groups.setdefault(tensor.file, [])
-        group.append(tensor)
         stays_mapped = tensor.dtype == dtype and device.type == "cpu" and tensor.in_one_piece
+        group = groups.setdefault((tensor.file, stays_mapped), [])
+        group.append(tensor)
         if not stays_mapped and sum(one.nbytes for one in group) >= most_bytes:
-            yield tensor.file, groups.pop(tensor.file)
-    yield from groups.items()
+            yield tensor.file, groups.pop((tensor.file, stays_mapped))
+    for (file, _), group in groups.items():
+        yield file, group
 
 
 def read_group(file: Path, group: list[Stored]) -> Iterator[tuple[Stored, Tensor]]:

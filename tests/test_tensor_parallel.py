@@ -20,7 +20,7 @@ import torch.distributed as dist
 from reference import publish, save_random
 
 from llama_jp import tensor_parallel
-from llama_jp.checkpoint import demo_folder, load_model, read_config
+from llama_jp.checkpoint import Stored, demo_folder, group_tensors, load_model, read_config
 from llama_jp.cli import main, make_parser, ranks
 
 HERE = Path(__file__).resolve().parent
@@ -122,6 +122,15 @@ def test_a_rank_reads_and_holds_its_own_slices_only(folders, answers, name):
         assert share["shapes"] == {n: tuple(p.shape) for n, p in model.named_parameters()}
         assert share["contiguous"]
     assert sum(found[str(folders[name])]["held"] - common for found in answers) == whole - common
+
+
+def test_what_is_copied_does_not_share_a_mapping_with_what_stays():
+    """A mapping keeps every page that was read through it, and columns are read through whole rows."""
+    rows, columns = (slice(0, 2),), (slice(None), slice(0, 2))
+    stored = [Stored(Path("file"), str(part), (4, 4), torch.float32, part) for part in (rows, columns, ())]
+    assert [one.nbytes for one in stored] == [32, 32, 64]
+    groups = [group for _, group in group_tensors(stored, torch.float32, torch.device("cpu"))]
+    assert groups == [[stored[0], stored[2]], [stored[1]]]
 
 
 def test_one_process_imports_none_of_it():
