@@ -447,7 +447,7 @@ def untie_if_stored_apart(model: Llama, stored: dict[str, Stored]) -> None:
     embedding, head = (next(read_group(one.file, [one]))[1] for one in pair)
     if not torch.equal(embedding, head):
         warnings.warn(
-            "tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied", stacklevel=3
+            "tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied", stacklevel=4
         )
         model.config.tie_word_embeddings = False
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.embed_tokens.weight))

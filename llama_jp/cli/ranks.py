@@ -119,7 +119,9 @@ def open_sharded(args: argparse.Namespace) -> tuple[ShardedLlama, Tokenizer]:
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} works in a single process: {why}")
     mesh = make_mesh(args.device)
-    model = ShardedLlama.from_pretrained(args.model, args.dtype, args.revision, mesh=mesh, attention=args.attention)
+    model = ShardedLlama.from_pretrained(
+        args.model, args.dtype, mesh=mesh, revision=args.revision, attention=args.attention
+    )
     return model, Tokenizer.from_pretrained(model.folder)
 
 
