@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from .model import Attention, Llama, LlamaConfig, Norm, Rope, make_rope
@@ -82,24 +83,43 @@ def load_model(
 
     Raises FileNotFoundError and ValueError in one sentence that names the file, the tensor and both shapes.
     """
+    folder = find_checkpoint(source, revision)
+    device = choose_device(device)
+    model, stored = empty_model(folder, model_class, attention=attention, rope=rope, norm=norm)
+    quantized = {name: stored.pop(name) for name, _ in model.named_buffers()}  # only quantised modules have buffers
+    tensors = read_tensors(stored, choose_dtype(dtype, device, stored), device)
+    return fill(model, tensors | read_tensors(quantized, None, device), folder)
+
+
+def empty_model(folder: Path, model_class: type[Llama], **parts) -> tuple[Llama, dict[str, Stored]]:
+    """A model without weights, and the stored tensors, which are known to fit it."""
     from .quantize.format import make_quantized
 
-    folder = find_checkpoint(source, revision)
-    config = read_config(folder)
-    device = choose_device(device)
+    config, scheme = read_config(folder), read_scheme(folder)
     stored = find_tensors(folder)
-
-    with torch.device("meta"):
-        model = model_class(config, attention=attention, rope=rope, norm=norm)
-        if scheme := read_scheme(folder):
+    with torch.device("meta"), NothingDrawn():
+        model = model_class(config, **parts)
+        if scheme:
             make_quantized(model, scheme)
     untie_if_stored_apart(model, stored)
     check_complete(model, stored, folder)
-    quantized = {name: stored.pop(name) for name, _ in model.named_buffers()}  # only quantised modules have buffers
-    tensors = read_tensors(stored, choose_dtype(dtype, device, stored), device)
-    tensors |= read_tensors(quantized, None, device)
+    return model, stored
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Inside, `torch.nn.init` leaves weights as they are: on the meta device, drawing them imports a compiler (1 s)."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+def fill(model: Llama, tensors: dict[str, Tensor], folder: Path) -> Llama:
+    """Give an empty model its weights, and what else the folder knows about it."""
     model.load_state_dict(tensors | tied_copies(model, tensors), assign=True)
-    if config.tie_word_embeddings:
+    if model.config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
 
     model.folder = folder
@@ -311,10 +331,19 @@ class Stored(NamedTuple):
     name: str  # as the file has it
     shape: tuple[int, ...]
     dtype: torch.dtype
+    part: tuple[slice, ...] = ()  # what to read of it: a slice for each of the first dimensions
 
     @property
     def nbytes(self) -> int:
-        return self.dtype.itemsize * torch.Size(self.shape).numel()
+        sizes = list(self.shape)
+        for i, part in enumerate(self.part):
+            sizes[i] = len(range(*part.indices(sizes[i])))
+        return self.dtype.itemsize * torch.Size(sizes).numel()
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Is what to read one run of bytes in the file?"""
+        return len(self.part) <= 1
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -443,7 +472,7 @@ def untie_if_stored_apart(model: Llama, stored: dict[str, Stored]) -> None:
     embedding, head = (next(read_group(one.file, [one]))[1] for one in pair)
     if not torch.equal(embedding, head):
         warnings.warn(
-            "tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied", stacklevel=3
+            "tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied", stacklevel=4
         )
         model.config.tie_word_embeddings = False
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.embed_tokens.weight))
@@ -509,26 +538,31 @@ def group_tensors(
     tensors: Iterable[Stored], dtype: torch.dtype | None, device: torch.device, most_bytes: int = 32 << 20
 ) -> Iterator[tuple[Path, list[Stored]]]:
     """Which tensors to read at one opening of a file: all that stay mapped, or about `most_bytes` of the others."""
-    groups: dict[Path, list[Stored]] = {}
+    groups: dict[tuple[Path, bool], list[Stored]] = {}
     for tensor in tensors:
-        group = groups.setdefault(tensor.file, [])
+        stays_mapped = dtype in (None, tensor.dtype) and device.type == "cpu" and tensor.in_one_piece
+        group = groups.setdefault((tensor.file, stays_mapped), [])
         group.append(tensor)
-        stays_mapped = dtype in (None, tensor.dtype) and device.type == "cpu"
         if not stays_mapped and sum(one.nbytes for one in group) >= most_bytes:
-            yield tensor.file, groups.pop(tensor.file)
-    yield from groups.items()
+            yield tensor.file, groups.pop((tensor.file, stays_mapped))
+    for (file, _), group in groups.items():
+        yield file, group
 
 
 def read_group(file: Path, group: list[Stored]) -> Iterator[tuple[Stored, Tensor]]:
-    """Mapped tensors of one file. The mapping lives as long as a tensor of it."""
+    """Mapped tensors of one file, or the parts wanted. The mapping lives as long as a tensor of it."""
     if file.suffix == ".safetensors":
         with open_safetensors(file) as content:
             for stored in group:
-                yield stored, content.get_tensor(stored.name)
+                if stored.part:
+                    yield stored, content.get_slice(stored.name)[stored.part].contiguous()
+                else:
+                    yield stored, content.get_tensor(stored.name)
     else:
         content = read_bin(file)
         for stored in group:
-            yield stored, content.pop(stored.name)
+            tensor = content.pop(stored.name)
+            yield stored, tensor[stored.part].contiguous() if stored.part else tensor
 
 
 # ---- writing

@@ -175,9 +175,14 @@ def rope_scaling(text: str) -> tuple[str, float]:
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     if args.threads:
         torch.set_num_threads(args.threads)
-    model, tokenizer = load(
-        args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
-    )
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from .ranks import open_sharded
+
+        model, tokenizer = open_sharded(args)
+    else:
+        model, tokenizer = load(
+            args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
+        )
     if getattr(args, "rope_scaling", None):
         stretch(model, *args.rope_scaling)
     return model, tokenizer

@@ -1,0 +1,148 @@
+"""How long from the start of a process to the first token, and in how much memory? llama_jp beside transformers.
+
+    python benchmarks/loading.py [--layers 4] [--runs 5] [--model FOLDER]
+
+Random weights at ELYZA's shapes in bfloat16 (four layers: 2.1 GB) are written to a temporary folder, and each run is a
+process of its own, the two sides in turn: first with the files in the page cache, then with the files dropped from it.
+Prints medians with their spread, and one JSON line last. Memory is what the process has at its peak; pages of mapped
+files count, so a whole copy beside the mapping would show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIDES = ("llama_jp", "transformers")
+PROMPT = list(range(1, 33))
+
+
+def first_token(side: str, folder: str) -> dict:
+    """Everything from the imports to the first token, in this process: moments on the system's clock, and memory."""
+    moments = {"begun": time.monotonic()}
+    if side == "llama_jp":
+        from llama_jp import Llama, generate
+
+        moments["imported"] = time.monotonic()
+        before = memory()
+        model = Llama.from_pretrained(folder, dtype="bfloat16", device="cpu")
+        moments["loaded"] = time.monotonic()
+        (answer,) = generate(model, [PROMPT], max_new_tokens=1, do_sample=False)
+        token = answer.ids[0]
+    else:
+        import torch
+        from transformers import LlamaForCausalLM
+
+        moments["imported"] = time.monotonic()
+        before = memory()
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        moments["loaded"] = time.monotonic()
+        token = model.generate(torch.tensor([PROMPT]), max_new_tokens=1, do_sample=False)[0, -1].item()
+    moments["first token"] = time.monotonic()
+    return {"moments": moments, "token": token, "before": before, "after": memory()}
+
+
+def memory() -> dict[str, int]:
+    """Bytes resident: now, at the peak, and of those now how many are pages of files."""
+    names = {"VmRSS": "resident", "VmHWM": "peak", "RssFile": "of files", "RssAnon": "anonymous"}
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return {names[word[0][:-1]]: int(word[1]) * 1024 for word in lines if word[0][:-1] in names}
+
+
+def run_once(side: str, folder: Path) -> dict:
+    """One process. Seconds are counted from the moment it was started."""
+    started = time.monotonic()
+    command = [sys.executable, __file__, "--side", side, "--model", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{side} failed: {done.stderr.strip().splitlines()[-1]}")
+    result = json.loads(done.stdout.splitlines()[-1])
+    at = result["moments"]
+    return {
+        "token": result["token"],
+        "from process start": at["first token"] - started,
+        "imports": at["imported"] - started,
+        "loading": at["loaded"] - at["imported"],
+        "first pass": at["first token"] - at["loaded"],
+        "after imports": at["first token"] - at["imported"],
+        "peak": result["after"]["peak"] - result["before"]["resident"],
+        "anonymous": result["after"]["anonymous"] - result["before"]["anonymous"],
+    }
+
+
+def drop_from_cache(folder: Path) -> None:
+    """The next reader of these files has to wait for the disk."""
+    for file in folder.glob("*.safetensors"):
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def measure(folder: Path, runs: int) -> dict[str, dict[str, list[dict]]]:
+    results = {cache: {side: [] for side in SIDES} for cache in ("warm", "cold")}
+    for cache, sides in results.items():
+        for i in range(-1 if cache == "warm" else 0, runs):
+            for side in SIDES:
+                if cache == "cold":
+                    drop_from_cache(folder)
+                result = run_once(side, folder)
+                if i >= 0:  # the first warm run of each side only warms
+                    sides[side].append(result)
+    return results
+
+
+def report(results: dict, weights: int) -> dict:
+    """Print the table; returns the medians and the ratios of ours to theirs."""
+    summary = {}
+    for cache, sides in results.items():
+        print(f"\n{cache} page cache{'':13}{SIDES[0]:>22}{SIDES[1]:>24}     ratio")
+        for what in ("from process start", "imports", "loading", "first pass", "after imports", "peak", "anonymous"):
+            unit, scale = ("GB", 1e9) if what in ("peak", "anonymous") else ("s ", 1)
+            columns = [[run[what] / scale for run in sides[side]] for side in SIDES]
+            middle = [statistics.median(column) for column in columns]
+            cells = [f"{m:7.3f} {unit} [{min(c):.2f}..{max(c):.2f}]" for m, c in zip(middle, columns, strict=True)]
+            print(f"  {what:20} {cells[0]:>24} {cells[1]:>24} {middle[0] / middle[1]:8.2f}")
+            summary[f"{cache}, {what}"] = [round(m, 4) for m in (*middle, middle[0] / middle[1])]
+        peaks = [statistics.median(run["peak"] for run in sides[side]) / weights for side in SIDES]
+        print(f"  {'peak / weights':20} {peaks[0]:>24.3f} {peaks[1]:>24.3f}")
+        summary[f"{cache}, peak / weights"] = [round(peak, 4) for peak in peaks]
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--model", type=Path, help="a folder with a checkpoint, instead of a random one")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # the process measured
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps(first_token(args.side, str(args.model))))
+        return
+
+    from llama_jp.parity.environment import environment
+    from llama_jp.parity.shapes import random_config, write_random
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.model
+        if folder is None:
+            import torch
+
+            folder = write_random(Path(temporary) / "random", random_config("7b", args.layers), torch.bfloat16)
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        results = measure(folder, args.runs)
+    tokens = {run["token"] for sides in results.values() for runs in sides.values() for run in runs}
+    print(f"{weights / 1e9:.2f} GB of weights; the first token is {'the same' if len(tokens) == 1 else 'NOT the same'}")
+    print(json.dumps({"weights": weights, "median": report(results, weights), "environment": environment()}))
+
+
+if __name__ == "__main__":
+    main()
