@@ -116,7 +116,8 @@ def make_filters(
     if no_repeat_ngram_size:
         add_matching(forbid_repeated_ngrams, no_repeat_ngram_size)
     if encoder_no_repeat_ngram_size:
-        add_matching(forbid_repeated_ngrams, encoder_no_repeat_ngram_size, prompt_length)
+        n = encoder_no_repeat_ngram_size
+        add_matching(lambda logits, ids: forbid_repeated_ngrams(logits, ids, n, ids[:, :prompt_length]))
     if bad_words_ids is not None:
         add_matching(bias_sequences, as_bad_words(bad_words_ids, eos))
     least = min_length if min_new_tokens is None else prompt_length + min_new_tokens
@@ -240,13 +241,12 @@ def as_biases(given: Mapping[tuple[int, ...], float] | Sequence) -> dict[tuple[i
 
 def as_bad_words(words: Sequence[Sequence[int]], eos: Sequence[int]) -> dict[tuple[int, ...], float]:
     """Sequences that must not come, as biases of -inf. EOS alone is left out: that is what min_new_tokens is for."""
+    if not words:
+        raise ValueError("bad_words_ids is empty")
     for word in words:
         if not isinstance(word, tuple | list) or not word or min(word) < 0:
             raise ValueError(f"bad_words_ids is a list of lists of ids, and {word!r} is not a list of ids")
-    biases = {tuple(word): -math.inf for word in words if list(word) not in [[token] for token in eos]}
-    if not biases:
-        raise ValueError("bad_words_ids forbids nothing: it is empty, or has nothing but EOS, which is never forbidden")
-    return biases
+    return {tuple(word): -math.inf for word in words if list(word) not in [[token] for token in eos]}
 
 
 def penalize_repetition(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
@@ -274,15 +274,15 @@ def count(ids: Tensor, V: int) -> Tensor:
     return counts.scatter_add_(1, known, torch.ones_like(ids))[:, :V]
 
 
-def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int, among: int | None = None) -> Tensor:
-    """Forbid what would complete n tokens in a row that have been there, or (`among`) in the first so many tokens.
+def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int, among: Tensor | None = None) -> Tensor:
+    """Forbid what would complete n tokens in a row that have been there, or that stand in the ids `among`.
 
     With n = 3 and … a b c … a b, the next token must not be c. See: arXiv:1705.04304, 2.5; reference:
     `NoRepeatNGramLogitsProcessor`, `EncoderNoRepeatNGramLogitsProcessor`.
     """
     V, N = logits.shape[-1], ids.shape[1]
-    there = ids[:, :among]
-    if n > there.shape[1]:
+    there = ids if among is None else among
+    if n > min(there.shape[1], N + 1):
         return logits
     windows = there.unfold(1, n, 1)  # (B, number of windows, n)
     same = (windows[..., :-1] == ids[:, None, N + 1 - n :]).all(-1)  # the last n - 1 tokens have been there before
