@@ -50,8 +50,9 @@ def generate(
         if assistant_model is not None or chosen.prompt_lookup_num_tokens:
             raise ValueError("speculation drafts for greedy decoding and sampling, not for beam search")
         return beam_search(prepare(model, prompts, chosen, chosen.beams, cache), tokenizer)
-    answers = [Generation() for _ in range(len(prompts) * chosen.copies)]
-    texts = [AnswerText(tokenizer, chosen.stop_strings) for _ in answers]
+    rows = [prompt for prompt in prompts for _ in range(chosen.copies)]
+    answers = [Generation() for _ in rows]
+    texts = [AnswerText(tokenizer, chosen.stop_strings, prompt) for prompt in rows]
     for choices in generate_steps(
         model, prompts, chosen, texts=texts, cache=cache, assistant_model=assistant_model, answers=answers
     ):
@@ -88,7 +89,7 @@ class stream_text:
             )
         self.generation = Generation()
         self.seconds = [0.0, 0.0]  # to the first token, prompt included; from there to the last
-        self._text = AnswerText(tokenizer, chosen.stop_strings)
+        self._text = AnswerText(tokenizer, chosen.stop_strings, prompt)
         self._steps = generate_steps(
             model,
             [prompt],
@@ -122,8 +123,9 @@ class stream_batch:
         chosen = Options.of(model, options)
         if chosen.beams > 1:
             raise ValueError("beams change their past until the end, so there is nothing to stream: use generate()")
-        self.generations = [Generation() for _ in range(len(prompts) * chosen.copies)]
-        self._texts = [AnswerText(tokenizer, chosen.stop_strings) for _ in self.generations]
+        rows = [prompt for prompt in prompts for _ in range(chosen.copies)]
+        self.generations = [Generation() for _ in rows]
+        self._texts = [AnswerText(tokenizer, chosen.stop_strings, prompt) for prompt in rows]
         self._steps = generate_steps(model, prompts, chosen, texts=self._texts, answers=self.generations)
 
     def __iter__(self) -> Iterator[tuple[int, str]]:

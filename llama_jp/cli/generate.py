@@ -94,7 +94,7 @@ def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options:
     begun = time.perf_counter()
     answers = generate(model, [ids], tokenizer=tokenizer, **options)
     seconds = time.perf_counter() - begun
-    texts = [answer_text(tokenizer, answer, options.get("stop_strings")) for answer in answers]
+    texts = [answer_text(tokenizer, ids, answer, options.get("stop_strings")) for answer in answers]
     if args.json:
         shown = [as_dict(answer, text) for answer, text in zip(answers, texts, strict=True)]
         print(json.dumps({"answers": shown, "prompt_ids": ids, "options": options}, ensure_ascii=False))
@@ -105,8 +105,8 @@ def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options:
     return 0
 
 
-def answer_text(tokenizer: Tokenizer, answer: Generation, stop_strings: list[str] | None) -> str:
-    text = AnswerText(tokenizer, stop_strings)
+def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
+    text = AnswerText(tokenizer, stop_strings, prompt)
     for token in answer.ids:
         text.push(token)
     return text.finish()
