@@ -182,7 +182,8 @@ class Generation:
     top_logprobs: list[list[tuple[int, float]]] = dataclasses.field(default_factory=list)  # as logprobs, the best first
     sequence_score: float | None = None  # beam search: the sum of scores over length ** length_penalty
     drafted: int = 0  # speculation: tokens proposed,
-    accepted: int = 0  # and how many of them the model took
+    accepted: int = 0  # how many of them the model took,
+    passes: int = 0  # and in how many calls of the model; without speculation, a call makes a token
 
     def add(self, choice: Choice) -> None:
         self.ids.append(choice.id)
