@@ -88,7 +88,11 @@ class Cache:
         self.batch_size = len(rows)
 
     def fork(self, rows: Sequence[int] = (0,)) -> Cache:
-        """A new cache with copies of these rows; this one stays as it is."""
+        """A new cache with copies of these rows; this one stays as it is.
+
+        Every row has its own copy, of the prompt's part too: fused attention takes a row's keys in one piece, so what
+        rows share would have to be put together again at every step.
+        """
         other = copy.copy(self)
         other.keys, other.values = list(self.keys), list(self.values)
         other.keep(rows)
