@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
@@ -107,7 +107,11 @@ class Cache:
 
     def load(self, file: str | Path) -> list[int]:
         """Read what `save` wrote into this cache, which may have more room; returns the ids."""
-        with safe_open(file, framework="pt") as stored:
+        try:
+            opened = safe_open(file, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged or no cache that was saved: {error}") from error
+        with opened as stored:
             names = [f"{kind}.{i}" for kind in ("keys", "values") for i in range(len(self.keys))]
             if set(names) != set(stored.keys()):
                 raise ValueError(f"{file} holds {len(stored.keys())} tensors, but this cache has {len(names)}")

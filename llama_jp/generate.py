@@ -19,7 +19,7 @@ from .model import Llama
 from .options import Choice, Generation, Options
 from .reading import Guidance, Reader, pad_left
 from .rope_scaling import context_length
-from .sampling import Filter, choose, make_filters
+from .sampling import Filter, check_range, choose, make_filters
 from .stopping import AnswerText, LoopDetector, Stopping
 from .tokenizer import Tokenizer
 
@@ -235,6 +235,8 @@ def prepare(
     if options.pad_token_id is None:
         options.pad_token_id = options.eos[0] if options.eos else 0
     shift = options.past_context == "shift"
+    if shift and options.sink_tokens > (context := context_length(model.config)) - 2:
+        raise ValueError(f"sink_tokens is {options.sink_tokens}, but the context holds {context}")
     filters = filters_of(options, N, ids.shape[1])
     if options.guidance_scale not in (None, 1):
         filters.insert(0, Guidance(model, options.guidance_scale, options.negative_prompt_ids, new_tokens))
@@ -323,6 +325,8 @@ def make_generators(
     """None draws from torch's global generator, an int makes one for the batch, a list one for each row."""
     if seed is None:
         return None
+    for one in [seed] if isinstance(seed, int) else seed:
+        check_range("seed", one, least=-(2**63), most=2**64 - 1, whole=True)
     if isinstance(seed, int):
         return torch.Generator(device).manual_seed(seed)
     if len(seed) != rows:

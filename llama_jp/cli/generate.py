@@ -61,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args.prompt)
+    if args.top_logprobs is not None and not args.json:
+        raise ValueError("--top-logprobs are shown with --json only")
+    if args.cache and not args.cache.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {args.cache.absolute().parent} to keep {args.cache.name} in")
     model, tokenizer = open_model(args)
     if args.raw or not (args.instruct or is_instruction_tuned(model.folder)):
         if args.system is not None:
