@@ -100,7 +100,8 @@ class Conversation:
     def answer(self, message: str, options: dict) -> None:
         """Stream the answer to standard output; an interrupted one is remembered as far as it came."""
         ids = instruct_prompt(self.tokenizer, message, self.system, self.history)
-        self.cache.crop(len(common_prefix(self.cached, ids)))
+        known = len(common_prefix(self.cached, ids))
+        self.cache.crop(known)
         stream = stream_text(
             self.model, self.tokenizer, ids, cache=self.cache, assistant_model=self.assistant_model, **options
         )
@@ -118,4 +119,4 @@ class Conversation:
             self.cached = [] if shifted else seen[: self.cache.length]
         print(flush=True)
         self.history.append((message, text))
-        say(speed_report(stream, len(ids), options, interrupted))
+        say(speed_report(stream, len(ids), options, interrupted, known))

@@ -258,17 +258,20 @@ def common_prefix(cached: list[int], ids: list[int]) -> list[int]:
     return ids[: next((i for i in range(most) if cached[i] != ids[i]), most)]
 
 
-def speed_report(stream: stream_text, prompt_tokens: int, options: dict, interrupted: bool = False) -> str:
-    """One line: how much, why it ended, time to the first token, tokens per second from there."""
+def speed_report(
+    stream: stream_text, prompt_tokens: int, options: dict, interrupted: bool = False, known: int = 0
+) -> str:
+    """One line: how much (and what of it a cache knew), why it ended, time to the first token, tokens per second."""
     answer, (first, rest) = stream.generation, stream.seconds
     reason = "interrupted" if interrupted else answer.finish_reason
-    parts = [f"{prompt_tokens} prompt tokens, {len(answer.ids)} new ({reason})"]
+    parts = [f"{prompt_tokens} prompt tokens" + (f" ({known} known)" if known else "")]
+    parts.append(f"{len(answer.ids)} new ({reason})")
     if answer.ids:
         parts.append(f"first after {first:.2f} s")
     if rest > 0:
         parts.append(f"{(len(answer.ids) - 1) / rest:.1f} tokens/s")
     if answer.drafted:
-        parts.append(f"{answer.accepted} of {answer.drafted} guesses accepted")
+        parts.append(f"{answer.accepted} of {answer.drafted} guesses accepted in {answer.passes} passes")
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
     return ", ".join(parts)

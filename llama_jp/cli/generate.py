@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         print(
             json.dumps(as_dict(stream.generation, text) | {"prompt_ids": ids, "options": options}, ensure_ascii=False)
         )
-    print(speed_report(stream, len(ids), options), file=sys.stderr)
+    print(speed_report(stream, len(ids), options, known=len(cached)), file=sys.stderr)
     if args.cache:
         cache.save(args.cache, ids + stream.generation.ids)
         print(f"{args.cache}: {len(cached)} tokens of the prompt were known, {cache.length} are now", file=sys.stderr)
@@ -120,7 +120,7 @@ def as_dict(answer: Generation, text: str) -> dict:
     content = {"text": text, "finish_reason": answer.finish_reason, "ids": answer.ids, "logprobs": answer.logprobs}
     extra = {"top_logprobs": answer.top_logprobs, "sequence_score": answer.sequence_score}
     if answer.drafted:
-        extra |= {"drafted": answer.drafted, "accepted": answer.accepted}
+        extra |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
     return content | {name: value for name, value in extra.items() if value not in (None, [])}
 
 
