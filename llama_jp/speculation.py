@@ -125,7 +125,8 @@ def speculate(
     """The loop of `generate.generate_steps` for one row, with several tokens per call of the model."""
     ids, N, reader, options = task.ids, task.prompt_length, task.reader, task.options
     answer = answers[0] if answers else Generation()
-    same_bits = not options.do_sample and options.exact
+    weight = reader.model.embed_tokens.weight
+    same_bits = not options.do_sample and options.exact and weight.device.type == "cpu" and weight.dtype.itemsize == 2
     pace = Pace(draft.tokens)
     logits = reader.read(ids[:, :N])  # prefill: the whole prompt; (1, V)
     end, guesses, drawn_from = N, [], None
