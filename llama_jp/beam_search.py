@@ -124,9 +124,10 @@ def stop_reasons(
     """Why each candidate has ended, or None. Its text is looked at as a whole: a beam's past may be another's."""
     texts = []
     if text.strings:
-        for answer in ids[:, task.prompt_length :].tolist():
-            texts.append(AnswerText(tokenizer, text.strings))
-            for token in answer:
+        for row in ids.tolist():
+            prompt = [token for token in row[: task.prompt_length] if token >= 0]
+            texts.append(AnswerText(tokenizer, text.strings, prompt))
+            for token in row[task.prompt_length :]:
                 texts[-1].push(token)
     return task.stopping(ids, scores, task.prompt_length, texts)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 
@@ -88,7 +88,11 @@ class Cache:
         self.batch_size = len(rows)
 
     def fork(self, rows: Sequence[int] = (0,)) -> Cache:
-        """A new cache with copies of these rows; this one stays as it is."""
+        """A new cache with copies of these rows; this one stays as it is.
+
+        Every row has its own copy, of the prompt's part too: fused attention takes a row's keys in one piece, so what
+        rows share would have to be put together again at every step.
+        """
         other = copy.copy(self)
         other.keys, other.values = list(self.keys), list(self.values)
         other.keep(rows)
@@ -103,7 +107,11 @@ class Cache:
 
     def load(self, file: str | Path) -> list[int]:
         """Read what `save` wrote into this cache, which may have more room; returns the ids."""
-        with safe_open(file, framework="pt") as stored:
+        try:
+            opened = safe_open(file, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged or no cache that was saved: {error}") from error
+        with opened as stored:
             names = [f"{kind}.{i}" for kind in ("keys", "values") for i in range(len(self.keys))]
             if set(names) != set(stored.keys()):
                 raise ValueError(f"{file} holds {len(stored.keys())} tensors, but this cache has {len(names)}")

@@ -19,7 +19,7 @@ from .model import Llama
 from .options import Choice, Generation, Options
 from .reading import Guidance, Reader, pad_left
 from .rope_scaling import context_length
-from .sampling import Filter, choose, make_filters
+from .sampling import Filter, check_range, choose, make_filters
 from .stopping import AnswerText, LoopDetector, Stopping
 from .tokenizer import Tokenizer
 
@@ -50,8 +50,9 @@ def generate(
         if assistant_model is not None or chosen.prompt_lookup_num_tokens:
             raise ValueError("speculation drafts for greedy decoding and sampling, not for beam search")
         return beam_search(prepare(model, prompts, chosen, chosen.beams, cache), tokenizer)
-    answers = [Generation() for _ in range(len(prompts) * chosen.copies)]
-    texts = [AnswerText(tokenizer, chosen.stop_strings) for _ in answers]
+    rows = [prompt for prompt in prompts for _ in range(chosen.copies)]
+    answers = [Generation() for _ in rows]
+    texts = [AnswerText(tokenizer, chosen.stop_strings, prompt) for prompt in rows]
     for choices in generate_steps(
         model, prompts, chosen, texts=texts, cache=cache, assistant_model=assistant_model, answers=answers
     ):
@@ -88,7 +89,7 @@ class stream_text:
             )
         self.generation = Generation()
         self.seconds = [0.0, 0.0]  # to the first token, prompt included; from there to the last
-        self._text = AnswerText(tokenizer, chosen.stop_strings)
+        self._text = AnswerText(tokenizer, chosen.stop_strings, prompt)
         self._steps = generate_steps(
             model,
             [prompt],
@@ -122,8 +123,9 @@ class stream_batch:
         chosen = Options.of(model, options)
         if chosen.beams > 1:
             raise ValueError("beams change their past until the end, so there is nothing to stream: use generate()")
-        self.generations = [Generation() for _ in range(len(prompts) * chosen.copies)]
-        self._texts = [AnswerText(tokenizer, chosen.stop_strings) for _ in self.generations]
+        rows = [prompt for prompt in prompts for _ in range(chosen.copies)]
+        self.generations = [Generation() for _ in rows]
+        self._texts = [AnswerText(tokenizer, chosen.stop_strings, prompt) for prompt in rows]
         self._steps = generate_steps(model, prompts, chosen, texts=self._texts, answers=self.generations)
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
@@ -233,6 +235,8 @@ def prepare(
     if options.pad_token_id is None:
         options.pad_token_id = options.eos[0] if options.eos else 0
     shift = options.past_context == "shift"
+    if shift and options.sink_tokens > (context := context_length(model.config)) - 2:
+        raise ValueError(f"sink_tokens is {options.sink_tokens}, but the context holds {context}")
     filters = filters_of(options, N, ids.shape[1])
     if options.guidance_scale not in (None, 1):
         filters.insert(0, Guidance(model, options.guidance_scale, options.negative_prompt_ids, new_tokens))
@@ -321,6 +325,8 @@ def make_generators(
     """None draws from torch's global generator, an int makes one for the batch, a list one for each row."""
     if seed is None:
         return None
+    for one in [seed] if isinstance(seed, int) else seed:
+        check_range("seed", one, least=-(2**63), most=2**64 - 1, whole=True)
     if isinstance(seed, int):
         return torch.Generator(device).manual_seed(seed)
     if len(seed) != rows:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .model import Llama
-from .sampling import Filter, as_ids
+from .sampling import Filter, as_ids, check_ids, check_range
 from .stopping import Criterion
 
 
@@ -105,21 +105,28 @@ class Options:
                 raise ValueError(f"generation_config.json asks for {name} {value!r}, which is not supported")
         own = {name: value for name, value in model.generation_config.items() if name in known and value is not None}
         options = cls(**(own | given))
-        options.check(given)
+        options.check(given, model.config.vocab_size)
         return options
 
-    def check(self, given: dict) -> None:
+    def check(self, given: dict, V: int) -> None:
         """Refuse what does not go together; warn of what has no effect."""
         shaping = [name for name in SAMPLING_ONLY if given.get(name) is not None]
         if shaping and not self.do_sample:
             warnings.warn(f"{', '.join(shaping)}: no effect without do_sample=True", stacklevel=5)
-        beam = [name for name in ("length_penalty", "early_stopping") if given.get(name) not in (None, False)]
-        if beam and self.beams == 1:
-            warnings.warn(f"{', '.join(beam)}: no effect without num_beams", stacklevel=5)
-        for name in ("num_beams", "num_return_sequences", "prompt_lookup_num_tokens", "prefill_chunk_size"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name} has to be a whole number of at least 1, not {value!r}")
+        for other, names in NEED.items():
+            idle = [name for name in names if given.get(name) not in (None, False)]
+            if idle and getattr(self, other) in (None, 1, "refuse"):
+                warnings.warn(f"{', '.join(idle)}: no effect without {other}", stacklevel=5)
+        if given.get("max_length") and self.max_new_tokens is not None:
+            warnings.warn("max_length: no effect, since max_new_tokens is there", stacklevel=5)
+        for name in COUNTS:
+            check_range(name, getattr(self, name), least=1, whole=True)
+        for name in ("sink_tokens", "top_logprobs"):
+            check_range(name, getattr(self, name), least=0, whole=True)
+        for name in ("guidance_scale", "length_penalty"):
+            check_range(name, getattr(self, name))
+        for name in IDS:
+            check_ids(name, as_ids(given.get(name)), V)
         if self.copies > 1 and self.beams == 1 and not self.do_sample:
             raise ValueError(
                 f"greedy decoding has one answer, so num_return_sequences cannot be {self.copies}; sample, or use beams"
@@ -158,6 +165,33 @@ SAMPLING_ONLY = (
     "top_h",
 )
 
+# Options that do nothing without another.
+NEED = {
+    "num_beams": ("length_penalty", "early_stopping"),
+    "prompt_lookup_num_tokens": ("max_matching_ngram_size",),
+    "guidance_scale": ("negative_prompt_ids",),
+    "past_context": ("sink_tokens",),
+}
+
+COUNTS = (
+    "max_length",
+    "num_beams",
+    "num_return_sequences",
+    "prompt_lookup_num_tokens",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "prefill_chunk_size",
+)
+
+IDS = (
+    "eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "negative_prompt_ids",
+)
+
 # Keys of generation_config.json that would change the tokens, with the values that would not.
 NOT_SUPPORTED = {
     "num_beam_groups": 1,
@@ -182,7 +216,8 @@ class Generation:
     top_logprobs: list[list[tuple[int, float]]] = dataclasses.field(default_factory=list)  # as logprobs, the best first
     sequence_score: float | None = None  # beam search: the sum of scores over length ** length_penalty
     drafted: int = 0  # speculation: tokens proposed,
-    accepted: int = 0  # and how many of them the model took
+    accepted: int = 0  # how many of them the model took,
+    passes: int = 0  # and in how many calls of the model; without speculation, a call makes a token
 
     def add(self, choice: Choice) -> None:
         self.ids.append(choice.id)

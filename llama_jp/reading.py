@@ -17,9 +17,9 @@ ALIKE: WeakKeyDictionary[Llama, dict[tuple, bool]] = WeakKeyDictionary()  # what
 class Reader:
     """A model and what it has read so far. `read` goes on where it stopped and says what may come next.
 
-    Everything keeps the bits of the reference, which reads every row to the end of the longest: a row that has ended
-    leaves only where products of the smaller batch round as those of the larger. With `exact=False` it leaves always,
-    and a prompt with several answers is read once for all of them.
+    Everything keeps the bits of the reference, which reads a prompt once for each of its answers, and every row to the
+    end of the longest. Where products of a smaller batch round as those of a larger, a prompt is read once for all its
+    answers, and a row that has ended leaves; with `exact=False` always.
     """
 
     def __init__(
@@ -41,9 +41,10 @@ class Reader:
         self.dropped = 0  # tokens that are no longer in the cache
         self.rows = list(range(B))  # of the batch, as they stand in the cache
         self.may_leave = cache is None
-        self.shared = copies if cache is None and not exact else 1
-        if self.shared > 1:
-            self.rows = self.rows[:: self.shared]
+        self.shared = 1  # so many answers share a row until the prompt is read
+        if copies > 1 and cache is None and (not exact or self.reads_alike(B, B // copies)):
+            self.shared = copies
+            self.rows = self.rows[::copies]
         if cache is not None and cache.batch_size != B:
             cache = cache.fork([row // copies for row in range(B)])
         self.cache = cache or model.new_cache(len(self.rows), min(capacity, context or capacity))
@@ -114,8 +115,17 @@ class Reader:
         """Attention with and without a mask can round differently, so a batch with padding keeps a row that has it."""
         return self.mask is None or any(map(self.padded, kept)) or not any(map(self.padded, self.rows))
 
-    def rounds_alike(self, large: int, small: int) -> bool:
-        """Do one-token steps of `small` rows have the bits of those of `large`, wherever a row stands?
+    def reads_alike(self, large: int, small: int) -> bool:
+        """Has a prompt the bits of a batch of `large` when `small` rows read it?
+
+        Only in 16 bits: in float32, how products sum may depend on the prompt's length as well.
+        """
+        sixteen = self.model.embed_tokens.weight.dtype in (torch.bfloat16, torch.float16)
+        return sixteen and self.rounds_alike(large, small) and self.rounds_alike(large, small, tokens=8)
+
+    @torch.no_grad()
+    def rounds_alike(self, large: int, small: int, tokens: int = 1) -> bool:
+        """Do calls for a token (or some) of `small` rows have the bits of those of `large`, wherever a row stands?
 
         Asked once for each model and pair of sizes.
 
@@ -125,12 +135,12 @@ class Reader:
         left over may have another last bit.
         """
         known = ALIKE.setdefault(self.model, {})
-        key = (large, small, self.model.embed_tokens.weight.dtype, torch.get_num_threads())
+        weight, V = self.model.embed_tokens.weight, self.model.config.vocab_size
+        key = (large, small, tokens, weight.dtype, torch.get_num_threads())
         if key not in known:
-            tokens = (0, self.model.config.vocab_size // 2)
             every = [
-                self.model(torch.full((size, 1), token, device=self.logits.device))
-                for token in tokens
+                self.model(torch.full((size, tokens), token, device=weight.device))
+                for token in (0, V // 2)
                 for size in (large, small)
             ]
             known[key] = all(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ def make_filters(
     check_range("encoder_no_repeat_ngram_size", encoder_no_repeat_ngram_size, least=0, whole=True)
     check_range("min_length", min_length, least=0, whole=True)
     check_range("min_new_tokens", min_new_tokens, least=0, whole=True)
-    check_range("temperature", temperature, above=0, hint="; for greedy decoding use do_sample=False")
+    check_range("temperature", temperature, above=0, hint="; for greedy decoding use do_sample=False (--greedy)")
     check_range("top_h", top_h, above=0, most=1)
     check_range("top_k", top_k, least=0, whole=True)
     check_range("top_p", top_p, least=0, most=1)
@@ -116,7 +117,8 @@ def make_filters(
     if no_repeat_ngram_size:
         add_matching(forbid_repeated_ngrams, no_repeat_ngram_size)
     if encoder_no_repeat_ngram_size:
-        add_matching(forbid_repeated_ngrams, encoder_no_repeat_ngram_size, prompt_length)
+        n = encoder_no_repeat_ngram_size
+        add_matching(lambda logits, ids: forbid_repeated_ngrams(logits, ids, n, ids[:, :prompt_length]))
     if bad_words_ids is not None:
         add_matching(bias_sequences, as_bad_words(bad_words_ids, eos))
     least = min_length if min_new_tokens is None else prompt_length + min_new_tokens
@@ -134,8 +136,13 @@ def make_filters(
     if exponential_decay_length_penalty is not None:
         if not eos:
             raise ValueError("exponential_decay_length_penalty makes EOS likelier, but there is no eos_token_id")
-        start, factor = exponential_decay_length_penalty
-        start += prompt_length
+        match exponential_decay_length_penalty:
+            case [int(start), int(factor) | float(factor)]:
+                start += prompt_length
+            case wrong:
+                raise ValueError(
+                    f"exponential_decay_length_penalty is (tokens, factor), as in (20, 1.1), not {wrong!r}"
+                )
         add(lambda ids, logits: favour_eos(logits, eos, factor, ids.shape[1] - start))
     if suppress_tokens is not None:
         add(lambda ids, logits: forbid(logits, suppress_tokens))
@@ -190,6 +197,14 @@ def check_range(
         raise ValueError(" ".join(f"{name} has to be {kind} {' and '.join(limits)}".split()) + f", not {value!r}{hint}")
 
 
+def check_ids(name: str, ids: Sequence[int], V: int | None = None) -> None:
+    """One sentence for what is no id, or none of a vocabulary of V."""
+    if wrong := [
+        token for token in ids if not isinstance(token, SupportsIndex) or token < 0 or token >= (V or math.inf)
+    ]:
+        raise ValueError(f"{name} has {wrong}, but ids are whole numbers from 0 {'on' if V is None else f'to {V - 1}'}")
+
+
 def check_forced(name: str, forced: int | Sequence[int] | None, suppressed: Sequence[int] | None) -> None:
     """A token that is forced and suppressed would leave no token at all."""
     forced = [] if forced is None else as_ids(forced)
@@ -230,23 +245,26 @@ def as_biases(given: Mapping[tuple[int, ...], float] | Sequence) -> dict[tuple[i
     pairs = list(given.items() if isinstance(given, Mapping) else given)
     if not pairs:
         raise ValueError("sequence_bias is empty")
-    for sequence, value in pairs:
-        if not isinstance(sequence, tuple | list) or not sequence or not isinstance(value, float):
-            raise ValueError(
-                f"sequence_bias pairs ids with a float, as in {{(10, 45): -2.0}}, not {sequence!r}: {value!r}"
-            )
-    return {tuple(sequence): value for sequence, value in pairs}
+    biases = {}
+    for pair in pairs:
+        match pair:
+            case [[_, *_] as sequence, float(value)]:
+                check_ids("sequence_bias", sequence)
+                biases[tuple(sequence)] = value
+            case _:
+                raise ValueError(f"sequence_bias pairs ids with a float, as in {{(10, 45): -2.0}}, not {pair!r}")
+    return biases
 
 
 def as_bad_words(words: Sequence[Sequence[int]], eos: Sequence[int]) -> dict[tuple[int, ...], float]:
     """Sequences that must not come, as biases of -inf. EOS alone is left out: that is what min_new_tokens is for."""
+    if not words:
+        raise ValueError("bad_words_ids is empty")
     for word in words:
-        if not isinstance(word, tuple | list) or not word or min(word) < 0:
+        if not isinstance(word, tuple | list) or not word:
             raise ValueError(f"bad_words_ids is a list of lists of ids, and {word!r} is not a list of ids")
-    biases = {tuple(word): -math.inf for word in words if list(word) not in [[token] for token in eos]}
-    if not biases:
-        raise ValueError("bad_words_ids forbids nothing: it is empty, or has nothing but EOS, which is never forbidden")
-    return biases
+        check_ids("bad_words_ids", word)
+    return {tuple(word): -math.inf for word in words if list(word) not in [[token] for token in eos]}
 
 
 def penalize_repetition(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
@@ -274,15 +292,15 @@ def count(ids: Tensor, V: int) -> Tensor:
     return counts.scatter_add_(1, known, torch.ones_like(ids))[:, :V]
 
 
-def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int, among: int | None = None) -> Tensor:
-    """Forbid what would complete n tokens in a row that have been there, or (`among`) in the first so many tokens.
+def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int, among: Tensor | None = None) -> Tensor:
+    """Forbid what would complete n tokens in a row that have been there, or that stand in the ids `among`.
 
     With n = 3 and … a b c … a b, the next token must not be c. See: arXiv:1705.04304, 2.5; reference:
     `NoRepeatNGramLogitsProcessor`, `EncoderNoRepeatNGramLogitsProcessor`.
     """
     V, N = logits.shape[-1], ids.shape[1]
-    there = ids[:, :among]
-    if n > there.shape[1]:
+    there = ids if among is None else among
+    if n > min(there.shape[1], N + 1):
         return logits
     windows = there.unfold(1, n, 1)  # (B, number of windows, n)
     same = (windows[..., :-1] == ids[:, None, N + 1 - n :]).all(-1)  # the last n - 1 tokens have been there before

@@ -1,9 +1,9 @@
 """Speculation: guess the next tokens cheaply, let the model check all guesses in one call, keep what it agrees with.
 
 A step of a large model costs the reading of its weights, whether it computes one position or eight. So guesses that
-are often right make it faster, and wrong ones cost little. Greedy answers stay the same, token for token, up to what
-rounding makes of a near tie: a call for several positions may sum in another order than calls for one. Drawn answers
-keep their distribution, but not the tokens of a seed.
+are often right make it faster, and wrong ones cost little; where many are wrong, `Pace` makes fewer. Greedy answers
+stay the same, token for token, where products of several rows round as those of one (`query_by_query`); elsewhere a
+tie within rounding may fall differently. Drawn answers keep their distribution, but not the tokens of a seed.
 
 See: "Fast Inference from Transformers via Speculative Decoding", arXiv:2211.17192, 2; prompt lookup: A. Saxena, 2023;
 reference: `GenerationMixin._assisted_decoding`.
@@ -12,12 +12,14 @@ reference: `GenerationMixin._assisted_decoding`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .generate import Task, describe
-from .model import Llama
+from .model import Attention, Llama
 from .options import Choice, Generation
 from .reading import Guidance
 from .sampling import choose, draw
@@ -68,6 +70,38 @@ class DraftModel:
         return text[len(ids) :], torch.cat(drawn_from) if self.task.options.do_sample and drawn_from else None
 
 
+class Pace:
+    """How many tokens to guess: twice as many after a call in which all were right, half as many after one in which
+    most were wrong; and after a single wrong one none for a while, the longer the more often that happens.
+
+    Counts decide, not clocks, so the same options give the same calls again.
+    """
+
+    LONGEST_PAUSE = 32  # steps
+
+    def __init__(self, most: int):
+        self.most = self.now = most
+        self.pause = self.left = 0
+
+    def next(self) -> int:
+        if self.left:
+            self.left -= 1
+            return 0
+        return self.now
+
+    def learn(self, guessed: int, agreed: int) -> None:
+        if not guessed:
+            return
+        if agreed:
+            self.pause = 0
+        elif self.now == 1:
+            self.left = self.pause = min(2 * self.pause or 1, self.LONGEST_PAUSE)
+        if agreed == guessed:
+            self.now = min(2 * self.now, self.most)
+        elif 2 * agreed < guessed:
+            self.now = max(self.now // 2, 1)
+
+
 def make_draft(task: Task, assistant_model: Llama | None) -> PromptLookup | DraftModel:
     """The one that the options ask for. Refuses, with the reference, what speculation does not do."""
     options = task.options
@@ -91,6 +125,9 @@ def speculate(
     """The loop of `generate.generate_steps` for one row, with several tokens per call of the model."""
     ids, N, reader, options = task.ids, task.prompt_length, task.reader, task.options
     answer = answers[0] if answers else Generation()
+    weight = reader.model.embed_tokens.weight
+    same_bits = not options.do_sample and options.exact and weight.device.type == "cpu" and weight.dtype.itemsize == 2
+    pace = Pace(draft.tokens)
     logits = reader.read(ids[:, :N])  # prefill: the whole prompt; (1, V)
     end, guesses, drawn_from = N, [], None
     while True:
@@ -104,6 +141,8 @@ def speculate(
             chosen, agreed = verify_greedy(scores, guesses)
         answer.drafted += len(guesses)
         answer.accepted += agreed
+        answer.passes += 1
+        pace.learn(len(guesses), agreed)
         reader.cache.crop(end + agreed)  # forget the guesses that were wrong, before anybody looks
 
         for i, token in enumerate(chosen):  # the guesses that the model agrees with, and one of its own
@@ -119,9 +158,40 @@ def speculate(
             if reasons[0] is not None:
                 return
 
-        guesses, drawn_from = draft.propose(ids[0, :end].tolist(), ids.shape[1] - end - 1)
+        most = min(pace.next(), ids.shape[1] - end - 1)
+        guesses, drawn_from = draft.propose(ids[0, :end].tolist(), most) if most else ([], None)
         new = torch.cat((ids[:, end - 1 : end], torch.tensor([guesses], dtype=ids.dtype, device=ids.device)), dim=1)
-        logits = reader.model(new, reader.cache)[0].float()  # decode: the newest token and all guesses in one call
+        with query_by_query(reader.model) if same_bits and guesses else nullcontext():
+            logits = reader.model(new, reader.cache)[0].float()  # decode: the newest token and all guesses in one call
+
+
+@contextmanager
+def query_by_query(model: Llama) -> Iterator[None]:
+    """Inside, attention takes one query after the other, each with the keys that it sees.
+
+    The kernels for several queries sum in another order than those for one; here a call for several tokens has the
+    bits of calls for one, if products of several rows have (on many CPUs in bfloat16 and float16, not in float32).
+    """
+    layers = [layer.self_attn for layer in model.layers]
+    before = [layer.attend for layer in layers]
+    try:
+        for layer, attend in zip(layers, before, strict=True):
+            layer.attend = partial(attend_each, attend)
+        yield
+    finally:
+        for layer, attend in zip(layers, before, strict=True):
+            layer.attend = attend
+
+
+def attend_each(attend: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """`attend` for every query alone, from the arguments that a call for one token would have."""
+    T, S = q.shape[2], k.shape[2]
+    mixed = []
+    for i in range(T):
+        end = S - T + i + 1
+        seen = [x[:, :, :end] if x.shape[3] % 16 == 0 else x[:, :, :end].contiguous() for x in (k, v)]  # see model.py
+        mixed.append(attend(q[:, :, i : i + 1], *seen, None))
+    return torch.cat(mixed, dim=2)
 
 
 def verify_greedy(scores: Tensor, guesses: Sequence[int]) -> tuple[list[int], int]:

@@ -98,3 +98,9 @@ def test_a_layer_taken_out_takes_its_cache_along():
     assert len(cache.keys) == 2
     model(IDS[:, :7], cache)
     assert torch.equal(model(IDS[:, 7:], cache).argmax(-1), model(IDS)[:, 7:].argmax(-1))
+
+
+def test_a_file_that_is_no_cache_is_named(model, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match=r"notes\.txt is damaged or no cache that was saved"):
+        model.new_cache(1, 4).load(tmp_path / "notes.txt")

@@ -132,6 +132,10 @@ def test_a_longer_context(capsys, folder):
         (["--num-beams", "2", "--prompt-lookup-num-tokens", "2"], "not for beam search"),
         (["--sequence-bias", "[[[3], 1]]"], "pairs ids with a float"),
         (["--rope-scaling", "none:2"], "need no more than a factor"),
+        (["--top-logprobs", "3"], "--top-logprobs are shown with --json only"),
+        (["--num-assistant-tokens", "3"], "--num-assistant-tokens needs --assistant-model"),
+        (["--cache", "/no/such/folder/file"], "there is no folder /no/such/folder to keep file in"),
+        (["--eos-token-id", "99999"], "eos_token_id has [99999], but ids are whole numbers from 0 to"),
     ],
 )
 def test_refused_in_one_line(capsys, folder, flags, sentence):
@@ -177,3 +181,22 @@ def test_a_second_turn_reads_only_what_is_new(capsys, folder, monkeypatch, past_
     first, second, third = (turn[0] for turn in read[1:4])
     assert first > second and first > third, "each turn adds as much, but the first reads the system prompt as well"
     assert abs(second - third) <= 20, "no turn reads the turns before"
+
+
+def test_chat_refuses_wrong_values_before_the_first_turn(capsys, folder):
+    """And offers no beams: a conversation streams one answer."""
+    assert main(["chat", "--model", str(folder), "--temperature", "-1"]) == 1
+    assert "temperature has to be a number above 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["chat", "--model", str(folder), "--num-beams", "2"])
+
+
+def test_a_turn_reports_what_the_cache_knew(capsys, folder, monkeypatch):
+    """Nothing at first, then the prompt of the turn before, up to where the answer changes how it is cut into ids."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("吾輩は猫である。\nなまえはまだない。\n"))
+    assert main(["chat", "--model", str(folder), "--dtype", "float32", "--greedy", "--max-new-tokens", "4"]) == 0
+    reports = [line for line in capsys.readouterr().err.splitlines() if "prompt tokens" in line]
+    first = int(reports[0].split()[0])
+    assert "known" not in reports[0]
+    known = int(reports[1].split("(")[1].split()[0])
+    assert first <= known + 2

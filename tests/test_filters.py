@@ -73,6 +73,91 @@ def test_shape_of_the_distribution(ours, theirs, values, kind, at_least):
     assert torch.equal(logits, before), "a filter changed its argument"
 
 
+RAMP = [-5.0, -4, -3, -2, -1, 0, 1, 2, 3, 4]
+STEEP = [100 * x for x in RAMP]
+KEPT = [  # filter, value, at least, probabilities (or logits), which tokens stay: the reference's own test values
+    (sampling.keep_top_k, 3, 1, [0.1, 0.2, 0.3, 0.15, 0.25], [1, 2, 4]),
+    (sampling.keep_top_k, 1, 3, [0.1, 0.2, 0.3, 0.15, 0.25], [1, 2, 4]),
+    (sampling.keep_top_k, 1, 3, [0.2] * 5, [0, 1, 2, 3, 4]),
+    (sampling.keep_top_p, 0.8, 1, [0.3, 0.1, 0.1, 0.5], [0, 3]),
+    (sampling.keep_top_p, 0.8, 1, [0.15, 0.3, 0.3, 0.25], [1, 2, 3]),
+    (sampling.keep_top_p, 0.9, 2, RAMP, [7, 8, 9]),
+    (sampling.keep_top_p, 0.9, 2, STEEP, [8, 9]),
+    (sampling.keep_min_p, 0.05, 1, [0.9, 0.0274, 0.047, 0.0274], [0, 2]),
+    (sampling.keep_min_p, 0.05, 1, [0.15, 0.3, 0.3, 0.25], [0, 1, 2, 3]),
+    (sampling.keep_min_p, 0.05, 1, [0.97, 0.01, 0.01, 0.01], [0]),
+    (sampling.keep_min_p, 0.9, 2, RAMP, [8, 9]),
+    (sampling.keep_min_p, 0.9, 2, STEEP, [8, 9]),
+    (sampling.keep_typical, 0.5, 1, [0.97, 0.01, 0.01, 0.01], [0]),
+    (sampling.keep_typical, 0.5, 1, [0.4, 0.2, 0.2, 0.2], [1, 2, 3]),
+    (sampling.keep_typical, 0.5, 3, [0.2] * 5, [0, 1, 2, 3, 4]),
+    (sampling.keep_typical, 0.7, 2, RAMP, [8, 9]),
+    (sampling.keep_typical, 0.7, 2, STEEP, [8, 9]),
+    (sampling.cut_epsilon, 0.1, 1, [0.87, 0.099, 0.001, 0.03], [0]),
+    (sampling.cut_epsilon, 0.1, 1, [0.4, 0.299, 0.101, 0.2], [0, 1, 2, 3]),
+    (sampling.cut_epsilon, 0.05, 2, RAMP, [7, 8, 9]),
+    (sampling.cut_epsilon, 0.05, 2, STEEP, [8, 9]),
+    (sampling.cut_eta, 0.0625, 1, [0.0, 0.1, 0.8, 0.1], [1, 2, 3]),
+    (sampling.cut_eta, 0.0625, 1, [0.01, 0.04, 0.9, 0.05], [2]),
+    (sampling.cut_eta, 0.1, 2, RAMP, [8, 9]),
+    (sampling.cut_eta, 0.1, 2, STEEP, [8, 9]),
+    (sampling.keep_top_h, 0.3, None, [0.97, 0.01, 0.01, 0.01], [0]),
+    (sampling.keep_top_h, 0.7, None, [0.4, 0.3, 0.2, 0.1], [0, 1]),
+    (sampling.keep_top_h, 1.0, None, [0.25] * 4, [0, 1, 2, 3]),
+    (sampling.keep_top_h, 0.4, None, [0.75, 0.25, 0.0, 0.0], [0]),
+]
+
+
+@pytest.mark.parametrize(("filter", "value", "at_least", "given", "expected"), KEPT)
+def test_values_that_the_reference_publishes(filter, value, at_least, given, expected):
+    """Without the reference at hand: what stays keeps its logit, the rest is gone, and a second row changes nothing."""
+    logits = torch.tensor([given, given[::-1]])
+    if min(given) >= 0 and max(given) <= 1:
+        logits = logits.log()
+    kept = filter(logits, value) if at_least is None else filter(logits, value, at_least)
+    assert kept[0].isfinite().nonzero()[:, 0].tolist() == expected
+    assert torch.equal(kept[0, expected], logits[0, expected])
+    assert torch.equal(kept[1].flip(0), kept[0])
+
+
+def test_penalties_and_ids_that_the_reference_publishes():
+    """Guards against a negative logit that a penalty makes likelier, a ban that is undone, and EOS forbidden."""
+    ids = torch.tensor([[0, 1], [5, 0]])
+    logits = torch.full((2, 6), 0.1)
+    logits[0, 0], logits[1, 5] = -0.1, 0.4
+    torch.testing.assert_close(
+        sampling.penalize_repetition(logits, ids, 2.0),
+        torch.tensor([[-0.2, 0.05, 0.1, 0.1, 0.1, 0.1], [0.05, 0.1, 0.1, 0.1, 0.1, 0.2]]),
+    )
+    torch.testing.assert_close(
+        sampling.penalize_repetition(logits, ids, 0.5),  # the encoder's penalty of 2
+        torch.tensor([[-0.05, 0.2, 0.1, 0.1, 0.1, 0.1], [0.2, 0.1, 0.1, 0.1, 0.1, 0.8]]),
+    )
+
+    def banned(rows, n, V, among=None):
+        among = None if among is None else torch.tensor(among)
+        out = sampling.forbid_repeated_ngrams(torch.zeros(len(rows), V), torch.tensor(rows), n, among)
+        return [row.isneginf().nonzero()[:, 0].tolist() for row in out]
+
+    assert banned([[1, 1, 2, 1], [0, 1, 0, 1]], 2, 3) == [[1, 2], [0]]
+    assert banned([[1, 1, 2, 1], [0, 1, 0, 1]], 3, 3) == [[], [0]]
+    assert banned([[1, 2, 5, 7, 8, 5, 1, 2]], 3, 10) == [[5]]
+    assert banned([[1, 2], [0, 1]], 3, 3) == [[], []]
+    rows, prompts = [[1, 2, 1], [1, 0, 2], [0, 0, 0], [0, 2, 2]], [[1, 2, 1, 1]] * 2 + [[0, 0, 2, 1]] * 2
+    assert banned(rows, 2, 3, prompts) == [[1, 2], [1], [0, 2], [1]]
+    assert banned(rows, 3, 3, prompts) == [[1], [], [2], []]
+
+    ids = torch.tensor([[0, 1, 3, 1], [0, 1, 0, 1]])
+    words = sampling.as_bad_words([[1], [4], [1, 0], [0, 1, 2], [1, 3, 1, 3]], eos=[4])
+    bad = sampling.bias_sequences(torch.zeros(2, 5), ids, words)
+    assert [row.isneginf().nonzero()[:, 0].tolist() for row in bad] == [[0, 1, 3], [0, 1, 2]]
+    (nothing_but_eos,) = make_filters(do_sample=False, bad_words_ids=[[4]], eos=[4])
+    assert torch.equal(nothing_but_eos(ids, bad), bad)
+    biases = {(1,): 100.0, (4,): 100.0} | dict.fromkeys([(1, 0), (0, 1, 2), (1, 3, 1, 3), (1, 3, 1, 3, 1, 3)], -100.0)
+    biased = sampling.bias_sequences(torch.zeros(2, 5), ids, biases)
+    assert biased.tolist() == [[-100, 100, 0, -100, 100], [-100, 100, -100, 0, 100]]
+
+
 @pytest.mark.parametrize("share", [1e-6, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("kind", LOGITS)
 def test_top_h(kind, share):
@@ -98,7 +183,10 @@ def test_what_looks_at_ids(kind, ids):
     prompt = ids[:, :6]
     for n in (1, 2, 3, 9):
         theirs = reference.EncoderNoRepeatNGramLogitsProcessor(n, prompt)(ids, logits)
-        assert same(sampling.forbid_repeated_ngrams(logits, ids, n, 6), theirs)
+        assert same(sampling.forbid_repeated_ngrams(logits, ids, n, prompt), theirs)
+        few = ids[:, :2]  # less than n tokens after a longer prompt
+        theirs = reference.EncoderNoRepeatNGramLogitsProcessor(n, prompt)(few, logits)
+        assert same(sampling.forbid_repeated_ngrams(logits, few, n, prompt), theirs)
     (ours,) = make_filters(do_sample=False, prompt_length=6, encoder_repetition_penalty=1.3)
     assert same(ours(ids, logits), reference.EncoderRepetitionPenaltyLogitsProcessor(1.3, prompt)(ids, logits))
     rng = random.Random(SEED)
@@ -185,7 +273,7 @@ def test_presence_and_frequency_by_hand():
         ({"epsilon_cutoff": 1.0}, "epsilon_cutoff has to be a number below 1 and of at least 0, not 1.0"),
         ({"top_h": 0.0}, "top_h has to be a number above 0"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size has to be a whole number"),
-        ({"bad_words_ids": [[2]], "eos": [2]}, "bad_words_ids forbids nothing"),
+        ({"bad_words_ids": []}, "bad_words_ids is empty"),
         ({"bad_words_ids": [[]]}, "is not a list of ids"),
         ({"sequence_bias": {(1, 2): 3}}, "pairs ids with a float"),
         ({"sequence_bias": {}}, "sequence_bias is empty"),

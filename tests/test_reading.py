@@ -12,6 +12,7 @@ from text_fixtures import llama_folder
 
 import llama_jp
 from llama_jp.checkpoint import load_model
+from llama_jp.reading import Reader
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,25 @@ def test_without_exactness_a_prompt_is_read_once_for_all_answers(model):
         calls = calls_of(model, lambda: fast.extend(run(exact=False)))  # noqa: B023
         assert calls[:2] == [(2, 5), (6, 1)]
         assert [answer.ids for answer in fast] == [answer.ids for answer in run()]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_sixteen_bits_a_prompt_is_read_once_and_nobody_notices(folder, dtype, monkeypatch):
+    """Guards against reading a prompt for each of its answers, and against other bits where it is read once."""
+    model, prompts = load_model(folder, dtype=dtype, device="cpu"), [[1, 2, 3, 4, 5], [6, 7, 8]]
+    ones = torch.ones(6, 1)
+    if not Reader(model, ones, None).reads_alike(6, 2):
+        pytest.skip("on this CPU, products of several rows round otherwise than those of one")
+    for kind in ({"do_sample": True, "num_return_sequences": 3}, {"num_beams": 3, "num_return_sequences": 3}):
+        once, run = [], partial(llama_jp.generate, model, prompts, **kind, max_new_tokens=6, seed=5)
+        calls = calls_of(model, lambda: once.extend(run()))  # noqa: B023
+        assert calls[:2] == [(2, 5), (6, 1)]
+        with monkeypatch.context() as patch:
+            patch.setattr(Reader, "reads_alike", lambda *_: False)
+            thrice = []
+            calls = calls_of(model, lambda: thrice.extend(run()))  # noqa: B023
+        assert calls[:2] == [(6, 5), (6, 1)]
+        assert once == thrice
 
 
 def test_chunks_bound_what_is_read_at_once(model):

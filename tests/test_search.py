@@ -164,8 +164,37 @@ def test_seeds_of_their_own_for_beams_and_copies(pair):
         ({"num_beams": 0}, "num_beams has to be a whole number"),
         ({"num_beams": 2, "past_context": "shift"}, "does not go with beam search"),
         ({"past_context": "wrap"}, "past_context is"),
+        ({"past_context": "shift", "sink_tokens": 999}, "sink_tokens is 999, but the context holds"),
+        ({"past_context": "shift", "sink_tokens": -1}, "sink_tokens has to be a whole number of at least 0"),
+        ({"top_logprobs": -1}, "top_logprobs has to be a whole number"),
+        ({"num_assistant_tokens": 0}, "num_assistant_tokens has to be a whole number"),
+        ({"guidance_scale": float("nan")}, "guidance_scale has to be a number"),
+        ({"guidance_scale": 2, "negative_prompt_ids": [-1]}, r"negative_prompt_ids has \[-1\]"),
+        ({"eos_token_id": 999}, r"eos_token_id has \[999\], but ids are whole numbers from 0 to"),
+        ({"forced_bos_token_id": -1}, r"forced_bos_token_id has \[-1\]"),
+        ({"suppress_tokens": [3, "a"]}, r"suppress_tokens has \['a'\]"),
+        ({"bad_words_ids": [["a"]]}, r"bad_words_ids has \['a'\], but ids are whole numbers from 0 on"),
+        ({"sequence_bias": [[[5, -1], 1.0]]}, r"sequence_bias has \[-1\]"),
+        ({"sequence_bias": [5]}, "sequence_bias pairs ids with a float, .*, not 5"),
+        ({"eos_token_id": 2, "exponential_decay_length_penalty": [1]}, r"is \(tokens, factor\), as in .*, not \[1\]"),
+        ({"eos_token_id": 2, "exponential_decay_length_penalty": (1, "a")}, r"is \(tokens, factor\)"),
+        ({"do_sample": True, "seed": 2**70}, "seed has to be a whole number"),
     ],
 )
 def test_refused_by_name(pair, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         llama_jp.generate(pair[0], [PROMPT], max_new_tokens=3, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"length_penalty": 2.0}, "length_penalty: no effect without num_beams"),
+        ({"max_matching_ngram_size": 3}, "no effect without prompt_lookup_num_tokens"),
+        ({"negative_prompt_ids": [3]}, "no effect without guidance_scale"),
+        ({"max_length": 9}, "max_length: no effect, since max_new_tokens is there"),
+    ],
+)
+def test_what_has_no_effect_is_said(pair, options, sentence):
+    with pytest.warns(UserWarning, match=sentence):
+        llama_jp.generate(pair[0], [PROMPT], max_new_tokens=1, **options)

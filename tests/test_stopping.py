@@ -137,34 +137,55 @@ def test_time_and_length_stop_all_rows_and_eos_its_own():
     assert stopping(torch.cat((ids, ids[:, :1]), 1), torch.zeros(2, 9), 1) == ["length", "length"]
 
 
-def test_stop_strings_end_where_transformers_ends(talker, tmp_path):
-    """Random text of pieces, bytes and specials; what stands in it somewhere is the stop string of a second run.
+def test_stop_strings_end_where_transformers_ends(talker):
+    """Random text of pieces, bytes and specials; some of its bytes are the stop strings of a second run.
 
-    Guards against a string that is found a token too late, in the middle of a piece, or not when it is bytes.
+    Guards against a string that is found a token too late, in the middle of a piece, or not at all: where it is bytes,
+    where a special stands in it, where it begins in the prompt; and against one found that stands in the prompt alone.
     """
-
     model, tokenizer = talker
+    words = tokenizer.vocabulary
     their = theirs(model.folder, torch.float32)
     their_tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(model.folder / "tokenizer.json"))
-    rng, compared = random.Random(SEED), 0
-    while compared < 40:
-        prompt, seed = [rng.randrange(3, tokenizer.vocab_size) for _ in range(5)], rng.randrange(2**31)
-        options = {"do_sample": True, "temperature": 1.5, "max_new_tokens": 25}
-        text = tokenizer.decode(llama_jp.generate(model, [prompt], seed=seed, **options)[0].ids)
-        begin = rng.randrange(max(1, len(text)))
-        string = text[begin : begin + rng.randrange(1, 4)]
-        if not string or "\ufffd" in string:
+    rng, N = random.Random(SEED), 5
+    ended = {"prompt": 0, "answer": 0, "never": 0}
+    while min(ended.values()) < 8:
+        prompt, seed = [rng.randrange(tokenizer.vocab_size) for _ in range(N)], rng.randrange(2**31)
+        if rng.random() < 0.3:
+            prompt[-1] = tokenizer.encode("猫", bos=False)[-1]
+        options = {"max_new_tokens": 25, "num_beams": rng.choice([1, 1, 3])}
+        if rng.random() < 0.7:
+            options |= {"do_sample": True, "temperature": 1.5}
+        plain = llama_jp.generate(model, [prompt], seed=seed, **options)[0].ids
+        text = [
+            bytes([words.byte_values[token]])
+            if token in words.byte_values
+            else words.spell(words.piece(token)).encode()
+            for token in prompt + plain
+            if token < tokenizer.vocab_size
+        ]
+        border, whole = len(b"".join(text[:N])), b"".join(text)
+        begin = rng.randrange(max(0, border - 8), rng.choice([border + 3, len(whole)]))
+        string = whole[begin : begin + rng.randrange(1, 12)]
+        try:
+            strings = [string.decode(), "いらない"]
+        except UnicodeDecodeError:
             continue
         torch.manual_seed(seed)
         out = their.generate(
             torch.tensor([prompt]),
-            attention_mask=torch.ones(1, 5, dtype=torch.long),
-            stop_strings=[string],
+            attention_mask=torch.ones(1, N, dtype=torch.long),
+            stop_strings=strings,
             tokenizer=their_tokenizer,
             pad_token_id=0,
+            return_dict_in_generate=True,
             **options,
         )
-        (answer,) = llama_jp.generate(model, [prompt], seed=seed, stop_strings=[string], tokenizer=tokenizer, **options)
-        assert answer.ids == out[0, 5:].tolist(), string
-        assert answer.finish_reason == "stop"
-        compared += 1
+        n = len(out.sequences[0]) - N
+        if options["num_beams"] > 1:
+            n = int((out.beam_indices[0] >= 0).sum())
+        (answer,) = llama_jp.generate(model, [prompt], seed=seed, stop_strings=strings, tokenizer=tokenizer, **options)
+        assert answer.ids == out.sequences[0, N : N + n].tolist(), (prompt, strings, options)
+        assert answer.finish_reason == ("stop" if n < 25 else answer.finish_reason)
+        stopped = answer.finish_reason == "stop"
+        ended["never" if not stopped else "prompt" if begin < border else "answer"] += 1

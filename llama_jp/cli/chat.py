@@ -6,8 +6,9 @@ import argparse
 import sys
 
 from ..cache import Cache
-from ..generate import stream_text
+from ..generate import filters_of, stream_text
 from ..model import Llama
+from ..options import Options
 from ..prompt import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
 from ..rope_scaling import context_length
 from ..tokenizer import Tokenizer
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", default=DEFAULT_SYSTEM_PROMPT, metavar="TEXT", help="system prompt (default: %(default)s)"
     )
-    add_generation_arguments(parser)
+    add_generation_arguments(parser, several=False)
     add_model_arguments(parser)
 
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = open_model(args)
     if not is_instruction_tuned(model.folder):
         say(f"warning: {BASE_MODEL_WARNING}")
+    filters_of(Options.of(model, generation_options(args, model)), 1, 2)  # wrong values are refused now, not in a turn
     conversation = Conversation(model, tokenizer, args.system, open_assistant(args))
     interactive = sys.stdin.isatty()
     if interactive:
@@ -98,7 +100,8 @@ class Conversation:
     def answer(self, message: str, options: dict) -> None:
         """Stream the answer to standard output; an interrupted one is remembered as far as it came."""
         ids = instruct_prompt(self.tokenizer, message, self.system, self.history)
-        self.cache.crop(len(common_prefix(self.cached, ids)))
+        known = len(common_prefix(self.cached, ids))
+        self.cache.crop(known)
         stream = stream_text(
             self.model, self.tokenizer, ids, cache=self.cache, assistant_model=self.assistant_model, **options
         )
@@ -116,4 +119,4 @@ class Conversation:
             self.cached = [] if shifted else seen[: self.cache.length]
         print(flush=True)
         self.history.append((message, text))
-        say(speed_report(stream, len(ids), options, interrupted))
+        say(speed_report(stream, len(ids), options, interrupted, known))

@@ -44,8 +44,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's choice)")
 
 
-def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
-    """One flag for each option that can be typed, under the option's own name, in groups; most used ones first."""
+def add_generation_arguments(parser: argparse.ArgumentParser, several: bool = True) -> None:
+    """One flag for each option that can be typed, under the option's own name, in groups; most used ones first.
+
+    Without `several`, none for beams and more than one answer.
+    """
     length = parser.add_argument_group(
         "length and stopping", "what is not given, here and below, is the checkpoint's own generation_config.json"
     )
@@ -64,12 +67,14 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--stop-on-loop", action="store_true", default=None, help="end when the text goes in circles")
     length.add_argument("--eos-token-id", type=ids, metavar="IDS", help="ids that end the text, as 2 or 2,13")
 
-    draw = parser.add_argument_group("drawing", "all but --greedy imply --sample")
+    draw = parser.add_argument_group("drawing", "all but --greedy imply --sample; several narrow it down together")
     choice = draw.add_mutually_exclusive_group()
     choice.add_argument("--greedy", action="store_true", help="always take the likeliest token")
     choice.add_argument("--sample", action="store_true", help="draw tokens")
-    draw.add_argument("--temperature", type=float, metavar="T", help="below 1 bolder, above 1 wilder")
-    draw.add_argument("--top-p", type=float, metavar="P", help="from the likeliest tokens that add up to P")
+    draw.add_argument("--temperature", type=float, metavar="T", help="below 1 safer, above 1 wilder (default: 1)")
+    draw.add_argument(
+        "--top-p", type=float, metavar="P", help="from the likeliest tokens whose probabilities add up to P"
+    )
     draw.add_argument("--top-k", type=int, metavar="K", help="from the K likeliest tokens (default: 50; 0: all)")
     draw.add_argument("--seed", type=int, metavar="N", help="draw the same tokens again (and as transformers would)")
     draw.add_argument(
@@ -77,18 +82,28 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     )
     draw.add_argument("--typical-p", type=float, metavar="P", help="from tokens about as surprising as expected")
     draw.add_argument("--epsilon-cutoff", type=float, metavar="P", help="from tokens at least as likely as P")
-    draw.add_argument("--eta-cutoff", type=float, metavar="P", help="the same, with a lower bar where all is open")
-    draw.add_argument("--top-h", type=float, metavar="H", help="from the likeliest tokens with H of the entropy")
+    draw.add_argument(
+        "--eta-cutoff", type=float, metavar="P", help="the same, with a lower bar where the model is unsure"
+    )
+    draw.add_argument(
+        "--top-h", type=float, metavar="H", help="from the likeliest tokens with the share H of the entropy"
+    )
 
     repetition = parser.add_argument_group("against repetition")
     repetition.add_argument("--repetition-penalty", type=float, metavar="X", help="above 1: avoid tokens seen so far")
     repetition.add_argument("--no-repeat-ngram-size", type=int, metavar="N", help="never N tokens in a row twice")
-    repetition.add_argument("--encoder-no-repeat-ngram-size", type=int, metavar="N", help="nor N of the prompt's again")
+    repetition.add_argument(
+        "--encoder-no-repeat-ngram-size", type=int, metavar="N", help="nor any N of the prompt again"
+    )
     repetition.add_argument(
         "--encoder-repetition-penalty", type=float, metavar="X", help="above 1: prefer tokens of the prompt"
     )
-    repetition.add_argument("--presence-penalty", type=float, metavar="X", help="off the logit of tokens seen so far")
-    repetition.add_argument("--frequency-penalty", type=float, metavar="X", help="the same, for each time")
+    repetition.add_argument(
+        "--presence-penalty", type=float, metavar="X", help="subtracted from the logits of tokens seen so far"
+    )
+    repetition.add_argument(
+        "--frequency-penalty", type=float, metavar="X", help="the same, once for each time they were seen"
+    )
     repetition.add_argument("--penalty-window", type=positive, metavar="N", help="penalties look at the last N tokens")
     repetition.add_argument(
         "--penalty-generated-only", action="store_true", default=None, help="penalties leave the prompt alone"
@@ -96,47 +111,73 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 
     tokens = parser.add_argument_group("tokens that must or must not come", "llama-jp tokenize shows ids")
     tokens.add_argument("--bad-words-ids", type=json_value, metavar="JSON", help="sequences to forbid: [[5], [7, 8]]")
-    tokens.add_argument("--sequence-bias", type=json_value, metavar="JSON", help="to favour or not: [[[7, 8], -2.5]]")
-    tokens.add_argument("--suppress-tokens", type=ids, metavar="IDS", help="never these: 5,7")
-    tokens.add_argument("--begin-suppress-tokens", type=ids, metavar="IDS", help="not as the first")
-    tokens.add_argument("--forced-bos-token-id", type=int, metavar="ID", help="after a prompt of one token")
-    tokens.add_argument("--forced-eos-token-id", type=ids, metavar="IDS", help="as the last, where the length ends")
     tokens.add_argument(
-        "--exponential-decay-length-penalty", type=json_value, metavar="JSON", help="towards the end: [start, factor]"
+        "--sequence-bias", type=json_value, metavar="JSON", help="sequences to favour or avoid: [[[7, 8], -2.5]]"
+    )
+    tokens.add_argument("--suppress-tokens", type=ids, metavar="IDS", help="never these: 5,7")
+    tokens.add_argument("--begin-suppress-tokens", type=ids, metavar="IDS", help="not these as the first new token")
+    tokens.add_argument(
+        "--forced-bos-token-id", type=int, metavar="ID", help="the first new token, after a prompt of one token"
+    )
+    tokens.add_argument("--forced-eos-token-id", type=ids, metavar="IDS", help="the last token, where the length ends")
+    tokens.add_argument(
+        "--exponential-decay-length-penalty",
+        type=json_value,
+        metavar="JSON",
+        help="make the end likelier after N new tokens: [20, 1.1]",
     )
     tokens.add_argument("--guidance-scale", type=float, metavar="X", help="above 1: keep closer to the prompt")
-    tokens.add_argument("--negative-prompt-ids", type=ids, metavar="IDS", help="and away from this one")
+    tokens.add_argument("--negative-prompt-ids", type=ids, metavar="IDS", help="and away from this prompt")
     tokens.add_argument("--remove-invalid-values", action="store_true", default=None, help="NaN and inf become finite")
     tokens.add_argument("--renormalize-logits", action="store_true", default=None, help="log-softmax after all filters")
 
-    beams = parser.add_argument_group("beam search, and several answers (nothing streams)")
-    beams.add_argument("--num-beams", type=positive, metavar="N", help="follow the N likeliest beginnings")
-    beams.add_argument("--num-return-sequences", type=positive, metavar="N", help="N answers, drawn or from the beams")
-    beams.add_argument("--length-penalty", type=float, metavar="X", help="above 0: longer answers (default: 1)")
-    beams.add_argument("--early-stopping", choices=("true", "false", "never"), help="when to stop (default: false)")
+    if several:
+        beams = parser.add_argument_group("beam search, and several answers (nothing streams)")
+        beams.add_argument("--num-beams", type=positive, metavar="N", help="follow the N likeliest beginnings")
+        beams.add_argument(
+            "--num-return-sequences", type=positive, metavar="N", help="N answers, drawn or from the beams"
+        )
+        beams.add_argument(
+            "--length-penalty", type=float, metavar="X", help="above 0: prefer longer answers (default: 1)"
+        )
+        beams.add_argument(
+            "--early-stopping",
+            choices=("true", "false", "never"),
+            help="stop at N ended answers, or when none can win (default: false)",
+        )
 
-    speed = parser.add_argument_group("speculation: the same answers from fewer steps")
-    speed.add_argument("--prompt-lookup-num-tokens", type=positive, metavar="N", help="guess N tokens from the text")
-    speed.add_argument(
-        "--max-matching-ngram-size", type=positive, metavar="N", help="that follow N others (default: 2)"
+    speed = parser.add_argument_group(
+        "speculation: guess tokens, check several in one step", "the same answers, sooner where many guesses are right"
     )
-    speed.add_argument("--assistant-model", metavar="MODEL", help="a smaller model with the same tokenizer guesses")
-    speed.add_argument("--num-assistant-tokens", type=positive, metavar="N", help="so many tokens (default: 4)")
+    speed.add_argument(
+        "--prompt-lookup-num-tokens",
+        type=positive,
+        metavar="N",
+        help="look up to N guesses in the text so far (10 is a start)",
+    )
+    speed.add_argument(
+        "--max-matching-ngram-size", type=positive, metavar="N", help="by its last N tokens (default: 2)"
+    )
+    speed.add_argument("--assistant-model", metavar="MODEL", help="let a smaller model with the same tokenizer guess")
+    speed.add_argument(
+        "--num-assistant-tokens", type=positive, metavar="N", help="up to N tokens at a time (default: 4)"
+    )
 
     long = parser.add_argument_group("long texts and memory")
     long.add_argument("--past-context", choices=("refuse", "shift"), help="when the context is full (default: refuse)")
-    long.add_argument("--sink-tokens", type=int, metavar="N", help="first tokens that shift keeps (default: 4)")
+    long.add_argument("--sink-tokens", type=int, metavar="N", help="first tokens that shift never forgets (default: 4)")
     long.add_argument(
         "--rope-scaling", type=rope_scaling, metavar="TYPE:X", help="stretch the context: linear:2, dynamic:2, yarn:4"
     )
     long.add_argument("--prefill-chunk-size", type=positive, metavar="N", help="read the prompt in parts of N tokens")
-    long.add_argument(
-        "--inexact",
-        action="store_false",
-        dest="exact",
-        default=None,
-        help="read a prompt once for all its answers; may differ from transformers",
-    )
+    if several:
+        long.add_argument(
+            "--inexact",
+            action="store_false",
+            dest="exact",
+            default=None,
+            help="read a prompt once for all its answers even where rounding may differ from transformers'",
+        )
 
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
@@ -191,6 +232,8 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
 def open_assistant(args: argparse.Namespace) -> Llama | None:
     """The model that drafts, if one was asked for. Its tokenizer is taken to be the model's."""
     if args.assistant_model is None:
+        if args.num_assistant_tokens is not None:
+            raise ValueError("--num-assistant-tokens needs --assistant-model")
         return None
     return load_model(args.assistant_model, dtype=args.dtype, device=args.device, attention=args.attention)
 
@@ -220,17 +263,20 @@ def common_prefix(cached: list[int], ids: list[int]) -> list[int]:
     return ids[: next((i for i in range(most) if cached[i] != ids[i]), most)]
 
 
-def speed_report(stream: stream_text, prompt_tokens: int, options: dict, interrupted: bool = False) -> str:
-    """One line: how much, why it ended, time to the first token, tokens per second from there."""
+def speed_report(
+    stream: stream_text, prompt_tokens: int, options: dict, interrupted: bool = False, known: int = 0
+) -> str:
+    """One line: how much (and what of it a cache knew), why it ended, time to the first token, tokens per second."""
     answer, (first, rest) = stream.generation, stream.seconds
     reason = "interrupted" if interrupted else answer.finish_reason
-    parts = [f"{prompt_tokens} prompt tokens, {len(answer.ids)} new ({reason})"]
+    parts = [f"{prompt_tokens} prompt tokens" + (f" ({known} known)" if known else "")]
+    parts.append(f"{len(answer.ids)} new ({reason})")
     if answer.ids:
         parts.append(f"first after {first:.2f} s")
     if rest > 0:
         parts.append(f"{(len(answer.ids) - 1) / rest:.1f} tokens/s")
     if answer.drafted:
-        parts.append(f"{answer.accepted} of {answer.drafted} guesses accepted")
+        parts.append(f"{answer.accepted} of {answer.drafted} guesses accepted in {answer.passes} passes")
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
     return ", ".join(parts)

@@ -61,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args.prompt)
+    if args.top_logprobs is not None and not args.json:
+        raise ValueError("--top-logprobs are shown with --json only")
+    if args.cache and not args.cache.absolute().parent.is_dir():
+        raise ValueError(f"there is no folder {args.cache.absolute().parent} to keep {args.cache.name} in")
     model, tokenizer = open_model(args)
     if args.raw or not (args.instruct or is_instruction_tuned(model.folder)):
         if args.system is not None:
@@ -80,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         print(
             json.dumps(as_dict(stream.generation, text) | {"prompt_ids": ids, "options": options}, ensure_ascii=False)
         )
-    print(speed_report(stream, len(ids), options), file=sys.stderr)
+    print(speed_report(stream, len(ids), options, known=len(cached)), file=sys.stderr)
     if args.cache:
         cache.save(args.cache, ids + stream.generation.ids)
         print(f"{args.cache}: {len(cached)} tokens of the prompt were known, {cache.length} are now", file=sys.stderr)
@@ -94,7 +98,7 @@ def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options:
     begun = time.perf_counter()
     answers = generate(model, [ids], tokenizer=tokenizer, **options)
     seconds = time.perf_counter() - begun
-    texts = [answer_text(tokenizer, answer, options.get("stop_strings")) for answer in answers]
+    texts = [answer_text(tokenizer, ids, answer, options.get("stop_strings")) for answer in answers]
     if args.json:
         shown = [as_dict(answer, text) for answer, text in zip(answers, texts, strict=True)]
         print(json.dumps({"answers": shown, "prompt_ids": ids, "options": options}, ensure_ascii=False))
@@ -105,8 +109,8 @@ def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options:
     return 0
 
 
-def answer_text(tokenizer: Tokenizer, answer: Generation, stop_strings: list[str] | None) -> str:
-    text = AnswerText(tokenizer, stop_strings)
+def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
+    text = AnswerText(tokenizer, stop_strings, prompt)
     for token in answer.ids:
         text.push(token)
     return text.finish()
@@ -116,7 +120,7 @@ def as_dict(answer: Generation, text: str) -> dict:
     content = {"text": text, "finish_reason": answer.finish_reason, "ids": answer.ids, "logprobs": answer.logprobs}
     extra = {"top_logprobs": answer.top_logprobs, "sequence_score": answer.sequence_score}
     if answer.drafted:
-        extra |= {"drafted": answer.drafted, "accepted": answer.accepted}
+        extra |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
     return content | {name: value for name, value in extra.items() if value not in (None, [])}
 
 
