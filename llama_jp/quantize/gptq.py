@@ -115,7 +115,7 @@ def gptq(weight: Tensor, factor: Tensor, group_size: int) -> dict[str, Tensor]:
         for k in range(start, end):
             group = k // group_size
             if k % group_size == 0:  # with all errors so far taken up
-                found = fit_groups(weight[:, None, k : k + group_size])
+                found = fit_groups(weight[:, None, k : k + group_size], shrinks=(1.0,))  # less range was no better here
                 scale[:, group : group + 1], zero[:, group : group + 1] = found
             column = weight[:, k, None]  # (N, 1)
             q[:, k, None] = nearest = nearest_int4(column[..., None], *found).squeeze(-1)

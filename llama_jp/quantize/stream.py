@@ -50,7 +50,7 @@ def quantize(
     revision: str | None = None,
     calibrate: str | Path = CALIBRATION,
     text: str | Path = HELD_OUT,
-    max_shard_bytes: int = 10**9,
+    max_shard_bytes: int = 500 * 10**6,
 ) -> dict | None:
     """Write the checkpoint `source` with 8- or 4-bit weights into the new folder `target`; returns its certificate.
 

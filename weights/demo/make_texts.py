@@ -61,7 +61,7 @@ def write(name: str, documents: list[str]) -> None:
     (TEXTS / f"{name}.ja.txt").write_text(END.join(documents) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
+def main() -> None:
     TEXTS.mkdir(exist_ok=True)
     training, held_out = (list(spell(split, 24)) for split in ("train", "held-out"))
     prose = {name: [f"<s>{paragraph}</s>" for paragraph in PROSE[name]] for name in PROSE}
@@ -70,3 +70,7 @@ if __name__ == "__main__":
     write("calibration", training)
     write("held-out", held_out)
     write("prose", prose["prose"])
+
+
+if __name__ == "__main__":
+    main()
