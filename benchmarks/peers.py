@@ -83,8 +83,10 @@ class Ours(Contender):
             return seconds(lambda: self.model(ids, self.model.new_cache(1, tokens), last_only=True))
 
     def step(self, batch: int, steps: int) -> float:
+        from llama_jp.bench import decode
+
         self.prepare(batch * (1 + self.lookup))
-        return super().step(batch, steps)
+        return super().step(batch, steps) if self.lookup else decode(self.model, batch, steps, 1).median
 
 
 def quantized(folder: Path, bits: int) -> Path:
@@ -117,17 +119,26 @@ class Transformers(Contender):
             config._compile_all_devices = True  # on a CPU it is skipped otherwise
             self.options["compile_config"] = config
 
-    def generate(self, prompts: list[list[int]], tokens: int) -> None:
-        ids = torch.tensor(prompts)
-        self.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=tokens,
-            do_sample=False,
-            pad_token_id=0,
-            eos_token_id=None,
-            **self.options,
-        )
+    def step(self, batch: int, steps: int) -> float:
+        ids, few, times = torch.tensor(prompt_ids(batch, PROMPT)), 4, []
+
+        def clock(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            times.append(time.perf_counter())
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+        for _ in range(2):  # the first warms up, and compiles
+            times.clear()
+            self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=few + steps,
+                do_sample=False,
+                pad_token_id=0,
+                eos_token_id=None,
+                stopping_criteria=[clock],
+                **self.options,
+            )
+        return (times[-1] - times[few - 1]) / steps
 
     def prefill(self, tokens: int) -> float:
         ids = torch.tensor(prompt_ids(1, tokens))

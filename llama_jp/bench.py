@@ -75,17 +75,22 @@ def prefill(model: Llama, tokens: int, runs: int) -> Seconds:
 
 
 def decode(model: Llama, batch: int, steps: int, runs: int) -> Seconds:
-    """One step of greedy generation of a batch: what `generate` takes for more tokens, less what it takes for few."""
+    """One step of greedy generation of a batch, as the mean of `steps` steps after the first few."""
     prompts = some_ids(model, batch, PROMPT).tolist()
-    few = 4
+    few, times = 4, []
 
-    def run(count: int) -> float:
-        begun = time.perf_counter()
-        generate(model, prompts, max_new_tokens=count, do_sample=False, eos_token_id=[], repetition_penalty=1.0)
-        return time.perf_counter() - begun
+    def clock(ids: torch.Tensor, scores: torch.Tensor) -> bool:
+        times.append(time.perf_counter())
+        return False
 
-    run(few)
-    return Seconds([max(run(few + steps) - run(few), 1e-9) / steps for _ in range(runs)])
+    def run() -> float:
+        times.clear()
+        options = {"do_sample": False, "eos_token_id": [], "stopping_criteria": clock}
+        generate(model, prompts, max_new_tokens=few + steps, **options)
+        return (times[-1] - times[few - 1]) / steps
+
+    run()
+    return Seconds([run() for _ in range(runs)])
 
 
 def some_ids(model: Llama, rows: int, tokens: int) -> torch.Tensor:
