@@ -2,8 +2,8 @@
 
 A step of a large model costs the reading of its weights, whether it computes one position or eight. So guesses that
 are often right make it faster, and wrong ones cost little; where many are wrong, `Pace` makes fewer. Greedy answers
-stay the same, token for token, where products of several rows round as those of one (`query_by_query`); elsewhere a
-tie within rounding may fall differently. Drawn answers keep their distribution, but not the tokens of a seed.
+stay the same but where a tie is closer than rounding, which `query_by_query` makes rare in 16 bits. Drawn answers keep
+their distribution, but not the tokens of a seed.
 
 See: "Fast Inference from Transformers via Speculative Decoding", arXiv:2211.17192, 2; prompt lookup: A. Saxena, 2023;
 reference: `GenerationMixin._assisted_decoding`.
@@ -169,8 +169,8 @@ def speculate(
 def query_by_query(model: Llama) -> Iterator[None]:
     """Inside, attention takes one query after the other, each with the keys that it sees.
 
-    The kernels for several queries sum in another order than those for one; here a call for several tokens has the
-    bits of calls for one, if products of several rows have (on many CPUs in bfloat16 and float16, not in float32).
+    The kernels for several queries sum in another order than those for one. Here a call for several tokens has the bits
+    of calls for one as far as products of several rows have: nearly always in bfloat16 and float16, not in float32.
     """
     layers = [layer.self_attn for layer in model.layers]
     before = [layer.attend for layer in layers]
