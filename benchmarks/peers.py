@@ -50,14 +50,26 @@ class Contender:
 
 
 class Ours(Contender):
-    """llama_jp: as loaded, optimised at a level, quantised, with prompt lookup."""
+    """llama_jp: as loaded, optimised at a level, quantised, with prompt lookup, with compiled static steps."""
 
-    def __init__(self, folder: Path, dtype: str, level: str | None = None, bits: int | None = None, lookup: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str,
+        level: str | None = None,
+        bits: int | None = None,
+        lookup: int = 0,
+        compiled: bool = False,
+    ):
         from llama_jp import Llama
 
         if bits is not None:
             folder = quantized(folder, bits)
         self.model = Llama.from_pretrained(folder, dtype=dtype, device="cpu")
+        if compiled:
+            from llama_jp.static import StaticLlama
+
+            self.model = StaticLlama(self.model)
         self.level, self.lookup, self.optimized = level, lookup, None
 
     def prepare(self, rows: int) -> None:
@@ -321,6 +333,7 @@ def contenders(dtype: str) -> dict[str, Callable[[Path], Contender]]:
         "llama_jp": lambda f: Ours(f, dtype),
         "llama_jp, exact": lambda f: Ours(f, dtype, "exact"),
         "llama_jp, close": lambda f: Ours(f, dtype, "close"),
+        "llama_jp, compiled": lambda f: Ours(f, dtype, compiled=True),
     }
     theirs = {
         "transformers": lambda f: Transformers(f, dtype),

@@ -291,7 +291,7 @@ def fastest(
 ) -> tuple[type[Plain], float, float] | None:
     """The way that takes least time for `rows` rows, and how many times as fast as before it is there and for many.
 
-    None: no way gives the same bits, not even the plain product of the joined weights.
+    None: nothing is faster than what is there, or (`exact`) nothing that is has the same bits.
     """
     ring: list[list[nn.Module]] = []
     size = 0
@@ -322,12 +322,11 @@ def fastest(
             times[way] += time_of(products, few)
     seconds = {way: statistics.median(each) for way, each in times.items()}
     seconds_many = {way: min(time_of([p[0]] * 3, many)) for way, p in candidates.items()}
-    del candidates[None]
-    if not candidates:
-        return None
     best = min(candidates, key=lambda way: seconds[way])
     near = [way for way in candidates if seconds[way] < 1.05 * seconds[best]]
     best = min(near, key=lambda way: seconds_many[way])
+    if best is None:
+        return None
     return best, seconds[None] / seconds[best], seconds_many[None] / seconds_many[best]
 
 
