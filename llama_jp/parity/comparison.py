@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..model import LlamaConfig
-from .compare import Difference, Prediction, Row, compare_calls, difference, predictions
+from .compare import Difference, Prediction, Row, compare_calls, cosine, difference, predictions
 from .exact import distance, exact_model, too_far
 from .explain import Finding, Pair, explain
 from .points import operations
@@ -190,4 +190,6 @@ def difference_of_logits(first: list, second: list) -> Difference:
     """All calls together, padding left out."""
     a = torch.cat([call.logits[call.tokens] for call in first])[None]
     b = torch.cat([call.logits[call.tokens] for call in second])[None]
-    return difference(a, b)
+    found = difference(a, b)
+    found.cosine = 1.0 if found.equal else cosine(a, b)
+    return found
