@@ -214,7 +214,7 @@ def test_clean_pairs_are_never_called_a_bug(tmp_path):
 
 @pytest.mark.slow
 def test_more_clean_pairs_are_never_called_a_bug(tmp_path):
-    check_clean_pairs(tmp_path, range(100, 250))
+    check_clean_pairs(tmp_path, range(100, 600))
 
 
 def test_equal_sides_are_equal_in_every_mode(folder):

@@ -81,22 +81,19 @@ def measure(x: Tensor, y: Tensor, tokens: Tensor | None = None) -> tuple[Differe
     rows, coarse = max(len(x), len(y)), max(x.dtype, y.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     x, y = (each.to(coarse).expand(rows, *each.shape[1:]).reshape(rows, each.shape[1], -1) for each in (x, y))
     steps, value = ulps(x, y), (x.to(wide(coarse)) - y.to(wide(coarse))).abs_()
-    if not math.isfinite(value.sum()):
+    if not math.isfinite(value.amax()):
         same = (x == y) | (x.isnan() & y.isnan())
         steps, value = steps.masked_fill(same, 0), value.masked_fill(same, 0).nan_to_num(math.inf, posinf=math.inf)
     if tokens is not None and len(tokens) == rows and not tokens.all():
         steps, value = steps * tokens[..., None], value.masked_fill(~tokens[..., None], 0)
-    differing = int(steps.count_nonzero())
-    if not differing:
-        return Difference(x.numel(), 0), None
     apart = value.amax(-1)  # (B, T)
+    if not apart.any():
+        return Difference(x.numel(), 0), None
     some = steps.flatten()[:: 1 + steps.numel() // MEDIAN_OF]
     some = some[some > 0] if some.any() else steps[steps > 0]
-    first = steps.any(-1).nonzero()[0].tolist()
-    found = Difference(
-        x.numel(), differing, int(steps.max()), int(some.median()), float(apart.max()), token=tuple(first)
-    )
-    return found, apart
+    first = tuple(apart.nonzero()[0].tolist())
+    sizes = int(steps.count_nonzero()), int(steps.max()), int(some.median()), float(apart.max())
+    return Difference(x.numel(), *sizes, token=first), apart
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -106,7 +103,8 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def ulps(x: Tensor, y: Tensor) -> Tensor:
     """How many representable numbers lie between two, counted across zero as well."""
-    return (place(x).long() - place(y)).abs_()
+    wider = torch.int32 if x.element_size() < 4 else torch.int64
+    return (place(x).to(wider) - place(y)).abs_()
 
 
 def place(x: Tensor) -> Tensor:

@@ -8,7 +8,10 @@ numbers, or when a known mistake gives the side's result to the bit and the righ
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,8 @@ from .mistakes import mistakes, right
 from .points import DESCRIPTIONS, Operation
 from .record import Call
 from .weights import differing_parameters, weight_cause
+
+T = TypeVar("T")
 
 JUDGED_WHOLE = ("embedding", "rope", "remember")  # the other operations on a sample of their tokens
 REPLAYED_WHOLE = 1 << 18  # larger results are replayed on a sample, too
@@ -165,11 +170,16 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause
         finding.verdict, finding.side = "bug", pair.names[0]
         finding.cause = shape_cause(pair, row)
         return finding
-    sites = [site for side in (0, 1) if (site := site_of(pair, row, side)) is not None]
+    sample = None if op.kind in JUDGED_WHOLE else where_to_look(row.apart, pair.calls[0][row.call])
+    sites = [site for side in (0, 1) if (site := site_of(pair, row, side, sample)) is not None]
     if not sites:
         return finding if row.difference is not None and not row.difference.equal else None
 
-    judged = {side: judge(site) for side, site in sites}
+    judged = {side: attempt(partial(judge, site)) for side, site in sites}
+    if None in judged.values():
+        finding.verdict, finding.side = "bug", next(pair.names[side] for side, each in judged.items() if each is None)
+        finding.cause = shape_cause(pair, row)
+        return finding
     finding.excess = {pair.names[side]: each.excess for side, each in judged.items()}
     finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
     finding.verdict = "rounding"
@@ -209,7 +219,7 @@ def differing_weight(pair: Pair, row: Row, known: dict[str, str | None]) -> str 
     return known[op.weight]
 
 
-def site_of(pair: Pair, row: Row, side: int) -> tuple[int, Site] | None:
+def site_of(pair: Pair, row: Row, side: int, sample: tuple[Tensor, Tensor] | None) -> tuple[int, Site] | None:
     """One side's operation, ready for the arbiter; None where its inputs or weights were not seen."""
     op, (call, beside) = row.operation, (pair.calls[at][row.call] for at in (side, 1 - side))
     weights = pair.weights_of(op, side)
@@ -217,7 +227,6 @@ def site_of(pair: Pair, row: Row, side: int) -> tuple[int, Site] | None:
         return None
     if op.weight is not None and f"{op.weight}.weight" not in weights:
         return None
-    sample = None if op.kind in JUDGED_WHOLE else where_to_look(row.apart, call)
     return side, Site(op, call, pair.config, weights, beside, sample)
 
 
@@ -283,19 +292,26 @@ def apart(site: Site, out: Tensor, made: Tensor | None, judged: Judged) -> float
     return float(torch.nan_to_num(distance, nan=1e9, posinf=1e9).mean())
 
 
-def attempt(wrong) -> Tensor | None:
-    """A mistake's result; None where its shapes do not fit this model."""
+def attempt(compute: Callable[[], T]) -> T | None:
+    """A mistake's result, or a judgement; None where its shapes do not fit this model."""
     try:
-        return wrong()
+        return compute()
     except (RuntimeError, ValueError, ZeroDivisionError, IndexError):
         return None
 
 
 def shape_cause(pair: Pair, row: Row) -> str:
-    a, b = (calls[row.call].points[row.operation.name] for calls in pair.calls)
-    if row.operation.kind == "embedding" and a.shape[1] == b.shape[1] + 1 and torch.equal(a[:, 1:], b):
+    points = [x for calls in pair.calls if (x := calls[row.call].points.get(row.operation.name)) is not None]
+    shapes = [tuple(x.shape) for x in points]
+    if len(shapes) == 1 or shapes[0] == shapes[1]:
+        return f"its shape, {shapes[0]}, does not fit what it reads"
+    if (
+        row.operation.kind == "embedding"
+        and shapes[0][1] == shapes[1][1] + 1
+        and torch.equal(points[0][:, 1:], points[1])
+    ):
         return "double BOS: the ids begin with one BOS more"
-    return f"its shape is {tuple(a.shape)}, not {tuple(b.shape)}"
+    return f"its shape is {shapes[0]}, not {shapes[1]}"
 
 
 def missing_layers(pair: Pair, operations: list[Operation]) -> list[Finding]:

@@ -149,9 +149,11 @@ class Judged:
     @property
     def distance(self) -> float:
         """Mean distance from the float64 result, relative to its size."""
-        known = self.exact.isfinite()  # hidden scores are -inf
-        size = float(self.exact[known].abs().mean())
-        return float((self.out.double() - self.exact)[known].abs().mean()) / size if size else 0.0
+        out, exact, known = self.out.double(), self.exact, self.exact.isfinite()
+        if not known.all():  # hidden scores are -inf
+            out, exact = out[known], exact[known]
+        size = float(exact.abs().mean())
+        return float((out - exact).abs_().mean()) / size if size else 0.0
 
 
 def judge(site: Site) -> Judged:
