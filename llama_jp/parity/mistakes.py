@@ -222,8 +222,9 @@ def rotate_mistakes(site: Site) -> Iterator[Mistake]:
     yield "pair layout: neighbours (i, i + 1) are turned, not halves (i, i + D/2)", lambda: turn_neighbours(x, cos, sin)
     yield "pair layout: neighbours turned by the angles of halves", lambda: x * cos[:, None] + swapped(x) * sin[:, None]
     if x.dtype != torch.float32:
-        wide = (each.float() for each in (x, *site.rope()))
-        yield "computed in float32 and rounded once", lambda: turn(*wide).to(x.dtype)
+        for pair in (site.rotation, site.rope()):
+            wide = [each.float() for each in (x, *pair)]
+            yield "computed in float32 and rounded once", lambda wide=wide: turn(*wide).to(x.dtype)
     yield "not rotated", lambda: x
     yield "turned the other way", lambda: turn(x, cos, -sin)
     yield (
