@@ -22,6 +22,7 @@ from llama_jp.parity.comparison import Tolerance
 from llama_jp.parity.environment import differences, environment
 from llama_jp.parity.fullsize import prove
 from llama_jp.parity.gradients import compare_gradients
+from llama_jp.parity.record import MODES
 from llama_jp.parity.request import Request, run_request
 from llama_jp.parity.shapes import random_config, random_ids, write_random
 from llama_jp.parity.subjects import as_subject
@@ -142,7 +143,9 @@ def test_a_callable_that_shows_nothing_is_judged_by_its_logits(folder):
         return lambda ids: holder[0](ids)
 
     assert compare(hidden(good), reference(folder), IDS).verdict == "equal"
-    assert compare(hidden(bad), reference(folder), IDS).verdict == "bug"
+    for mode in MODES:  # a function of ids alone has no cache, so its last digits may differ
+        assert compare(hidden(good), reference(folder), IDS, mode).verdict in ("equal", "rounding")
+        assert compare(hidden(bad), reference(folder), IDS, mode).verdict == "bug"
     assert compare(hidden(here(folder, "bfloat16")), reference(folder, "float32"), IDS).verdict == "rounding"
 
 

@@ -100,15 +100,14 @@ def rope_mistakes(site: Site) -> Iterator[Mistake]:
         )
     for step in (1, -1, site.ids.shape[1], -site.ids.shape[1]):
         yield f"position offset: every position is off by {step:+d}", lambda step=step: moved(site, positions + step)
-    T = positions.shape[1]
-    yield (
-        "position offset: counted from zero in every call, past tokens forgotten",
-        lambda: moved(site, torch.arange(T)[None]),
-    )
-    yield (
-        "position offset: padding counted as tokens",
-        lambda: moved(site, torch.arange(site.call.length - T, site.call.length)[None]),
-    )
+    T, S = positions.shape[1], site.call.length
+    if S > T:
+        yield (
+            "position offset: counted from zero in every call, past tokens forgotten",
+            lambda: moved(site, torch.arange(T)[None]),
+        )
+    if site.call.mask is not None:
+        yield "position offset: padding counted as tokens", lambda: moved(site, torch.arange(S - T, S)[None])
     known = (1e4, 5e5, 1e6, theta * 2, theta / 2, theta * 10, theta / 10, theta * 100, theta / 100, theta * 1.1, 1e3)
     for other in known if T > 1 or bool((positions > 0).any()) else ():
         if other != theta:
@@ -283,7 +282,7 @@ def remember_mistakes(site: Site) -> Iterator[Mistake]:
     yield "the old entries are forgotten", lambda: torch.cat((torch.zeros_like(past), new), 2)
     if out.shape[2] == S + T:
         same = (out[:, :, :S] == past).flatten(3).all(-1).all(1).all(0)
-        if bool(same.any()) and not bool(same.all()):
+        if not bool(same.all()):
             wrong = (~same).nonzero().flatten().tolist()
             patched = torch.cat((torch.where(same[None, None, :, None], past, out[:, :, :S]), new), 2)
             yield f"stale cache: entry {', '.join(map(str, wrong[:6]))} is not what was written there", lambda: patched
@@ -305,9 +304,9 @@ def score_mistakes(site: Site) -> Iterator[Mistake]:
     q, k = site.inputs
     lowest = torch.finfo(q.dtype).min
 
-    def scores(scale=site.scale, visible=None, keys=None):
+    def scores(scale=site.scale, visible=None, heads=None):
         visible = site.visible if visible is None else visible
-        keys = repeat_heads(k, q.shape[1]) if keys is None else keys
+        keys = repeat_heads(k, q.shape[1]) if heads is None else heads(k)
         found = q @ keys.transpose(2, 3) * scale
         return found + torch.where(visible, torch.zeros((), dtype=q.dtype), lowest)
 
@@ -344,10 +343,18 @@ def attention_changes(site: Site, q: Tensor, k: Tensor) -> dict[str, dict]:
         }
         changes["mask offset: the oldest token is hidden"] = {"visible": causal & (torch.arange(S) >= 1)}
     if k.shape[1] not in (1, H):
-        changes["kv-head order: heads tiled (0 1 0 1), not repeated (0 0 1 1)"] = {"tiled": True}
-    for change in changes.values():
-        if change.pop("tiled", False):
-            change["keys"] = k.repeat(1, H // k.shape[1], 1, 1)
+        tiled = "kv-head order: heads tiled (0 1 0 1), not repeated (0 0 1 1)"
+        changes[tiled] = {"heads": lambda x: x.repeat(1, H // x.shape[1], 1, 1)}
+    moved = {
+        "kv-head order: reversed": lambda x: x.flip(1),
+        "kv-head order: moved by one": lambda x: x.roll(1, 1),
+        "kv-head order: the first for all": lambda x: x[:, :1].expand_as(x),
+        "keys and values are one token late": lambda x: x.roll(1, 2),
+        "keys and values are one token early": lambda x: x.roll(-1, 2),
+        "every row looks at the first row": lambda x: x[:1].expand_as(x),
+    }
+    for text, move in moved.items():
+        changes[text] = {"heads": lambda x, move=move: repeat_heads(move(x), H)}
     return changes
 
 
@@ -390,13 +397,12 @@ def attend(
 
 def attention_mistakes(site: Site) -> Iterator[Mistake]:
     q, k, v = site.inputs
-    H, K = q.shape[1], k.shape[1]
+    H = q.shape[1]
     for text, change in attention_changes(site, q, k).items():
-        if "keys" in change:
-            both = v.repeat(1, H // K, 1, 1)
-            yield text, lambda change=change, both=both: attend(site, **change, values=both)
-            yield f"{text}, of the keys only", lambda change=change: attend(site, **change)
-            yield f"{text}, of the values only", lambda both=both: attend(site, values=both)
+        if heads := change.get("heads"):
+            yield text, lambda heads=heads: attend(site, keys=heads(k), values=heads(v))
+            yield f"{text}, of the keys only", lambda heads=heads: attend(site, keys=heads(k))
+            yield f"{text}, of the values only", lambda heads=heads: attend(site, values=heads(v))
         else:
             yield text, lambda change=change: attend(site, **change)
     if q.dtype != torch.float32:
@@ -422,10 +428,6 @@ def attention_mistakes(site: Site) -> Iterator[Mistake]:
     yield "softmax over the queries, not the keys", lambda: attend(site, softmax=lambda s: s.softmax(-2))
     yield "the values are the keys", lambda: attend(site, values=repeat_heads(k, H))
     yield "heads in reverse order", lambda: attend(site).flip(1)
-    yield "key heads in reverse order", lambda: attend(site, keys=repeat_heads(k.flip(1), H))
-    yield "value heads in reverse order", lambda: attend(site, values=repeat_heads(v.flip(1), H))
-    yield "value heads moved by one", lambda: attend(site, values=repeat_heads(v.roll(1, 1), H))
-    yield "key heads moved by one", lambda: attend(site, keys=repeat_heads(k.roll(1, 1), H))
 
 
 def residual_mistakes(site: Site) -> Iterator[Mistake]:
