@@ -81,12 +81,13 @@ def measure(x: Tensor, y: Tensor, tokens: Tensor | None = None) -> tuple[Differe
     rows, coarse = max(len(x), len(y)), max(x.dtype, y.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     x, y = (each.to(coarse).expand(rows, *each.shape[1:]).reshape(rows, each.shape[1], -1) for each in (x, y))
     steps, value = ulps(x, y), (x.to(wide(coarse)) - y.to(wide(coarse))).abs_()
-    if not math.isfinite(value.amax()):
+    apart = value.amax(-1)  # (B, T)
+    if not apart.isfinite().all():
         same = (x == y) | (x.isnan() & y.isnan())
         steps, value = steps.masked_fill(same, 0), value.masked_fill(same, 0).nan_to_num(math.inf, posinf=math.inf)
+        apart = value.amax(-1)
     if tokens is not None and len(tokens) == rows and not tokens.all():
-        steps, value = steps * tokens[..., None], value.masked_fill(~tokens[..., None], 0)
-    apart = value.amax(-1)  # (B, T)
+        steps, apart = steps * tokens[..., None], apart.masked_fill(~tokens, 0)
     if not apart.any():
         return Difference(x.numel(), 0), None
     some = steps.flatten()[:: 1 + steps.numel() // MEDIAN_OF]

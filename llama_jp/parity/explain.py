@@ -45,7 +45,7 @@ class Finding:
     side: str | None = None  # which side a bug is on
     cause: str | None = None
     excess: dict[str, float] | None = None  # distance from float64 in units of what rounding explains, per side
-    distance: dict[str, float] | None = None  # mean relative distance from float64, per side
+    distance: dict[str, float] | None = None  # mean relative distance from float64, per side: of the first, and of bugs
     token: tuple[int, int] | None = None  # the first that differs: row, index in the call
 
     @property
@@ -88,7 +88,7 @@ def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Fi
     def judge_rows(some: list[Row]) -> None:
         for row in some:
             bugs = sum(each.verdict == "bug" for each in findings)
-            if (finding := judge_row(pair, row, known, look_for_cause=bugs < CAUSES_FOR)) is not None:
+            if (finding := judge_row(pair, row, known, not findings, bugs < CAUSES_FOR)) is not None:
                 findings.append(finding)
 
     judge_rows(chosen)
@@ -157,7 +157,7 @@ def with_lonely(pair: Pair, rows: list[Row], operations: list[Operation]) -> lis
     return sorted(rows + lonely, key=lambda row: (row.call, order[row.operation.name])) if lonely else rows
 
 
-def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause: bool) -> Finding | None:
+def judge_row(pair: Pair, row: Row, known: dict[str, str | None], first: bool, look_for_cause: bool) -> Finding | None:
     op = row.operation
     token = row.difference.token if row.difference is not None else None
     finding = Finding(op.name, op.kind, op.layer, row.call, "unknown", token=token)
@@ -181,7 +181,6 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause
         finding.cause = shape_cause(pair, row)
         return finding
     finding.excess = {pair.names[side]: each.excess for side, each in judged.items()}
-    finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
     finding.verdict = "rounding"
     # The worse side first; of two equally bad ones, the first is held against the reference.
     for side, site in sorted(sites, key=lambda pair: -judged[pair[0]].excess):
@@ -196,6 +195,8 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause
         dtypes = [str(calls[row.call].points[op.name].dtype).removeprefix("torch.") for calls in pair.calls]
         finding.verdict, finding.side = "bug", pair.names[0]
         finding.cause = f"kept in {dtypes[0]}, not in {dtypes[1]}"
+    if first or finding.verdict == "bug":
+        finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
     only_one_wrote_it = row.difference is None
     return None if only_one_wrote_it and finding.verdict == "rounding" else finding
 
