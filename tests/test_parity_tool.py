@@ -323,6 +323,13 @@ def test_the_page_needs_nothing_but_itself(folder, tmp_path, capsys):
     assert environment()["torch"] in html
 
 
+def test_random_weights_serve_any_side_and_no_second_checkpoint(capsys, folder):
+    assert parity("--random", "tiny", "--model", "transformers-cast", "--dtype", "bfloat16") == 1
+    assert "inv_freq" in capsys.readouterr().out
+    assert parity("--random", "tiny", "--model", str(folder)) == 2
+    assert "cannot be named beside --random" in capsys.readouterr().err
+
+
 def test_a_certificate_is_run_again(tmp_path, capsys):
     file = tmp_path / "certificate.json"
     given = ["--random", "tiny", "--layers", "2", "--tokens", "8", "--dtype", "float32", "--certificate", str(file)]
