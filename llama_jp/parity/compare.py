@@ -35,7 +35,7 @@ class Difference:
         return asdict(self)
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """One operation in one call, on both sides."""
 

@@ -127,8 +127,9 @@ def make_missing(pair: Pair, side: int, call: Call, operations: list[Operation])
     if not call.points.keys() - {"logits"}:
         return
     for op in operations:
-        there = call.points.keys() | call.made.keys()
-        if op.name not in there and op.kind in MADE and all(name in there for name in op.reads):
+        if op.name in call.points or op.kind not in MADE:
+            continue
+        if all(name in call.points or name in call.made for name in op.reads):
             site = Site(op, call, pair.config, pair.weights_of(op, side))
             if op.weight is None or site.parameter() is not None:
                 call.made[op.name] = MADE[op.kind](site)
@@ -203,12 +204,12 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], first: bool, l
 
 def blame_what_was_not_run(finding: Finding, site: Site) -> None:
     """Where a side left an operation out and goes on without it, the mistake is there, not where it shows."""
-    left_out = [name for name in site.op.reads if name in site.call.made and name in site.call.skipped]
-    if left_out:
-        finding.cause = f"not run; {finding.operation} goes on without it" + (
-            f": {finding.cause}" if finding.cause else ""
-        )
-        finding.operation, finding.kind = left_out[0], "norm" if left_out[0].endswith("norm") else "linear"
+    for name in site.op.reads:
+        if name in site.call.made and name in site.call.skipped and f"{name}.weight" in site.weights:
+            why = f": {finding.cause}" if finding.cause else ""
+            finding.cause = f"not run; {finding.operation} goes on without it{why}"
+            finding.operation, finding.kind = name, "norm" if name.endswith("norm") else "linear"
+            return
 
 
 def differing_weight(pair: Pair, row: Row, known: dict[str, str | None]) -> str | None:
