@@ -1,13 +1,18 @@
 """What does a comparison cost, measured in the two forward passes that it compares?
 
-    python benchmarks/parity_cost.py
+    python benchmarks/parity_cost.py                                        # a small model, 128 tokens
+    python benchmarks/parity_cost.py --random 7b --layers 1 --tokens 64     # ELYZA's layers
+    python benchmarks/parity_cost.py --dtype bfloat16
 
-Once for sides that are equal, once for sides whose last digits differ (fused against written-out attention), where each
-operation that differs is computed again in float64. Prints medians and the spread of several runs, and a JSON line.
+Three times: for sides that are equal; for sides whose last digits differ from the first attention on (fused against
+written-out), so that each operation behind it is judged in float64; and for those with a wrong eps besides, whose cause
+is looked for. On one thread, in seconds of CPU time, which other processes disturb least. Prints the medians and the
+spread of several runs, and a JSON line.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import statistics
@@ -20,37 +25,47 @@ import torch
 
 from llama_jp import Llama
 from llama_jp.parity import Settings, compare, open_subject
-from llama_jp.parity.shapes import random_config, random_ids, write_random
+from llama_jp.parity.shapes import SHAPES, random_config, random_ids, write_random
 
 RUNS = 5
+SMALL = {"hidden_size": 512, "head_dim": 64, "num_attention_heads": 8, "num_key_value_heads": 8}
+SMALL |= {"intermediate_size": 1408, "num_hidden_layers": 6, "vocab_size": 8000}
 
 
-def seconds(run: Callable[[], object]) -> list[float]:
-    run()  # warm-up
-    times = []
-    for _ in range(RUNS):
-        begun = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begun)
-    return times
+def seconds(run: Callable[[], object]) -> float:
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun
 
 
 @torch.no_grad()
 def main() -> None:
-    shape = {"hidden_size": 512, "head_dim": 64, "num_attention_heads": 8, "num_key_value_heads": 8}
-    shape |= {"intermediate_size": 1408, "num_hidden_layers": 6, "vocab_size": 8000}
-    config = dataclasses.replace(random_config("tiny"), **shape)
-    ids = random_ids(config, 1, 128)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--random", choices=SHAPES, help="random weights of this shape, not of the small one")
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--dtype", default="float32")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    config = random_config(args.random or "tiny", args.layers)
+    config = config if args.random else dataclasses.replace(config, **SMALL)
+    ids = random_ids(config, 1, args.tokens)
     with tempfile.TemporaryDirectory() as folder:
-        write_random(Path(folder), config, torch.float32)
-        theirs = open_subject("transformers", Settings("float32", "sdpa"), Path(folder))
-        for what, attention in (("equal", "sdpa"), ("differing", "eager")):
-            ours = Llama.from_pretrained(folder, dtype="float32", device="cpu", attention=attention)
-            forward = seconds(lambda ours=ours: (ours(ids), theirs.whole(ids)))
-            both = seconds(lambda ours=ours: compare(ours, theirs, ids))
+        write_random(Path(folder), config, getattr(torch, args.dtype))
+        theirs = open_subject("transformers", Settings(args.dtype, "sdpa"), Path(folder))
+        for what, attention in (("equal", "sdpa"), ("differing", "eager"), ("wrong", "eager")):
+            ours = Llama.from_pretrained(folder, dtype=args.dtype, device="cpu", attention=attention)
+            if what == "wrong":
+                ours.layers[-1].post_attention_layernorm.eps *= 1000
+            forward, both = [], []
+            for _ in range(RUNS + 1):  # side by side, so that both see the same machine
+                forward.append(seconds(lambda ours=ours: (ours(ids), theirs.whole(ids))))
+                both.append(seconds(lambda ours=ours: compare(ours, theirs, ids)))
+            forward, both = forward[1:], both[1:]  # the first is a warm-up
             ratio = statistics.median(both) / statistics.median(forward)
-            print(f"{what:10} {ratio:5.1f} × the two passes; {min(both):.2f} to {max(both):.2f} s a comparison")
-            print(json.dumps({"sides": what, "ratio": ratio, "forward": forward, "compare": both}))
+            print(f"{what:10} {ratio:5.2f} × the two passes; {min(both):.2f} to {max(both):.2f} s a comparison")
+            print(json.dumps({"sides": what, **vars(args), "ratio": ratio, "forward": forward, "compare": both}))
 
 
 if __name__ == "__main__":

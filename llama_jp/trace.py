@@ -79,28 +79,33 @@ def trace(
     Raises ValueError for a name or pattern that matches no point, and for an edit where none is possible.
     """
     edit = dict(edit or {})
-    names = point_names(model)
-    for pattern in [*points, *edit]:
-        if not any(matches(pattern, name) for name in names):
-            raise ValueError(f"no point of this model matches {pattern!r}; there are {', '.join(names[:40])}, …")
-    for pattern in edit:
-        for name in names:
-            if matches(pattern, name) and name.endswith(LOOK_ONLY):
+    names = dict.fromkeys(point_names(model))
+    asked = {pattern: matching(pattern, names) for pattern in [*points, *edit]}
+    for pattern, found in asked.items():
+        if not found:
+            raise ValueError(f"no point of this model matches {pattern!r}; there are {', '.join([*names][:40])}, …")
+        for name in found:
+            if pattern in edit and name.endswith(LOOK_ONLY):
                 raise ValueError(f"{name} can be looked at but not edited; edit what comes before or after it")
+    modules = named_modules(model)
     watch = _Watch(
-        {name for name in names if any(matches(pattern, name) for pattern in points)},
-        {name: change for pattern, change in edit.items() for name in names if matches(pattern, name)},
+        {name for pattern in points for name in asked[pattern]},
+        {name: change for pattern, change in edit.items() for name in asked[pattern]},
         beside,
+        modules,
     )
     with ExitStack() as undo:
-        for path, module in named_modules(model).items():
+        for path, module in modules.items():
             watch.install(path, module, undo)
         yield watch.seen
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules by the names that points have: transformers' paths lose their `model.`."""
-    modules = dict(model.named_modules())
+    """Modules by the names that points have: transformers' paths lose their `model.`.
+
+    A module that stands at several places in the tree has a name for each of them.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
     inner = "model." if hasattr(modules.get("model"), "layers") else ""
     return {path.removeprefix(inner): module for path, module in modules.items() if path not in ("", "model")}
 
@@ -131,19 +136,27 @@ def is_reference(module: nn.Module) -> bool:
     return type(module).__module__.startswith("transformers.")
 
 
-def matches(pattern: str, name: str) -> bool:
+def matching(pattern: str, names: Mapping[str, None]) -> list[str]:
+    """The names that a name or pattern asks for."""
+    if "*" not in pattern:
+        return [pattern] if pattern in names else []
     parts = {"*": r"[^.]+", "**": r".+"}
-    return re.fullmatch(r"\.".join(parts.get(part, re.escape(part)) for part in pattern.split(".")), name) is not None
+    wanted = re.compile(r"\.".join(parts.get(part, re.escape(part)) for part in pattern.split(".")))
+    return [name for name in names if wanted.fullmatch(name)]
 
 
 class _Watch:
     """The hooks of one trace, and what they have seen."""
 
-    def __init__(self, wanted: set[str], edits: dict[str, Edit], beside: bool):
+    def __init__(self, wanted: set[str], edits: dict[str, Edit], beside: bool, modules: Mapping[str, nn.Module]):
         self.wanted = wanted
         self.edits = edits
         self.beside = beside
         self.seen = Seen()
+        self.places: dict[nn.Module, list[str]] = {}  # the paths of each module, and how often it was passed
+        self.passes: dict[nn.Module, int] = {}
+        for path, module in modules.items():
+            self.places.setdefault(module, []).append(path)
 
     def concerns(self, *names: str) -> bool:
         return any(name in self.wanted or name in self.edits for name in names)
@@ -156,30 +169,46 @@ class _Watch:
             self.seen.add(name, value)
         return value
 
+    def is_here(self, path: str, module: nn.Module) -> bool:
+        """Of a module that stands at several places: is this pass the one at `path`? They are passed in turn."""
+        paths = self.places[module]
+        return len(paths) == 1 or paths[(self.passes.get(module, 0) - 1) % len(paths)] == path
+
+    def count(self, module: nn.Module, args) -> None:
+        self.passes[module] = self.passes.get(module, 0) + 1
+
     def install(self, path: str, module: nn.Module, undo: ExitStack) -> None:
         def on_exit(handle) -> None:
             undo.callback(handle.remove)
+
+        if len(self.places[module]) > 1 and self.places[module][0] == path:
+            on_exit(module.register_forward_pre_hook(self.count))
 
         parent, _, last = path.rpartition(".")
         if path == "layers.0" and self.concerns("rope.cos", "rope.sin"):
             on_exit(module.register_forward_pre_hook(self.rotation, with_kwargs=True))
         if last == "post_attention_layernorm" and self.concerns(f"{parent}.after_attention"):
-            on_exit(module.register_forward_pre_hook(self.before(f"{parent}.after_attention")))
+            on_exit(module.register_forward_pre_hook(self.before(f"{parent}.after_attention", path)))
         if last == "down_proj" and self.concerns(f"{parent}.gated"):
-            on_exit(module.register_forward_pre_hook(self.before(f"{parent}.gated")))
+            on_exit(module.register_forward_pre_hook(self.before(f"{parent}.gated", path)))
         if self.concerns(path):
             on_exit(module.register_forward_hook(self.after(path)))
         if is_attention(path, module) and self.concerns(*(f"{path}.{point}" for point in IN_ATTENTION)):
             (_open_here if hasattr(module, "attend") else _open_reference)(self, path, module, undo)
 
-    def before(self, name: str):
-        return lambda module, args: (self.passing(name, args[0]), *args[1:]) if args else None
+    def before(self, name: str, path: str):
+        def hook(module, args):
+            return (self.passing(name, args[0]), *args[1:]) if args and self.is_here(path, module) else None
 
-    def after(self, name: str):
+        return hook
+
+    def after(self, path: str):
         def hook(module, args, output):
+            if not self.is_here(path, module):
+                return None
             if isinstance(output, tuple):  # transformers' attention returns its weights as well
-                return (self.passing(name, output[0]), *output[1:])
-            return self.passing(name, output) if isinstance(output, Tensor) else None
+                return (self.passing(path, output[0]), *output[1:])
+            return self.passing(path, output) if isinstance(output, Tensor) else None
 
         return hook
 
@@ -243,6 +272,8 @@ def _open_here(watch: _Watch, path: str, module: nn.Module, undo: ExitStack) -> 
     attend = module.attend
 
     def watched(q, k, v, mask):
+        if not watch.is_here(path, module):
+            return attend(q, k, v, mask)
         return watch.attention(path, lambda q, k, v: attend(q, k, v, mask), q, k, v, mask, q.shape[3] ** -0.5)
 
     module.attend = watched
@@ -259,7 +290,7 @@ def _open_reference(watch: _Watch, path: str, module: nn.Module, undo: ExitStack
         attend = look_up(name, default)
 
         def watched(caller, q, k, v, mask, scaling=None, **kwargs):
-            if caller is not module:
+            if caller is not module or not watch.is_here(path, module):
                 return attend(caller, q, k, v, mask, scaling=scaling, **kwargs)
             weights = None
 

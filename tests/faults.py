@@ -133,6 +133,26 @@ def _(model):
     weight.copy_((weight / step).round() * step)
 
 
+@fault("one layer rounded to bfloat16", "layers.2.mlp.gate_proj", "rounded to bfloat16", dtypes=("float32", "float16"))
+@weights
+def _(model):
+    weight = model.layers[2].mlp.gate_proj.weight
+    weight.copy_(weight.bfloat16())
+
+
+@fault("norms of a layer exchanged", "layers.1.input_layernorm", "holds layers.1.post_attention_layernorm")
+@weights
+def _(model):
+    layer = model.layers[1]
+    layer.input_layernorm, layer.post_attention_layernorm = layer.post_attention_layernorm, layer.input_layernorm
+
+
+@fault("one down_proj in two layers", "layers.2.mlp.down_proj", "holds layers.1.mlp.down_proj")
+@weights
+def _(model):
+    model.layers[2].mlp.down_proj = model.layers[1].mlp.down_proj
+
+
 # ---- norms
 
 
@@ -161,6 +181,11 @@ def _(model):
 @fault("norm not in float32", "layers.0.input_layernorm", "computed in bfloat16", dtypes=("bfloat16",))
 def _(model):
     return rewritten("y = x.to(torch.float32)", "y = x")(model)
+
+
+@fault("mean subtracted", "layers.0.input_layernorm", "mean is subtracted")
+def _(model):
+    return rewritten("y = x.to(torch.float32)", "y = x.to(torch.float32) - x.float().mean(-1, keepdim=True)")(model)
 
 
 # ---- rotation
@@ -217,6 +242,50 @@ def _(model):
     return rewritten("q, k = rotate(q, *rotation), rotate(k, *rotation)", "q = rotate(q, *rotation)")(model)
 
 
+@fault("angles in bfloat16", "rope.cos", "angles, and so cos and sin, computed in bfloat16")
+def _(model):
+    return rewritten(
+        "positions[..., None].float() * frequencies.to(positions.device)",
+        "positions[..., None].bfloat16() * frequencies.bfloat16()",
+    )(model)
+
+
+@fault("padding counted", "rope.cos", "padding counted", mode="ragged")
+def _(model):
+    return rewritten("(tokens.cumsum(-1) - 1).clamp(min=0)", "index[None].expand(len(tokens), -1)")(model)
+
+
+@fault("rotated in float32", "layers.0.self_attn.rotated_q", "computed in float32", dtypes=("bfloat16", "float16"))
+def _(model):
+    return rewritten(
+        "return x * cos + torch.cat((-second, first), dim=-1) * sin",
+        "return (x.float() * cos + torch.cat((-second, first), dim=-1).float() * sin).to(x.dtype)",
+    )(model)
+
+
+@fault("keys rotated twice", "layers.0.self_attn.rotated_k", "rotated twice")
+def _(model):
+    return rewritten("rotate(k, *rotation)", "rotate(rotate(k, *rotation), *rotation)")(model)
+
+
+@fault("another theta in one layer", "layers.2.self_attn.rotated_q", "rope_theta 1e+06")
+def _(model):
+    other = plain_rope(dataclasses.replace(model.config, rope_theta=1e6))
+
+    def local(module, args):
+        positions = torch.arange(args[0].shape[1])[None]
+        return args[0], tuple(part.to(args[0].dtype) for part in other(positions)), *args[2:]
+
+    model.layers[2].self_attn.register_forward_pre_hook(local)
+
+
+@fault("values rotated too", "layers.0.self_attn.values")
+def _(model):
+    return rewritten(
+        "q, k = rotate(q, *rotation), rotate(k, *rotation)", "q, k, v = (rotate(x, *rotation) for x in (q, k, v))"
+    )(model)
+
+
 # ---- attention
 
 
@@ -267,6 +336,35 @@ def _(model):
     return rewritten("mixed.transpose(1, 2).flatten(2)", "mixed.reshape(mixed.shape[0], mixed.shape[2], -1)")(model)
 
 
+def with_moved(move) -> Callable:
+    """Keys and values moved inside attention, where only its result shows it."""
+    return lambda q, k, v, mask: changed()(q, *move(k, v), mask)
+
+
+fault("keys late", "layers.1.self_attn.scores", "one token late")(
+    with_attention(1, with_moved(lambda k, v: (k.roll(1, 2), v)))
+)
+fault("values late", "layers.1.self_attn.mixed", "one token late, of the values only")(
+    with_attention(1, with_moved(lambda k, v: (k, v.roll(1, 2))))
+)
+fault("rows look at the first row", "layers.2.self_attn.scores", "first row")(
+    with_attention(2, with_moved(lambda k, v: (k[:1].expand_as(k), v[:1].expand_as(v))))
+)
+fault("softmax over the queries", "layers.1.self_attn.probabilities", "over the queries")(
+    with_attention(1, changed(softmax=lambda scores: scores.softmax(-2, dtype=torch.float32)))
+)
+
+
+@fault("a window in one layer", "layers.1.self_attn.scores", mode="chunks")
+def _(model):
+    def attend(q, k, v, mask):
+        T, S = q.shape[2], k.shape[2]
+        near = torch.ones(T, S, dtype=torch.bool).tril(S - T).triu(S - T - 3)
+        return llama_jp.model.attend_eager(q, k, v, near)
+
+    model.layers[1].self_attn.attend = attend
+
+
 # ---- cache
 
 
@@ -278,6 +376,27 @@ def _(model):
             cache.keys[:, :, 2] = cache.keys[:, :, 1]
 
     model.layers[2].register_forward_pre_hook(stale)
+
+
+@fault("cached keys of another row", "layers.1.self_attn.keys", "stale cache", mode="steps")
+def _(model):
+    def exchanged(module, args):
+        cache = args[3]
+        cache.keys[:, :, : cache.start] = cache.keys[:, :, : cache.start].flip(0)
+
+    model.layers[1].register_forward_pre_hook(exchanged)
+
+
+@fault("two layers share a cache", "layers.1.self_attn.keys", "stale cache", mode="steps")
+def _(model):
+    new_cache = model.new_cache
+
+    def shared(*args, **more):
+        cache = new_cache(*args, **more)
+        cache.keys[2] = cache.keys[1]
+        return cache
+
+    model.new_cache = shared
 
 
 # ---- MLP and residual stream
@@ -293,6 +412,41 @@ def _(model):
     return rewritten("F.silu(self.gate_proj(x)) * self.up_proj(x)", "F.silu(self.up_proj(x)) * self.gate_proj(x)")(
         model
     )
+
+
+@fault("a gate of sigmoid", "layers.0.mlp.gated", "sigmoid")
+def _(model):
+    return rewritten("F.silu(self.gate_proj(x))", "self.gate_proj(x).sigmoid()")(model)
+
+
+@fault("residual of the MLP from its norm", "layers.0", "it adds to layers.0.post_attention_layernorm")
+def _(model):
+    return rewritten(
+        "return x + self.mlp(self.post_attention_layernorm(x))",
+        "x = self.post_attention_layernorm(x)\n        return x + self.mlp(x)",
+    )(model)
+
+
+@fault("one norm for attention and MLP", "layers.0.post_attention_layernorm", "not run")
+def _(model):
+    return rewritten(
+        "x = x + self.self_attn(self.input_layernorm(x), rotation, visible, cache)\n"
+        "        return x + self.mlp(self.post_attention_layernorm(x))",
+        "h = self.input_layernorm(x)\n        return x + self.self_attn(h, rotation, visible, cache) + self.mlp(h)",
+    )(model)
+
+
+@fault("rows exchanged behind a layer", "layers.1")
+def _(model):
+    model.layers[1].register_forward_hook(lambda module, args, out: out.flip(0))
+
+
+@fault("the stream in float32", "layers.0.after_attention", "kept in float32", dtypes=("bfloat16", "float16"))
+def _(model):
+    source = "return weight * y.to(x.dtype)"
+    other = rewritten(source, "return weight * y.to(weight.dtype)")(model)
+    other.layers[0].register_forward_pre_hook(lambda module, args: (args[0].float(), *args[1:]))
+    return other
 
 
 @fault("residual around attention left out", "layers.0.after_attention", "residual is left out")

@@ -22,6 +22,7 @@ from llama_jp.parity.comparison import Tolerance
 from llama_jp.parity.environment import differences, environment
 from llama_jp.parity.fullsize import prove
 from llama_jp.parity.gradients import compare_gradients
+from llama_jp.parity.record import MODES
 from llama_jp.parity.request import Request, run_request
 from llama_jp.parity.shapes import random_config, random_ids, write_random
 from llama_jp.parity.subjects import as_subject
@@ -142,7 +143,9 @@ def test_a_callable_that_shows_nothing_is_judged_by_its_logits(folder):
         return lambda ids: holder[0](ids)
 
     assert compare(hidden(good), reference(folder), IDS).verdict == "equal"
-    assert compare(hidden(bad), reference(folder), IDS).verdict == "bug"
+    for mode in MODES:  # a function of ids alone has no cache, so its last digits may differ
+        assert compare(hidden(good), reference(folder), IDS, mode).verdict in ("equal", "rounding")
+        assert compare(hidden(bad), reference(folder), IDS, mode).verdict == "bug"
     assert compare(hidden(here(folder, "bfloat16")), reference(folder, "float32"), IDS).verdict == "rounding"
 
 
@@ -214,7 +217,7 @@ def test_clean_pairs_are_never_called_a_bug(tmp_path):
 
 @pytest.mark.slow
 def test_more_clean_pairs_are_never_called_a_bug(tmp_path):
-    check_clean_pairs(tmp_path, range(100, 250))
+    check_clean_pairs(tmp_path, range(100, 600))
 
 
 def test_equal_sides_are_equal_in_every_mode(folder):
@@ -318,6 +321,13 @@ def test_the_page_needs_nothing_but_itself(folder, tmp_path, capsys):
     assert "light-dark(" in html
     assert not re.search(r"(src|href)=|https?://|@import|url\(", html)
     assert environment()["torch"] in html
+
+
+def test_random_weights_serve_any_side_and_no_second_checkpoint(capsys, folder):
+    assert parity("--random", "tiny", "--model", "transformers-cast", "--dtype", "bfloat16") == 1
+    assert "inv_freq" in capsys.readouterr().out
+    assert parity("--random", "tiny", "--model", str(folder)) == 2
+    assert "cannot be named beside --random" in capsys.readouterr().err
 
 
 def test_a_certificate_is_run_again(tmp_path, capsys):

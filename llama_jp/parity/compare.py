@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from .points import Operation
 from .record import KEPT, Call
 
+MEDIAN_OF = 1 << 13  # elements from which the median is taken
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -20,7 +22,7 @@ class Difference:
     elements: int
     differing: int
     max_ulp: int = 0  # large where a number near zero changes its sign: see `median_ulp` for what is usual
-    median_ulp: int = 0  # of the elements that differ
+    median_ulp: int = 0  # of the elements that differ, or of an even sample of them
     max_value: float = 0.0
     cosine: float = 1.0
     token: tuple[int, int] | None = None  # the first that differs: row, index in the call
@@ -33,13 +35,14 @@ class Difference:
         return asdict(self)
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """One operation in one call, on both sides."""
 
     call: int
     operation: Operation
     difference: Difference | None  # None: the two have different shapes
+    apart: Tensor | None = None  # the largest difference of each token, (B, T)
 
 
 def compare_calls(first: list[Call], second: list[Call], operations: list[Operation]) -> list[Row]:
@@ -48,17 +51,17 @@ def compare_calls(first: list[Call], second: list[Call], operations: list[Operat
     for number, (a, b) in enumerate(zip(first, second, strict=True)):
         for op in operations:
             if op.name in a.points and op.name in b.points:
-                rows.append(Row(number, op, compare_point(a, b, op.name)))
+                rows.append(Row(number, op, *compare_point(a, b, op.name)))
     return rows
 
 
-def compare_point(a: Call, b: Call, name: str) -> Difference | None:
+def compare_point(a: Call, b: Call, name: str) -> tuple[Difference | None, Tensor | None]:
     x, y = a.points[name], b.points[name]
     if x.shape[1:] != y.shape[1:]:
-        return None
+        return None, None
     whole = name.endswith(KEPT)  # keys and values of every token so far
     tokens = (None if a.mask is None else a.mask.bool()) if whole else a.tokens
-    return difference(by_token(x), by_token(y), tokens)
+    return measure(by_token(x), by_token(y), tokens)
 
 
 def by_token(x: Tensor) -> Tensor:
@@ -68,43 +71,48 @@ def by_token(x: Tensor) -> Tensor:
 
 def difference(x: Tensor, y: Tensor, tokens: Tensor | None = None) -> Difference:
     """Compare (B, T, …) with (B, T, …), where `tokens` (B, T) says which count."""
+    return measure(x, y, tokens)[0]
+
+
+def measure(x: Tensor, y: Tensor, tokens: Tensor | None = None) -> tuple[Difference, Tensor | None]:
+    """The same, and the largest difference of each token (B, T); every pass over the elements is one that counts."""
     if torch.equal(x, y):  # the common case, without a copy; NaN is unequal here and looked at below
-        return Difference(x.numel(), 0)
-    rows = max(len(x), len(y))
-    x, y = x.expand(rows, *x.shape[1:]), y.expand(rows, *y.shape[1:])
-    if x.dtype != y.dtype:
-        coarse = max(x.dtype, y.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-        x, y = x.to(coarse), y.to(coarse)
-    differ = (x != y) & ~(x.isnan() & y.isnan())
-    if tokens is not None and len(tokens) == rows:
-        differ &= tokens.reshape(*tokens.shape, *[1] * (x.dim() - 2))
-    if not differ.any():
-        return Difference(x.numel(), 0)
-    row, index = differ.reshape(*x.shape[:2], -1).any(-1).nonzero()[0].tolist()
-    a, b = x[differ], y[differ]
-    apart = ulps(a, b)
-    used = (x, y) if tokens is None or len(tokens) != rows else (x[tokens], y[tokens])
-    return Difference(
-        x.numel(),
-        int(differ.sum()),
-        int(apart.max()),
-        int(apart.median()),
-        float((a.double() - b.double()).abs().max()),
-        cosine(*used),
-        (row, index),
-    )
+        return Difference(x.numel(), 0), None
+    rows, coarse = max(len(x), len(y)), max(x.dtype, y.dtype, key=lambda dtype: torch.finfo(dtype).eps)
+    x, y = (each.to(coarse).expand(rows, *each.shape[1:]).reshape(rows, each.shape[1], -1) for each in (x, y))
+    steps, value = ulps(x, y), (x.to(wide(coarse)) - y.to(wide(coarse))).abs_()
+    apart = value.amax(-1)  # (B, T)
+    if not apart.isfinite().all():
+        same = (x == y) | (x.isnan() & y.isnan())
+        steps, value = steps.masked_fill(same, 0), value.masked_fill(same, 0).nan_to_num(math.inf, posinf=math.inf)
+        apart = value.amax(-1)
+    if tokens is not None and len(tokens) == rows and not tokens.all():
+        steps, apart = steps * tokens[..., None], apart.masked_fill(~tokens, 0)
+    if not apart.any():
+        return Difference(x.numel(), 0), None
+    some = steps.flatten()[:: 1 + steps.numel() // MEDIAN_OF]
+    some = some[some > 0] if some.any() else steps[steps > 0]
+    first = tuple(apart.nonzero()[0].tolist())
+    sizes = int(steps.count_nonzero()), int(steps.max()), int(some.median()), float(apart.max())
+    return Difference(x.numel(), *sizes, token=first), apart
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Where differences are taken: two float16 numbers may be farther apart than float16 reaches."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def ulps(x: Tensor, y: Tensor) -> Tensor:
     """How many representable numbers lie between two, counted across zero as well."""
-    return (place(x) - place(y)).abs()
+    wider = torch.int32 if x.element_size() < 4 else torch.int64
+    return (place(x).to(wider) - place(y)).abs_()
 
 
 def place(x: Tensor) -> Tensor:
     """Floats as whole numbers in the same order: the next float is the next number."""
-    bits = x.contiguous().view(INTEGERS[x.element_size()]).long()
-    lowest = -(1 << (8 * x.element_size() - 1))
-    return torch.where(bits < 0, lowest - bits, bits)
+    bits = x.contiguous().view(INTEGERS[x.element_size()])
+    sign = bits >> (8 * x.element_size() - 1)  # 0, or -1 for negative numbers, whose size counts downwards
+    return ((sign & torch.iinfo(bits.dtype).max) ^ bits) - sign
 
 
 def cosine(x: Tensor, y: Tensor) -> float:

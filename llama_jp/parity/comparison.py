@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..model import LlamaConfig
-from .compare import Difference, Prediction, Row, compare_calls, difference, predictions
+from .compare import Difference, Prediction, Row, compare_calls, cosine, difference, predictions
 from .exact import distance, exact_model, too_far
 from .explain import Finding, Pair, explain
 from .points import operations
@@ -142,12 +142,13 @@ def judge_logits(
 ) -> list[Finding]:
     """A side that shows nothing but logits is held against the other side's weights in float64, end to end."""
     weights = first.parameters() or second.parameters()
-    if not weights or len(calls[0]) > 1:
+    if not weights:
         return []
+    ids, tokens = (torch.cat([getattr(call, what) for call in calls[0]], 1) for what in ("ids", "tokens"))
     with torch.no_grad():
-        exact = exact_model(config, weights)(calls[0][0].ids, mask=calls[0][0].mask)
-    tokens = calls[0][0].tokens
-    sides = [(subject.name, call[0].logits[tokens]) for subject, call in zip((first, second), calls, strict=True)]
+        exact = exact_model(config, weights)(ids, mask=calls[0][-1].mask)
+    logits = [torch.cat([call.logits for call in side], 1)[tokens] for side in calls]
+    sides = list(zip((first.name, second.name), logits, strict=True))
     far = [distance(logits, exact[tokens]) for _, logits in sides]
     finding = Finding(
         "logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True))
@@ -190,4 +191,6 @@ def difference_of_logits(first: list, second: list) -> Difference:
     """All calls together, padding left out."""
     a = torch.cat([call.logits[call.tokens] for call in first])[None]
     b = torch.cat([call.logits[call.tokens] for call in second])[None]
-    return difference(a, b)
+    found = difference(a, b)
+    found.cosine = 1.0 if found.equal else cosine(a, b)
+    return found

@@ -7,19 +7,28 @@ numbers, or when a known mistake gives the side's result to the bit and the righ
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import Row, by_token
-from .formulas import Judged, Site, judge
+from .formulas import Judged, Site, flat, judge, norm, where_to_look
 from .mistakes import mistakes, right
 from .points import DESCRIPTIONS, Operation
 from .record import Call
 from .weights import differing_parameters, weight_cause
 
+T = TypeVar("T")
+
+JUDGED_WHOLE = ("embedding", "rope", "remember")  # the other operations on a sample of their tokens
+REPLAYED_WHOLE = 1 << 18  # larger results are replayed on a sample, too
 BITWISE = ("embedding", "rope", "norm", "rotate", "softmax", "gated", "residual", "attention")
 CAUSES_FOR = 3  # bugs whose cause is looked for; the rest usually follow from the same mistake
 
@@ -36,7 +45,7 @@ class Finding:
     side: str | None = None  # which side a bug is on
     cause: str | None = None
     excess: dict[str, float] | None = None  # distance from float64 in units of what rounding explains, per side
-    distance: dict[str, float] | None = None  # mean relative distance from float64, per side
+    distance: dict[str, float] | None = None  # mean relative distance from float64, per side: of the first, and of bugs
     token: tuple[int, int] | None = None  # the first that differs: row, index in the call
 
     @property
@@ -60,45 +69,96 @@ class Pair:
     config: LlamaConfig
     same_dtype: bool
 
+    def weights_of(self, op: Operation, side: int) -> dict[str, Tensor]:
+        """A side's weights; those of the other where this one has something without weights in a module's place."""
+        return self.weights[side if f"{op.weight}.weight" in self.weights[side] else 1 - side]
+
 
 def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Finding]:
     """One finding for every operation that differs, in the order of computation."""
-    findings: list[Finding] = []
+    order = {op.name: i for i, op in enumerate(operations)}
+    for side in (0, 1):
+        for call in pair.calls[side]:
+            make_missing(pair, side, call, operations)
+    rows = [row for row in with_lonely(pair, rows, operations) if differs(pair, row)]
+    chosen = worth_judging(rows)
     known: dict[str, str | None] = {}  # weights that have been compared
-    bugs = 0
-    for row in with_lonely(pair, rows, operations):
-        if row.difference is not None and row.difference.equal and pair.same_dtype:
-            continue
-        finding = judge_row(pair, row, known, look_for_cause=bugs < CAUSES_FOR)
-        if finding is not None:
-            bugs += finding.verdict == "bug"
-            findings.append(finding)
+    findings: list[Finding] = []
+
+    def judge_rows(some: list[Row]) -> None:
+        for row in some:
+            bugs = sum(each.verdict == "bug" for each in findings)
+            if (finding := judge_row(pair, row, known, not findings, bugs < CAUSES_FOR)) is not None:
+                findings.append(finding)
+
+    judge_rows(chosen)
+    wrong = {each.operation for each in findings if each.verdict == "bug"}
+    skipped = [row for row in rows if row.operation.name in wrong and row not in chosen]
+    judge_rows(skipped)  # where did it begin?
+    findings.sort(key=lambda each: (each.call, order[each.operation]))
     return findings + missing_layers(pair, operations)
+
+
+def differs(pair: Pair, row: Row) -> bool:
+    return row.difference is None or not row.difference.equal or not pair.same_dtype or two_dtypes(pair, row)
+
+
+def two_dtypes(pair: Pair, row: Row) -> bool:
+    """Do sides that otherwise compute in one dtype have two at this point?"""
+    name = row.operation.name
+    dtypes = {calls[row.call].points[name].dtype for calls in pair.calls if name in calls[row.call].points}
+    return pair.same_dtype and len(dtypes) > 1 and row.operation.kind not in ("scores", "softmax")
+
+
+def worth_judging(rows: list[Row]) -> list[Row]:
+    """Of each operation's calls: the first two, the last, and those where the sides are farthest apart."""
+    calls: dict[str, list[Row]] = {}
+    for row in rows:
+        calls.setdefault(row.operation.name, []).append(row)
+    chosen = set()
+    for each in calls.values():
+        worst = sorted(each, key=lambda row: math.inf if row.apart is None else -float(row.apart.max()))[:3]
+        chosen |= {id(row) for row in (*each[:2], *worst, each[-1])}
+    return [row for row in rows if id(row) in chosen]
+
+
+def make_missing(pair: Pair, side: int, call: Call, operations: list[Operation]) -> None:
+    """Compute what a side did not show (or did not run) from what it did, so that what follows can be judged."""
+    if not call.points.keys() - {"logits"}:
+        return
+    for op in operations:
+        if op.name in call.points or op.kind not in MADE:
+            continue
+        if all(name in call.points or name in call.made for name in op.reads):
+            site = Site(op, call, pair.config, pair.weights_of(op, side))
+            if op.weight is None or site.parameter() is not None:
+                call.made[op.name] = MADE[op.kind](site)
+
+
+MADE = {
+    "norm": lambda site: norm(site.inputs[0], site.parameter(), site.config.rms_norm_eps),
+    "linear": lambda site: F.linear(flat(site.inputs[0]), site.parameter(), site.parameter("bias")),
+    "residual": lambda site: site.inputs[0] + site.inputs[1],
+    "gated": lambda site: F.silu(site.inputs[0]) * site.inputs[1],
+}
 
 
 def with_lonely(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Row]:
     """The rows, and those of scores and probabilities that only one side has written down."""
     order = {op.name: i for i, op in enumerate(operations)}
-    there = {(row.call, row.operation.name) for row in rows}
-    lonely = [
-        Row(number, op, None)
-        for number, calls in enumerate(zip(*pair.calls, strict=True))
-        for op in operations
-        if op.kind in ("scores", "softmax")
-        and (number, op.name) not in there
-        and any(op.name in call.points for call in calls)
-        and not same_mixed(calls, op)
-    ]
+    there = {(row.call, row.operation.name): row for row in rows}
+    lonely = []
+    for number, calls in enumerate(zip(*pair.calls, strict=True)):
+        for op in operations:
+            written = op.kind in ("scores", "softmax") and any(op.name in call.points for call in calls)
+            if written and (number, op.name) not in there:
+                mixed = there.get((number, f"{op.name.rpartition('.')[0]}.mixed"))
+                if mixed is None or mixed.difference is None or not mixed.difference.equal:
+                    lonely.append(Row(number, op, None, None if mixed is None else mixed.apart))
     return sorted(rows + lonely, key=lambda row: (row.call, order[row.operation.name])) if lonely else rows
 
 
-def same_mixed(calls: tuple[Call, Call], op: Operation) -> bool:
-    """Is attention's result equal, so that what one side wrote on the way needs no looking into?"""
-    mixed = [call.points.get(f"{op.name.rpartition('.')[0]}.mixed") for call in calls]
-    return None not in (mixed[0], mixed[1]) and mixed[0].shape == mixed[1].shape and torch.equal(*mixed)
-
-
-def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause: bool) -> Finding | None:
+def judge_row(pair: Pair, row: Row, known: dict[str, str | None], first: bool, look_for_cause: bool) -> Finding | None:
     op = row.operation
     token = row.difference.token if row.difference is not None else None
     finding = Finding(op.name, op.kind, op.layer, row.call, "unknown", token=token)
@@ -107,17 +167,21 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause
         finding.verdict, finding.side = "bug", pair.names[0]
         finding.cause = weight_cause(name, *pair.weights)
         return finding
-    sites = [site for side in (0, 1) if (site := site_of(pair, row, side)) is not None]
     if row.difference is None and op.kind not in ("scores", "softmax"):
         finding.verdict, finding.side = "bug", pair.names[0]
         finding.cause = shape_cause(pair, row)
         return finding
+    sample = None if op.kind in JUDGED_WHOLE else where_to_look(row.apart, pair.calls[0][row.call])
+    sites = [site for side in (0, 1) if (site := site_of(pair, row, side, sample)) is not None]
     if not sites:
         return finding if row.difference is not None and not row.difference.equal else None
 
-    judged = {side: judge(site) for side, site in sites}
+    judged = {side: attempt(partial(judge, site)) for side, site in sites}
+    if None in judged.values():
+        finding.verdict, finding.side = "bug", next(pair.names[side] for side, each in judged.items() if each is None)
+        finding.cause = shape_cause(pair, row)
+        return finding
     finding.excess = {pair.names[side]: each.excess for side, each in judged.items()}
-    finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
     finding.verdict = "rounding"
     # The worse side first; of two equally bad ones, the first is held against the reference.
     for side, site in sorted(sites, key=lambda pair: -judged[pair[0]].excess):
@@ -126,9 +190,26 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], look_for_cause
         if beyond or exactly:
             finding.verdict, finding.side = "bug", pair.names[side]
             finding.cause = exactly or (likely_cause(site, judged[side]) if look_for_cause else None)
+            blame_what_was_not_run(finding, site)
             break
+    if finding.verdict == "rounding" and two_dtypes(pair, row):
+        dtypes = [str(calls[row.call].points[op.name].dtype).removeprefix("torch.") for calls in pair.calls]
+        finding.verdict, finding.side = "bug", pair.names[0]
+        finding.cause = f"kept in {dtypes[0]}, not in {dtypes[1]}"
+    if first or finding.verdict == "bug":
+        finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
     only_one_wrote_it = row.difference is None
     return None if only_one_wrote_it and finding.verdict == "rounding" else finding
+
+
+def blame_what_was_not_run(finding: Finding, site: Site) -> None:
+    """Where a side left an operation out and goes on without it, the mistake is there, not where it shows."""
+    for name in site.op.reads:
+        if name in site.call.made and name in site.call.skipped and f"{name}.weight" in site.weights:
+            why = f": {finding.cause}" if finding.cause else ""
+            finding.cause = f"not run; {finding.operation} goes on without it{why}"
+            finding.operation, finding.kind = name, "norm" if name.endswith("norm") else "linear"
+            return
 
 
 def differing_weight(pair: Pair, row: Row, known: dict[str, str | None]) -> str | None:
@@ -140,25 +221,25 @@ def differing_weight(pair: Pair, row: Row, known: dict[str, str | None]) -> str 
     return known[op.weight]
 
 
-def site_of(pair: Pair, row: Row, side: int) -> tuple[int, Site] | None:
+def site_of(pair: Pair, row: Row, side: int, sample: tuple[Tensor, Tensor] | None) -> tuple[int, Site] | None:
     """One side's operation, ready for the arbiter; None where its inputs or weights were not seen."""
-    op, call = row.operation, pair.calls[side][row.call]
-    weights = pair.weights[side]
-    other = pair.calls[1 - side][row.call].points.get(op.name)
-    if any(name not in call.points for name in (op.name, *op.reads)):
+    op, (call, beside) = row.operation, (pair.calls[at][row.call] for at in (side, 1 - side))
+    weights = pair.weights_of(op, side)
+    if op.name not in call.points or any(name not in call.points and name not in call.made for name in op.reads):
         return None
     if op.weight is not None and f"{op.weight}.weight" not in weights:
         return None
-    return side, Site(op, call, pair.config, weights, other)
+    return side, Site(op, call, pair.config, weights, beside, sample)
 
 
 def bitwise_cause(site: Site) -> str | None:
     """The known mistake that gives this side's result to the bit, where the right formula does not."""
     if site.op.kind not in BITWISE:
         return None
-    should = right(site)
-    if should is None or bits_equal(site, should, site.out):
-        return None
+    for part in (site, replayed(site)):  # most often some tokens are enough to say that it is right
+        if any(bits_equal(part, should, part.out) for should in right(part)):
+            return None
+    site = part
     for text, wrong in mistakes(site):
         made = attempt(wrong)
         if made is not None and bits_equal(site, made, site.out):
@@ -166,16 +247,25 @@ def bitwise_cause(site: Site) -> str | None:
     return None
 
 
+def replayed(site: Site) -> Site:
+    """The site as mistakes are replayed on it: whole, as sums of fewer rows may round otherwise, unless it is large and
+    no mistake mixes up its tokens."""
+    large = site.call.points[site.op.name].numel() > REPLAYED_WHOLE
+    return site if large and site.op.kind in ("norm", "linear", "residual", "gated", "attention") else site.whole()
+
+
 def bits_equal(site: Site, x: Tensor, y: Tensor) -> bool:
     if x.shape[1:] != y.shape[1:] or x.dtype != y.dtype:
         return False
     x, y = torch.broadcast_tensors(by_token(x), by_token(y))
-    keep = site.call.tokens
+    keep = site.tokens
     return torch.equal(x, y) if keep.all() or len(x) != len(keep) else torch.equal(x[keep], y[keep])
 
 
 def likely_cause(site: Site, judged: Judged) -> str | None:
     """The known mistake that comes nearest to this side's result: to the bit, or far nearer than the right formula."""
+    site = replayed(site)
+    judged = judge(site)
     far = apart(site, site.out, None, judged)
     best, found = far / 16, None
     for text, wrong in mistakes(site):
@@ -195,7 +285,7 @@ def apart(site: Site, out: Tensor, made: Tensor | None, judged: Judged) -> float
     if made is None:
         x, y = judged.out.double(), judged.exact
     else:
-        keep = site.call.tokens
+        keep = site.tokens
         x, y = torch.broadcast_tensors(by_token(out).double(), by_token(made).double())
         if not keep.all() and len(x) == len(keep):
             x, y = x[keep], y[keep]
@@ -204,19 +294,26 @@ def apart(site: Site, out: Tensor, made: Tensor | None, judged: Judged) -> float
     return float(torch.nan_to_num(distance, nan=1e9, posinf=1e9).mean())
 
 
-def attempt(wrong) -> Tensor | None:
-    """A mistake's result; None where its shapes do not fit this model."""
+def attempt(compute: Callable[[], T]) -> T | None:
+    """A mistake's result, or a judgement; None where its shapes do not fit this model."""
     try:
-        return wrong()
+        return compute()
     except (RuntimeError, ValueError, ZeroDivisionError, IndexError):
         return None
 
 
 def shape_cause(pair: Pair, row: Row) -> str:
-    a, b = (calls[row.call].points[row.operation.name] for calls in pair.calls)
-    if row.operation.kind == "embedding" and a.shape[1] == b.shape[1] + 1 and torch.equal(a[:, 1:], b):
+    points = [x for calls in pair.calls if (x := calls[row.call].points.get(row.operation.name)) is not None]
+    shapes = [tuple(x.shape) for x in points]
+    if len(shapes) == 1 or shapes[0] == shapes[1]:
+        return f"its shape, {shapes[0]}, does not fit what it reads"
+    if (
+        row.operation.kind == "embedding"
+        and shapes[0][1] == shapes[1][1] + 1
+        and torch.equal(points[0][:, 1:], points[1])
+    ):
         return "double BOS: the ids begin with one BOS more"
-    return f"its shape is {tuple(a.shape)}, not {tuple(b.shape)}"
+    return f"its shape is {shapes[0]}, not {shapes[1]}"
 
 
 def missing_layers(pair: Pair, operations: list[Operation]) -> list[Finding]:

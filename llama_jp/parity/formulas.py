@@ -1,8 +1,10 @@
 """What every operation should give, in float64 from the side's own inputs, and how far rounding may carry it away.
 
 Each formula is written once and serves twice: in float64 it is the arbiter, in the side's dtype it is the replay that
-tells which operations a side really used. The bounds are those of textbook error analysis: half an ULP for every
-rounding to the side's dtype, and float32 sums whose error grows with the sum of the terms' sizes.
+tells which operations a side really used. An operation is judged on a sample of its tokens, and a product on a sample
+of its columns: where the sides differ first, where they differ most, and some spread evenly. The bounds are those of
+textbook error analysis: half an ULP for every rounding to the side's dtype, and float32 sums whose error grows with the
+sum of the terms' sizes.
 See: Higham, "Accuracy and Stability of Numerical Algorithms", chapters 3 and 4.
 """
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
@@ -19,29 +21,77 @@ from torch import Tensor
 
 from ..model import LlamaConfig, make_rope, repeat_heads
 from .points import Operation
-from .record import Call
+from .record import KEPT, Call
 
 U32 = 2.0**-24  # half an ULP of float32, in which everything is summed
-SAMPLE_ABOVE = 1 << 20  # multiplications; larger operations are checked where the sides differ most
+ROWS, TOKENS, COLUMNS = 4, 8, 48  # at most so many rows of the batch, tokens of a row, columns of a product are judged
 
 
 @dataclass
 class Site:
-    """One operation of one side in one call, with everything its formula needs."""
+    """One operation of one side in one call, with everything its formula needs; or of some of its tokens."""
 
     op: Operation
     call: Call
     config: LlamaConfig
     weights: dict[str, Tensor] = field(default_factory=dict)  # the side's own
-    other: Tensor | None = None  # what the other side has at this point
+    beside: Call | None = None  # the other side's call
+    sample: tuple[Tensor, Tensor] | None = None  # rows of the batch and tokens of the call; None: all
 
-    @property
+    def at(self, name: str, call: Call | None = None) -> Tensor:
+        """What the side has at a point."""
+        call = call or self.call
+        x = call.points[name] if name in call.points else call.made[name]
+        return x if self.sample is None else self.cut(x, 2 if x.dim() == 4 else 1, name.endswith(KEPT))
+
+    def cut(self, x: Tensor, dim: int, every: bool = False) -> Tensor:
+        """The sample of x, whose tokens are numbered along `dim`; `every`: keep all tokens of the rows."""
+        if self.sample is None:
+            return x
+        rows, tokens = self.sample
+        x = x[rows] if len(x) > 1 and len(rows) < len(x) else x
+        return x if every or x.shape[dim] == len(tokens) else x.index_select(dim, tokens)
+
+    def whole(self) -> Site:
+        return replace(self, sample=None)
+
+    @cached_property
     def out(self) -> Tensor:
-        return self.call.points[self.op.name]
+        return self.at(self.op.name)
+
+    @cached_property
+    def inputs(self) -> list[Tensor]:
+        return [self.at(name) for name in self.op.reads]
+
+    def like_input(self) -> list[str]:
+        """Other points where something of the first input's shape passes, that might have been read in its place."""
+        first, points = self.op.reads[0], self.call.points
+        shape = flat_shape(points[first] if first in points else self.call.made[first])
+        return [name for name, x in points.items() if flat_shape(x) == shape and name not in (first, self.op.name)]
 
     @property
-    def inputs(self) -> list[Tensor]:
-        return [self.call.points[name] for name in self.op.reads]
+    def other(self) -> Tensor | None:
+        """What the other side has at this point, if that can be laid beside it."""
+        there = None if self.beside is None else self.beside.points.get(self.op.name)
+        if there is None or there.shape != self.call.points[self.op.name].shape:
+            return None
+        return self.at(self.op.name, self.beside)
+
+    @cached_property
+    def ids(self) -> Tensor:
+        return self.cut(self.call.ids, 1)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        return self.cut(self.call.positions, 1)
+
+    @cached_property
+    def visible(self) -> Tensor:
+        return self.cut(self.call.visible, 2)
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        return self.cut(self.call.tokens, 1)
 
     @cached_property
     def u(self) -> float:
@@ -66,14 +116,14 @@ class Site:
         return self.call.past.get(self.op.name)
 
     def rope(self, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return make_rope(self.config)(self.call.positions if positions is None else positions)
+        return make_rope(self.config)(self.positions if positions is None else positions)
 
     @property
     def rotation(self) -> tuple[Tensor, Tensor]:
         """The cos and sin that this side used, or should have."""
         points = self.call.points
         if "rope.cos" in points and "rope.sin" in points:
-            return points["rope.cos"], points["rope.sin"]
+            return self.at("rope.cos"), self.at("rope.sin")
         cos, sin = self.rope()
         return cos.to(self.out.dtype), sin.to(self.out.dtype)
 
@@ -86,7 +136,7 @@ class Judged:
     exact: Tensor
     bound: Tensor
 
-    @property
+    @cached_property
     def excess(self) -> float:
         """The largest distance in units of its bound: up to 1 is rounding."""
         if not self.out.numel():
@@ -99,13 +149,18 @@ class Judged:
     @property
     def distance(self) -> float:
         """Mean distance from the float64 result, relative to its size."""
-        known = self.exact.isfinite()  # hidden scores are -inf
-        size = float(self.exact[known].abs().mean())
-        return float((self.out.double() - self.exact)[known].abs().mean()) / size if size else 0.0
+        out, exact, known = self.out.double(), self.exact, self.exact.isfinite()
+        if not known.all():  # hidden scores are -inf
+            out, exact = out[known], exact[known]
+        size = float(exact.abs().mean())
+        return float((out - exact).abs_().mean()) / size if size else 0.0
 
 
 def judge(site: Site) -> Judged:
-    return JUDGES[site.op.kind](site)
+    judged = JUDGES[site.op.kind](site)
+    if any(name in site.call.made for name in site.op.reads):  # rounded elsewhere, if the side computed it at all
+        judged.bound = judged.bound + 16 * site.u * judged.exact.abs().amax(-1, keepdim=True)
+    return judged
 
 
 # ---- formulas, for any dtype
@@ -140,17 +195,21 @@ def flat(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2) if x.dim() == 4 else x
 
 
+def flat_shape(x: Tensor) -> tuple[int, ...]:
+    return (x.shape[0], x.shape[2], x.shape[1] * x.shape[3]) if x.dim() == 4 else tuple(x.shape)
+
+
 # ---- the arbiter
 
 
 def judge_embedding(site: Site) -> Judged:
-    ids, weight = site.call.ids, site.parameter()
+    ids, weight = site.ids, site.parameter()
     exact = weight[ids].double()
     return only_tokens(site, site.out, exact, torch.full_like(exact, site.tiny))
 
 
 def judge_rope(site: Site) -> Judged:
-    positions = site.call.positions
+    positions = site.positions
     rope = make_rope(site.config)
     frequencies = rope.keywords["frequencies"] if isinstance(rope, partial) else None
     if frequencies is None:
@@ -172,17 +231,16 @@ def judge_norm(site: Site) -> Judged:
 
 def judge_linear(site: Site) -> Judged:
     x, weight, bias = flat(site.inputs[0]), site.parameter(), site.parameter("bias")
-    keep = site.call.tokens
+    keep = site.tokens
     x, out = x.expand(*keep.shape, -1)[keep], site.out.expand(*keep.shape, -1)[keep]  # (N, in), (N, out)
-    if x.shape[0] * weight.numel() > SAMPLE_ABOVE:
-        other = None if site.other is None or site.other.shape != site.out.shape else site.other[keep]
-        rows, columns = where_to_look(out, other, 12, 48)
-        x, out, weight = x[rows], out[rows][:, columns], weight[columns]
-        bias = None if bias is None else bias[columns]
+    apart = out.new_zeros(out.shape[1]) if site.other is None else (out - site.other[keep]).abs().amax(0)
+    columns = spread(apart, COLUMNS)
+    out, weight = out[:, columns], weight[columns]
+    bias = None if bias is None else bias[columns]
     x, weight = x.double(), weight.double()
     bias = torch.zeros(()) if bias is None else bias.double()
     exact, terms = x @ weight.T, x.abs() @ weight.abs().T
-    bound = sum_bound(site, terms, x.shape[-1]) + 3 * site.u * (exact.abs() + bias.abs()) + 2 * site.tiny
+    bound = sum_bound(terms, x.shape[-1]) + 3 * site.u * (exact.abs() + bias.abs()) + 2 * site.tiny
     return Judged(out, exact + bias, bound)
 
 
@@ -201,7 +259,9 @@ def judge_remember(site: Site) -> Judged:
     new = new if new.dim() == 4 else heads_of(new, site.config.head_dim)
     exact = new if site.past is None else torch.cat((site.past, new), 2)
     out, exact = site.out.transpose(1, 2), exact.transpose(1, 2)  # (B, S, K, D)
-    if site.call.mask is not None:
+    if torch.equal(out, exact):
+        out, exact = out[:, -1:], exact[:, -1:]
+    elif site.call.mask is not None:
         keep = site.call.mask.bool()
         out, exact = out[keep], exact[keep]
     return Judged(out, exact.double(), torch.full(exact.shape, site.tiny, dtype=torch.float64))
@@ -209,49 +269,51 @@ def judge_remember(site: Site) -> Judged:
 
 def judge_scores(site: Site) -> Judged:
     q, k = site.inputs
-    out, q, visible, keep = queries(site, site.out, q)
+    out, visible = site.out, site.visible
     exact = weigh(q.double(), k.double(), visible, site.scale)
     terms = weigh(q.double().abs(), k.double().abs(), visible, site.scale)
-    bound = sum_bound(site, terms, q.shape[-1]) + 3 * site.u * exact.abs() + 3 * site.tiny
+    bound = sum_bound(terms, q.shape[-1]) + 3 * site.u * exact.abs() + 3 * site.tiny
     hidden = ~visible.expand(out.shape)
     # a hidden score is "very low", however it is written
     out = torch.where(hidden & (out.double() < -1e4), -math.inf, out.double())
-    return at_tokens(keep, out, exact, torch.where(hidden, 1.0, bound))
+    return at_tokens(site, out, exact, torch.where(hidden, 1.0, bound))
 
 
 def judge_softmax(site: Site) -> Judged:
     (scores,) = site.inputs
-    out, scores, _, keep = queries(site, site.out, scores)
     exact = scores.double().softmax(-1)
     spread = (scores.double() - scores.double().amax(-1, keepdim=True)).clamp(min=-100).abs()
     bound = exact * (2.02 * site.u + (24 + 2 * spread) * U32) + max(site.tiny, 1e-37)
-    return at_tokens(keep, out, exact, bound)
+    return at_tokens(site, site.out, exact, bound)
 
 
 def judge_attention(site: Site) -> Judged:
     """From q, k, v; or, where attention wrote its probabilities down, from those and v."""
     q, k, v = site.inputs
-    at = site.op.name.removesuffix("mixed")
-    written = site.call.points.get(f"{at}probabilities")
     values = repeat_heads(v, q.shape[1]).double()
-    if written is not None and written.shape == (*q.shape[:3], k.shape[2]):
-        out, p, _, keep = queries(site, site.out, written)
-        p = p.double()
+    if (written := written_probabilities(site)) is not None:
+        p = written.double()
         relative = torch.full_like(p, 1.01 * site.u)
     else:
-        out, q, visible, keep = queries(site, site.out, q)
+        visible = site.visible
         scores = weigh(q.double(), k.double(), visible, site.scale)
         terms = weigh(q.double().abs(), k.double().abs(), visible, site.scale)
         p = scores.softmax(-1)
         # an error in a score is a relative error in its probability, and through the sum in all others
-        wrong = torch.where(
-            visible, 3 * site.u * scores.abs() + sum_bound(site, terms, q.shape[-1]) + 3 * site.tiny, 0.0
-        )
+        wrong = torch.where(visible, 3 * site.u * scores.abs() + sum_bound(terms, q.shape[-1]) + 3 * site.tiny, 0.0)
         relative = wrong + (p * wrong).sum(-1, keepdim=True) + 3 * site.u + 32 * U32
     exact = p @ values
-    bound = (p * relative) @ values.abs() + sum_bound(site, p @ values.abs(), p.shape[-1]) + 2 * site.u * exact.abs()
+    bound = (p * relative) @ values.abs() + sum_bound(p @ values.abs(), p.shape[-1]) + 2 * site.u * exact.abs()
     lost = p.shape[-1] * site.tiny * float(values.abs().max())  # probabilities too small for the dtype
-    return at_tokens(keep, out, exact, bound + lost + site.tiny)
+    return at_tokens(site, site.out, exact, bound + lost + site.tiny)
+
+
+def written_probabilities(site: Site) -> Tensor | None:
+    """The probabilities that attention wrote down, if it did so in the usual shape."""
+    q, k, _ = site.inputs
+    name = site.op.name.replace("mixed", "probabilities")
+    written = site.at(name) if name in site.call.points else None
+    return None if written is None or written.shape != (*q.shape[:3], k.shape[2]) else written
 
 
 def judge_residual(site: Site) -> Judged:
@@ -291,14 +353,14 @@ JUDGES: dict[str, Callable[[Site], Judged]] = {
 # ---- shared by them
 
 
-def sum_bound(site: Site, terms: Tensor, n: int) -> Tensor:
+def sum_bound(terms: Tensor, n: int) -> Tensor:
     """How far a float32 sum of n terms may be off, however it is cut into pieces. `terms`: the sum of their sizes."""
     return terms * ((8 + math.sqrt(n)) * U32)
 
 
 def only_tokens(site: Site, out: Tensor, exact: Tensor, bound: Tensor) -> Judged:
     """Leave out padding. Everything is (B, T, …) or (B, H, T, D)."""
-    keep = site.call.tokens
+    keep = site.tokens
     shape = torch.broadcast_shapes(out.shape, exact.shape)
     parts = (each.expand(shape) for each in (out, exact, bound))
     if keep.all():
@@ -307,37 +369,21 @@ def only_tokens(site: Site, out: Tensor, exact: Tensor, bound: Tensor) -> Judged
     return Judged(*(each[keep] if len(each) == len(keep) else each for each in parts))
 
 
-def queries(site: Site, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Attention's result, what it was made from, what may be seen, and which queries are tokens.
-
-    All queries, or some where there are many: (B, H, T', …).
-    """
-    B, H, T, D = x.shape
-    visible, keep = site.call.visible, site.call.tokens
-    S = visible.shape[-1]
-    if B * H * T * S * max(D, site.config.head_dim) > 4 * SAMPLE_ABOVE and T > 8:
-        other = site.other if site.other is not None and site.other.shape == out.shape else None
-        rows, _ = where_to_look(
-            *(None if each is None else each.transpose(0, 2).flatten(1) for each in (out, other)), 8
-        )
-        out, x, visible = out[:, :, rows], x[:, :, rows], visible[:, :, rows]
-        keep = keep[:, rows]
-    return out, x, visible, keep
-
-
-def at_tokens(keep: Tensor, *parts: Tensor) -> Judged:
+def at_tokens(site: Site, *parts: Tensor) -> Judged:
     """Leave out padding queries of (B, H, T, …)."""
-    return Judged(*(each.transpose(1, 2)[keep] for each in torch.broadcast_tensors(*parts)))
+    return Judged(*(each.transpose(1, 2)[site.tokens] for each in torch.broadcast_tensors(*parts)))
 
 
-def where_to_look(out: Tensor, other: Tensor | None, rows: int, columns: int = 0) -> tuple[Tensor, Tensor]:
-    """Rows and columns of (N, F): half of them where the sides differ most, half spread evenly."""
-    apart = torch.zeros_like(out, dtype=torch.float32) if other is None else (out.float() - other.float()).abs()
-    return spread(apart.amax(1), rows), spread(apart.amax(0), columns)
+def where_to_look(apart: Tensor | None, call: Call) -> tuple[Tensor, Tensor]:
+    """Rows and tokens of a call whose sides are `apart` (B, T): the first that differ, the worst, and some more."""
+    apart = torch.zeros(call.ids.shape) if apart is None or apart.shape != call.ids.shape else apart
+    return spread(apart.amax(1), ROWS), spread(apart.amax(0), TOKENS)
 
 
 def spread(size: Tensor, most: int) -> Tensor:
-    if len(size) <= most or not most:
+    """Up to `most` indices: the first that is not zero, those where `size` is largest, and some spread evenly."""
+    if len(size) <= most:
         return torch.arange(len(size))
-    evenly = torch.linspace(0, len(size) - 1, most - most // 2).long()
-    return torch.cat((torch.nan_to_num(size, nan=math.inf).topk(most // 2).indices, evenly)).unique()
+    evenly = torch.linspace(0, len(size) - 1, most - most // 2 - 1).long()
+    largest = torch.nan_to_num(size.float(), nan=math.inf).topk(most // 2).indices
+    return torch.cat(((size != 0).int().argmax()[None], largest, evenly)).unique()

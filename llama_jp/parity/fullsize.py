@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from ..checkpoint import config_to_json, file_name, find_tensors, read_config, read_group, write_json
 from ..model import Llama, LlamaConfig, inverse_frequencies
+from ..trace import trace
 from .compare import Row, compare_calls
 from .points import operations
-from .record import Call, Step, record, tracing
+from .record import Call, Step, names_in, record
 from .shapes import random_config, random_ids
 from .subjects import Settings, Subject
 
@@ -218,9 +219,8 @@ def run_by_layer(folder: Path, config: LlamaConfig, ids: Tensor, wanted: list) -
     model.model.embed_tokens = nn.Identity()
     for i in range(config.num_hidden_layers):
         assign(model.model.layers[0], f"layers.{i}.")
-        subject = Subject("transformers", model, Settings(), model)
         inside = [op for op in wanted if op.layer == 0 or op.kind == "rope"]
-        with tracing(subject, inside) as seen:
+        with trace(model, names_in(model, inside), beside=False) as seen:
             model(inputs_embeds=x, use_cache=False)
         points |= {renumbered(name, i): tensor for name, tensor in seen.items()}
         x = points[f"layers.{i}"]

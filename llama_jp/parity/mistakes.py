@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model import cos_sin, inverse_frequencies, plain_rope, repeat_heads
-from .formulas import Site, flat, heads_of, norm, turn
+from ..model import attend_sdpa, cos_sin, inverse_frequencies, look_back, plain_rope, repeat_heads
+from .formulas import Site, flat, heads_of, norm, turn, written_probabilities
 
 Mistake = tuple[str, Callable[[], Tensor]]
 
@@ -27,31 +27,35 @@ def mistakes(site: Site) -> Iterator[Mistake]:
     yield from TABLE.get(site.op.kind, lambda site: ())(site)
 
 
-def right(site: Site) -> Tensor | None:
+def right(site: Site) -> Iterator[Tensor]:
     """The formula as this project has it, in the side's dtype: what a clean side gives, to the bit where the kernel is
-    the same. None where there is no single such kernel."""
+    the same. Attention has two such forms; products have none."""
     kind = site.op.kind
     if kind == "embedding":
-        return site.parameter()[site.call.ids]
-    if kind == "rope":
-        return rope_part(site, *site.rope())
-    if kind == "norm":
-        return norm(site.inputs[0], site.parameter(), site.config.rms_norm_eps)
-    if kind == "rotate":
-        return turn(heads_of(site.inputs[0], site.config.head_dim), *site.rotation)
-    if kind == "softmax":
-        return site.inputs[0].softmax(-1, dtype=torch.float32).to(site.out.dtype)
-    if kind == "gated":
-        return F.silu(site.inputs[0]) * site.inputs[1]
-    if kind == "residual":
-        return site.inputs[0] + site.inputs[1]
-    if kind == "attention":
-        return attend(site)
-    return None
+        yield site.parameter()[site.ids]
+    elif kind == "rope":
+        yield rope_part(site, *site.rope())
+    elif kind == "norm":
+        yield norm(site.inputs[0], site.parameter(), site.config.rms_norm_eps)
+    elif kind == "rotate":
+        yield turn(heads_of(site.inputs[0], site.config.head_dim), *site.rotation)
+    elif kind == "softmax":
+        yield site.inputs[0].softmax(-1, dtype=torch.float32).to(site.out.dtype)
+    elif kind == "gated":
+        yield F.silu(site.inputs[0]) * site.inputs[1]
+    elif kind == "residual":
+        yield site.inputs[0] + site.inputs[1]
+    elif kind == "attention":
+        q, k, v = site.inputs
+        if (written := written_probabilities(site)) is not None:
+            yield written.to(q.dtype) @ repeat_heads(v, q.shape[1])
+        elif site.sample is None:
+            yield attend_sdpa(q, k, v, look_back(site.call.mask, q.shape[2], k.shape[2], q.device)[1])
+            yield attend(site)
 
 
 def embedding_mistakes(site: Site) -> Iterator[Mistake]:
-    ids, weight = site.call.ids, site.parameter()
+    ids, weight = site.ids, site.parameter()
     bos = site.config.bos_token_id
     if bos is not None:
         shifted = torch.cat((torch.full_like(ids[:, :1], bos), ids[:, :-1]), 1)
@@ -68,7 +72,7 @@ def rope_part(site: Site, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def rope_mistakes(site: Site) -> Iterator[Mistake]:
-    theta, D, positions = site.config.rope_theta, site.config.head_dim, site.call.positions
+    theta, D, positions = site.config.rope_theta, site.config.head_dim, site.positions
 
     def with_frequencies(change: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
         return lambda: rope_part(site, *cos_sin(positions, change(inverse_frequencies(theta, D))))
@@ -94,17 +98,16 @@ def rope_mistakes(site: Site) -> Iterator[Mistake]:
             f"positions rounded to {name}",
             lambda low=low: rope_part(site, *site.rope(positions.to(low).float())),
         )
-    for step in (1, -1, site.call.ids.shape[1], -site.call.ids.shape[1]):
+    for step in (1, -1, site.ids.shape[1], -site.ids.shape[1]):
         yield f"position offset: every position is off by {step:+d}", lambda step=step: moved(site, positions + step)
-    T = positions.shape[1]
-    yield (
-        "position offset: counted from zero in every call, past tokens forgotten",
-        lambda: moved(site, torch.arange(T)[None]),
-    )
-    yield (
-        "position offset: padding counted as tokens",
-        lambda: moved(site, torch.arange(site.call.length - T, site.call.length)[None]),
-    )
+    T, S = positions.shape[1], site.call.length
+    if S > T:
+        yield (
+            "position offset: counted from zero in every call, past tokens forgotten",
+            lambda: moved(site, torch.arange(T)[None]),
+        )
+    if site.call.mask is not None:
+        yield "position offset: padding counted as tokens", lambda: moved(site, torch.arange(S - T, S)[None])
     known = (1e4, 5e5, 1e6, theta * 2, theta / 2, theta * 10, theta / 10, theta * 100, theta / 100, theta * 1.1, 1e3)
     for other in known if T > 1 or bool((positions > 0).any()) else ():
         if other != theta:
@@ -173,9 +176,8 @@ def norm_mistakes(site: Site) -> Iterator[Mistake]:
     )
     yield "L2 norm: a sum where the mean should be", lambda: norm(x, weight, eps) * x.shape[-1] ** -0.5
     yield "no norm at all", lambda: x
-    for name, tensor in site.call.points.items():
-        if tensor.shape == x.shape and name not in (*site.op.reads, site.op.name):
-            yield f"it reads {name}, not {site.op.reads[0]}", lambda tensor=tensor: norm(tensor, weight, eps)
+    for name in site.like_input():
+        yield f"it reads {name}, not {site.op.reads[0]}", lambda name=name: norm(site.at(name), weight, eps)
     for name, tensor in site.weights.items():
         if tensor.shape == weight.shape and name != f"{site.op.weight}.weight" and not torch.equal(tensor, weight):
             yield f"it uses {name}", lambda tensor=tensor: norm(x, tensor, eps)
@@ -195,9 +197,10 @@ def linear_mistakes(site: Site) -> Iterator[Mistake]:
     if bias is not None:
         yield "the bias is left out", lambda: F.linear(flat(x), weight)
     if x.dim() == 4:
+        all_tokens = site.call.points[site.op.reads[0]]
         yield (
             "heads not moved back behind the tokens before they are joined",
-            lambda: F.linear(x.reshape(x.shape[0], x.shape[2], -1), weight, bias),
+            lambda: F.linear(site.cut(all_tokens.reshape(len(all_tokens), all_tokens.shape[2], -1), 1), weight, bias),
         )
         yield "heads joined in reverse order", lambda: F.linear(flat(x.flip(1)), weight, bias)
         yield (
@@ -209,15 +212,18 @@ def linear_mistakes(site: Site) -> Iterator[Mistake]:
     for name, tensor in site.weights.items():
         if tensor.shape == weight.shape and name != f"{site.op.weight}.weight" and name.endswith("weight"):
             yield f"it uses {name}", lambda tensor=tensor: F.linear(flat(x), tensor, bias)
-    for name, tensor in site.call.points.items():
-        if name not in (*site.op.reads, site.op.name) and flat(tensor).shape == flat(x).shape:
-            yield f"it reads {name}, not {site.op.reads[0]}", lambda tensor=tensor: F.linear(flat(tensor), weight, bias)
+    for name in site.like_input():
+        yield f"it reads {name}, not {site.op.reads[0]}", lambda name=name: F.linear(flat(site.at(name)), weight, bias)
 
 
 def rotate_mistakes(site: Site) -> Iterator[Mistake]:
     x, (cos, sin) = heads_of(site.inputs[0], site.config.head_dim), site.rotation
     yield "pair layout: neighbours (i, i + 1) are turned, not halves (i, i + D/2)", lambda: turn_neighbours(x, cos, sin)
     yield "pair layout: neighbours turned by the angles of halves", lambda: x * cos[:, None] + swapped(x) * sin[:, None]
+    if x.dtype != torch.float32:
+        for pair in (site.rotation, site.rope()):
+            wide = [each.float() for each in (x, *pair)]
+            yield "computed in float32 and rounded once", lambda wide=wide: turn(*wide).to(x.dtype)
     yield "not rotated", lambda: x
     yield "turned the other way", lambda: turn(x, cos, -sin)
     yield (
@@ -229,11 +235,9 @@ def rotate_mistakes(site: Site) -> Iterator[Mistake]:
     for step in (1, -1):
         yield (
             f"position offset: every position is off by {step:+d}",
-            lambda step=step: turn(
-                x, *(part.to(x.dtype) for part in site.rope((site.call.positions + step).clamp(min=0)))
-            ),
+            lambda step=step: turn(x, *(part.to(x.dtype) for part in site.rope((site.positions + step).clamp(min=0)))),
         )
-    T = site.call.ids.shape[1]
+    T = site.ids.shape[1]
     yield (
         "position offset: counted from zero in every call",
         lambda: turn(x, *(part.to(x.dtype) for part in site.rope(torch.arange(T)[None]))),
@@ -242,7 +246,7 @@ def rotate_mistakes(site: Site) -> Iterator[Mistake]:
         rope = plain_rope(dataclasses.replace(site.config, rope_theta=other))
         yield (
             f"rope_theta {other:g} where config.json has {site.config.rope_theta:g}",
-            lambda rope=rope: turn(x, *(part.to(x.dtype) for part in rope(site.call.positions))),
+            lambda rope=rope: turn(x, *(part.to(x.dtype) for part in rope(site.positions))),
         )
     for low in LOW:
         yield (
@@ -278,7 +282,7 @@ def remember_mistakes(site: Site) -> Iterator[Mistake]:
     yield "the old entries are forgotten", lambda: torch.cat((torch.zeros_like(past), new), 2)
     if out.shape[2] == S + T:
         same = (out[:, :, :S] == past).flatten(3).all(-1).all(1).all(0)
-        if bool(same.any()) and not bool(same.all()):
+        if not bool(same.all()):
             wrong = (~same).nonzero().flatten().tolist()
             patched = torch.cat((torch.where(same[None, None, :, None], past, out[:, :, :S]), new), 2)
             yield f"stale cache: entry {', '.join(map(str, wrong[:6]))} is not what was written there", lambda: patched
@@ -300,9 +304,9 @@ def score_mistakes(site: Site) -> Iterator[Mistake]:
     q, k = site.inputs
     lowest = torch.finfo(q.dtype).min
 
-    def scores(scale=site.scale, visible=None, keys=None):
-        visible = site.call.visible if visible is None else visible
-        keys = repeat_heads(k, q.shape[1]) if keys is None else keys
+    def scores(scale=site.scale, visible=None, heads=None):
+        visible = site.visible if visible is None else visible
+        keys = repeat_heads(k, q.shape[1]) if heads is None else heads(k)
         found = q @ keys.transpose(2, 3) * scale
         return found + torch.where(visible, torch.zeros((), dtype=q.dtype), lowest)
 
@@ -315,7 +319,7 @@ def attention_changes(site: Site, q: Tensor, k: Tensor) -> dict[str, dict]:
     """What people get wrong between q, k and the scores: cause -> arguments that do the same."""
     H, D, C = q.shape[1], q.shape[3], site.config.hidden_size
     T, S = q.shape[2], k.shape[2]
-    visible, causal = site.call.visible, torch.ones(T, S, dtype=torch.bool).tril(S - T)[None, None]
+    visible, causal = site.visible, torch.ones(T, S, dtype=torch.bool).tril(S - T)[None, None]
     changes: dict[str, dict] = {
         "the scale 1 / sqrt(D) is missing": {"scale": 1.0},
         "scaled twice": {"scale": D**-1.0},
@@ -339,10 +343,18 @@ def attention_changes(site: Site, q: Tensor, k: Tensor) -> dict[str, dict]:
         }
         changes["mask offset: the oldest token is hidden"] = {"visible": causal & (torch.arange(S) >= 1)}
     if k.shape[1] not in (1, H):
-        changes["kv-head order: heads tiled (0 1 0 1), not repeated (0 0 1 1)"] = {"tiled": True}
-    for change in changes.values():
-        if change.pop("tiled", False):
-            change["keys"] = k.repeat(1, H // k.shape[1], 1, 1)
+        tiled = "kv-head order: heads tiled (0 1 0 1), not repeated (0 0 1 1)"
+        changes[tiled] = {"heads": lambda x: x.repeat(1, H // x.shape[1], 1, 1)}
+    moved = {
+        "kv-head order: reversed": lambda x: x.flip(1),
+        "kv-head order: moved by one": lambda x: x.roll(1, 1),
+        "kv-head order: the first for all": lambda x: x[:, :1].expand_as(x),
+        "keys and values are one token late": lambda x: x.roll(1, 2),
+        "keys and values are one token early": lambda x: x.roll(-1, 2),
+        "every row looks at the first row": lambda x: x[:1].expand_as(x),
+    }
+    for text, move in moved.items():
+        changes[text] = {"heads": lambda x, move=move: repeat_heads(move(x), H)}
     return changes
 
 
@@ -376,7 +388,7 @@ def attend(
     H = q.shape[1]
     keys = repeat_heads(k, H) if keys is None else keys
     values = repeat_heads(v, H) if values is None else values
-    visible = site.call.visible if visible is None else visible
+    visible = site.visible if visible is None else visible
     hide = torch.where(visible, torch.zeros((), dtype=q.dtype), torch.finfo(q.dtype).min)
     scores = q @ keys.transpose(2, 3) * (site.scale if scale is None else scale) + hide
     softmax = softmax or (lambda scores: scores.softmax(-1, dtype=torch.float32).to(q.dtype))
@@ -385,13 +397,12 @@ def attend(
 
 def attention_mistakes(site: Site) -> Iterator[Mistake]:
     q, k, v = site.inputs
-    H, K = q.shape[1], k.shape[1]
+    H = q.shape[1]
     for text, change in attention_changes(site, q, k).items():
-        if "keys" in change:
-            both = v.repeat(1, H // K, 1, 1)
-            yield text, lambda change=change, both=both: attend(site, **change, values=both)
-            yield f"{text}, of the keys only", lambda change=change: attend(site, **change)
-            yield f"{text}, of the values only", lambda both=both: attend(site, values=both)
+        if heads := change.get("heads"):
+            yield text, lambda heads=heads: attend(site, keys=heads(k), values=heads(v))
+            yield f"{text}, of the keys only", lambda heads=heads: attend(site, keys=heads(k))
+            yield f"{text}, of the values only", lambda heads=heads: attend(site, values=heads(v))
         else:
             yield text, lambda change=change: attend(site, **change)
     if q.dtype != torch.float32:
@@ -417,10 +428,6 @@ def attention_mistakes(site: Site) -> Iterator[Mistake]:
     yield "softmax over the queries, not the keys", lambda: attend(site, softmax=lambda s: s.softmax(-2))
     yield "the values are the keys", lambda: attend(site, values=repeat_heads(k, H))
     yield "heads in reverse order", lambda: attend(site).flip(1)
-    yield "key heads in reverse order", lambda: attend(site, keys=repeat_heads(k.flip(1), H))
-    yield "value heads in reverse order", lambda: attend(site, values=repeat_heads(v.flip(1), H))
-    yield "value heads moved by one", lambda: attend(site, values=repeat_heads(v.roll(1, 1), H))
-    yield "key heads moved by one", lambda: attend(site, keys=repeat_heads(k.roll(1, 1), H))
 
 
 def residual_mistakes(site: Site) -> Iterator[Mistake]:
@@ -430,9 +437,8 @@ def residual_mistakes(site: Site) -> Iterator[Mistake]:
     yield "added twice", lambda: x + y + y
     yield "subtracted", lambda: x - y
     yield "halved", lambda: (x + y) * 0.5
-    for name, tensor in site.call.points.items():
-        if tensor.shape == x.shape and name not in (*site.op.reads, site.op.name):
-            yield f"it adds to {name}, not to {site.op.reads[0]}", lambda tensor=tensor: tensor + y
+    for name in site.like_input():
+        yield f"it adds to {name}, not to {site.op.reads[0]}", lambda name=name: site.at(name) + y
 
 
 def gated_mistakes(site: Site) -> Iterator[Mistake]:

@@ -96,7 +96,10 @@ def section(comparison: Comparison) -> str:
     if told := told_about(comparison):
         parts.append(f'<div class="card">{told}</div>')
     if comparison.rows:
-        parts.append(f'<div class="card">{picture(comparison)}</div>')
+        what = (
+            "Each operation by its usual distance in ULP, of the call where that is largest; point at one for numbers."
+        )
+        parts.append(f'<div class="card"><div class="soft">{what}</div>{picture(comparison)}</div>')
     return "".join(parts)
 
 

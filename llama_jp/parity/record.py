@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model import look_back
 from ..trace import point_names, trace
@@ -34,6 +34,8 @@ class Call:
     logits: Tensor  # (B, T, V)
     points: dict[str, Tensor] = field(default_factory=dict)
     past: dict[str, Tensor] = field(default_factory=dict)  # keys and values that the side had before this call
+    skipped: set[str] = field(default_factory=set)  # points that the side has, but did not pass in this call
+    made: dict[str, Tensor] = field(default_factory=dict)  # what was not seen, computed from what was
 
     @property
     def positions(self) -> Tensor:
@@ -100,33 +102,27 @@ def record_rows(subject: Subject, steps: list[Step], wanted: list[Operation]) ->
     rows, length = len(steps[0].ids), sum(step.ids.shape[1] for step in steps)
     one_call = len(steps) == 1
     run = subject.whole if one_call else subject.begin(rows, length)
+    asked = names_in(subject.model, wanted)
     calls: list[Call] = []
     seen = 0
     for step in steps:
         seen += step.ids.shape[1]
-        with tracing(subject, wanted) as points:
+        # scores that attention does not write down are left out
+        with trace(subject.model, asked, beside=False) if asked else nullcontext({}) as points:
             logits = run(step.ids, step.mask)
-        points = {name: points[name] for name in points}
+        points = {**points, "logits": logits}
         past = {name: x for name, x in calls[-1].points.items() if name.endswith(KEPT)} if calls else {}
-        calls.append(Call(step.ids, step.mask, seen, logits, points | {"logits": logits}, past))
+        calls.append(Call(step.ids, step.mask, seen, logits, points, past, set(asked) - points.keys()))
     return calls
 
 
+def names_in(model: nn.Module | None, wanted: list[Operation]) -> list[str]:
+    """Which of the wanted points a model has."""
+    known = set() if model is None else set(point_names(model))
+    return [op.name for op in wanted if op.name in known]
+
+
 KEPT = (".keys", ".values")
-
-
-@contextmanager
-def tracing(subject: Subject, wanted: list[Operation]) -> Iterator[dict]:
-    """Trace what the subject has of the wanted points. Scores that attention does not write down are left out."""
-    if subject.model is None:
-        yield {}
-        return
-    known = set(point_names(subject.model))
-    points: dict[str, Tensor] = {}
-    with trace(subject.model, [op.name for op in wanted if op.name in known], beside=False) as seen:
-        yield points
-    for name, tensor in seen.items():
-        points[name] = tensor
 
 
 @contextmanager
@@ -162,4 +158,5 @@ def join(parts: tuple[Call, ...]) -> Call:
         together([part.logits for part in parts]),
         all_points("points"),
         all_points("past"),
+        first.skipped,
     )

@@ -62,9 +62,10 @@ def run_request(request: Request) -> list[Comparison]:
         modes = [mode for mode in request.modes if mode != "tokenizer"]
         if not modes:
             return found
-        own = str(folder) if request.random else request.model
+        ours = request.random and request.model == Request.model  # the default model gives way to the random one
+        own = str(folder) if ours else request.model
         first, second = open_subject(own, request.first, folder), open_subject(request.against, request.second, folder)
-        first.name = request.model if not request.random else f"llama_jp, random {request.random}"
+        first.name = f"llama_jp, random {request.random}" if ours else request.model
         config = second.config or first.config
         if config is None:
             raise ValueError("neither side says what it is made of: give a checkpoint on one of them")
@@ -85,13 +86,15 @@ def run_mode(mode, first: Subject, second: Subject, ids, config, tolerance: Tole
 @contextmanager
 def checkpoint_of(request: Request) -> Iterator[Path | None]:
     """The folder that both sides load from: random and temporary, named, or one side's own."""
+    named = [request.checkpoint, request.model, request.against]
+    named = [name for name in named if name and ":" not in name and not name.startswith("transformers")]
     if request.random:
+        if others := [name for name in named if name != Request.model]:
+            raise ValueError(f"both sides load the random checkpoint, so {others[0]} cannot be named beside --random")
         with tempfile.TemporaryDirectory(prefix="parity-") as folder:
             config = random_config(request.random, request.layers)
             yield write_random(Path(folder), config, seed=request.seed)
         return
-    named = [request.checkpoint, request.model, request.against]
-    named = [name for name in named if name and ":" not in name and not name.startswith("transformers")]
     yield find_checkpoint(named[0]) if named else None
 
 

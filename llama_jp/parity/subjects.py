@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint import choose_dtype, find_checkpoint, find_tensors, parse_config, read_config
@@ -52,7 +53,7 @@ class Subject:
             return lambda ids, mask: self.call(ids, cache, mask=mask)
         if is_reference(self.call):
             return _ReferenceText(self.call)
-        raise ValueError(f"{self.name} is a function of ids alone, so only the modes whole and gradients can run it")
+        return _PlainText(self.call)
 
     def whole(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits of a text in one call, the way it is called without a thought about caches."""
@@ -60,10 +61,7 @@ class Subject:
             return _ReferenceText(self.call)(ids, mask)
         if hasattr(self.call, "new_cache"):
             return self.call(ids, mask=mask)
-        if mask is not None:
-            raise ValueError(f"{self.name} is a function of ids alone; it takes no mask")
-        output = self.call(ids)
-        return getattr(output, "logits", output)
+        return _PlainText(self.call)(ids, mask)
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -100,6 +98,25 @@ class _ReferenceText:
         output = self.model(ids, **given)
         self.past = output.past_key_values
         return output.logits
+
+
+class _PlainText:
+    """A function of ids alone: each call gives it the whole text so far, and a padded row without its padding."""
+
+    def __init__(self, call: Callable):
+        self.call, self.ids = call, None
+
+    def logits(self, ids: Tensor) -> Tensor:
+        output = self.call(ids)
+        return getattr(output, "logits", output)
+
+    def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        self.ids = ids if self.ids is None else torch.cat((self.ids, ids), 1)
+        if mask is None:
+            return self.logits(self.ids)[:, -ids.shape[1] :]
+        rows = [self.logits(row[None, used]) for row, used in zip(self.ids, mask.bool(), strict=True)]
+        padded = [F.pad(row[0], (0, 0, mask.shape[1] - row.shape[1], 0)) for row in rows]
+        return torch.stack(padded)[:, -ids.shape[1] :]
 
 
 def open_subject(spec: str, settings: Settings, checkpoint: Path | None = None) -> Subject:
