@@ -120,16 +120,17 @@ class Summed(Plain):
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > x.shape[-1]:
             return super().__call__(x)
-        return compiled_sum()(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+        multiply = sum_of_products if torch.compiler.is_compiling() else compiled_sum()
+        return multiply(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+
+
+def sum_of_products(weight: Tensor, x: Tensor) -> Tensor:
+    return (weight.float() * x.float()).sum(-1).to(x.dtype)
 
 
 @functools.cache
 def compiled_sum():
-    @torch.compile(dynamic=True)
-    def summed(weight: Tensor, x: Tensor) -> Tensor:
-        return (weight.float() * x.float()).sum(-1).to(x.dtype)
-
-    return summed
+    return torch.compile(sum_of_products, dynamic=True)
 
 
 class PackedBfloat16(Plain):
