@@ -487,6 +487,21 @@ def test_a_certificate_is_about_these_weights(copy):
         verify(copy)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=2), "has the format 2; supported is 1"),
+        (lambda c: c["result"].pop("perplexity"), "is not complete: it has no result.perplexity.original"),
+        (lambda c: c["result"].update(kl_divergence="0"), "has '0' for result.kl_divergence, where a number"),
+        (lambda c: c["arithmetic"].update(dtype="int8"), "has the dtype 'int8'; it can be float32, bfloat16, float16"),
+    ],
+)
+def test_a_spoilt_certificate_is_refused(copy, change, message):
+    rewrite_json(copy / "certificate.json", change)
+    with pytest.raises(ValueError, match=message):
+        verify(copy)
+
+
 def test_another_text_is_measured(copy, capsys):
     assert main(["quantize", "--verify", str(copy), "--text", "prose.ja.txt", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
