@@ -388,6 +388,16 @@ def test_gptq_moves_errors_to_where_they_cost_less():
     assert errors[0] < 0.5 * errors[1]  # measured: 0.33
 
 
+def test_a_float32_original_gives_the_same_and_is_not_touched(made, tmp_path):
+    """A weight that needs no conversion lies in the mapped file itself; calibration must not write there."""
+    load_model("demo", dtype="float32", device="cpu").save_pretrained(tmp_path / "float32")
+    before = (tmp_path / "float32" / "model.safetensors").read_bytes()
+    quantize(tmp_path / "float32", tmp_path / "out", **INT4, method="gptq")
+    assert (tmp_path / "float32" / "model.safetensors").read_bytes() == before
+    first, second = (load_model(folder, dtype="float32", device="cpu") for folder in (made["gptq"], tmp_path / "out"))
+    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
+
+
 def test_quality(made):
     """What these weights cost the demo on stories that it has never seen."""
     int8, rtn, calibrated = (result(made[name]) for name in ("int8", "rtn", "gptq"))
