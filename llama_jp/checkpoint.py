@@ -170,7 +170,7 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     at = f"{repository} at revision {revision}" if revision else repository
-    patterns = ["config.json", "generation_config.json", "*.index.json", *TOKENIZER_FILES]
+    patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
         for weight_file in WEIGHT_FILES if weights else ():

@@ -388,6 +388,16 @@ def test_gptq_moves_errors_to_where_they_cost_less():
     assert errors[0] < 0.5 * errors[1]  # measured: 0.33
 
 
+def test_a_float32_original_gives_the_same_and_is_not_touched(made, tmp_path):
+    """A weight that needs no conversion lies in the mapped file itself; calibration must not write there."""
+    load_model("demo", dtype="float32", device="cpu").save_pretrained(tmp_path / "float32")
+    before = (tmp_path / "float32" / "model.safetensors").read_bytes()
+    quantize(tmp_path / "float32", tmp_path / "out", **INT4, method="gptq")
+    assert (tmp_path / "float32" / "model.safetensors").read_bytes() == before
+    first, second = (load_model(folder, dtype="float32", device="cpu") for folder in (made["gptq"], tmp_path / "out"))
+    assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
+
+
 def test_quality(made):
     """What these weights cost the demo on stories that it has never seen."""
     int8, rtn, calibrated = (result(made[name]) for name in ("int8", "rtn", "gptq"))
@@ -484,6 +494,21 @@ def test_rounding_of_another_cpu_is_not_a_difference(copy):
 def test_a_certificate_is_about_these_weights(copy):
     rewrite(copy, lambda t: t["lm_head.weight"][0].add_(1))
     with pytest.raises(ValueError, match="model.safetensors in .* is not what the certificate is about"):
+        verify(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format=2), "has the format 2; supported is 1"),
+        (lambda c: c["result"].pop("perplexity"), "is not complete: it has no result.perplexity.original"),
+        (lambda c: c["result"].update(kl_divergence="0"), "has '0' for result.kl_divergence, where a number"),
+        (lambda c: c["arithmetic"].update(dtype="int8"), "has the dtype 'int8'; it can be float32, bfloat16, float16"),
+    ],
+)
+def test_a_spoilt_certificate_is_refused(copy, change, message):
+    rewrite_json(copy / "certificate.json", change)
+    with pytest.raises(ValueError, match=message):
         verify(copy)
 
 

@@ -100,12 +100,8 @@ def lines(content: dict) -> list[tuple[str, str]]:
     if quantized:
         shown.append(("quantised", quantized["description"]))
     memory, cache = content["memory_bytes"], content["cache_bytes_per_token"]
-    shown.append(
-        (
-            "memory for weights",
-            ", ".join(f"{human(memory[dtype])} {dtype if quantized else 'in ' + dtype}" for dtype in memory),
-        )
-    )
+    of = "" if quantized else "in "
+    shown.append(("memory for weights", ", ".join(f"{human(size)} {of}{kind}" for kind, size in memory.items())))
     shown.append(("cache per token", ", ".join(f"{cache[dtype]:,} bytes in {dtype}" for dtype in cache)))
     generation = content["generation_config"]
     sampling = {name: generation[name] for name in ("temperature", "top_k", "top_p") if name in generation}

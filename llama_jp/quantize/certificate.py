@@ -34,6 +34,7 @@ FILE = "certificate.json"
 FORMAT = 1
 SMALL = 10**9  # parameters up to which float32 is what is computed in; larger models compute in what they are stored in
 ROWS_AT_ONCE = 128  # positions whose probabilities are in memory at once
+NUMBERS = ("kl_divergence", "top1_agreement", "perplexity.original", "perplexity.quantized")
 
 # Another CPU, or another number of threads, adds in another order. What that may change: relative, then absolute.
 TOLERANCES = {
@@ -162,7 +163,7 @@ def verify(
     measured = certify(folder, original, read, written["original"]["source"], written["arithmetic"]["dtype"])
     if not same_text:
         return Verdict(written, measured, None, False, [])
-    differences = [line for line in compare_results(written, measured) if line]
+    differences = list(compare_results(written, measured))
     return Verdict(written, measured, not differences, written["result"] == measured["result"], differences)
 
 
@@ -177,7 +178,24 @@ def read_certificate(folder: Path) -> dict:
     certificate = read_json(file)
     if certificate.get("format") != FORMAT:
         raise ValueError(f"{file} has the format {certificate.get('format')!r}; supported is {FORMAT}")
+    needed = ["text.file", "text.sha256", "original.source", "original.sha256", "sha256", "arithmetic.dtype"]
+    for path in needed + [f"result.{name}" for name in NUMBERS]:
+        try:
+            value = look_up(certificate, path)
+        except (KeyError, TypeError):
+            raise ValueError(f"{file} is not complete: it has no {path}") from None
+        if path.startswith("result.") and not isinstance(value, int | float):
+            raise ValueError(f"{file} has {value!r} for {path}, where a number was expected")
+    if (dtype := certificate["arithmetic"]["dtype"]) not in TOLERANCES:
+        raise ValueError(f"{file} has the dtype {dtype!r}; it can be {', '.join(TOLERANCES)}")
     return certificate
+
+
+def look_up(content: dict, path: str) -> object:
+    """look_up({"a": {"b": 1}}, "a.b") -> 1"""
+    for key in path.split("."):
+        content = content[key]
+    return content
 
 
 def compare_checksums(expected: dict[str, str], folder: Path) -> None:
@@ -190,16 +208,8 @@ def compare_checksums(expected: dict[str, str], folder: Path) -> None:
 def compare_results(written: dict, measured: dict) -> Iterator[str]:
     """In words, each number that is further off than another CPU explains."""
     tolerances = TOLERANCES[written["arithmetic"]["dtype"]]
-    for name, then in flat(written["result"]).items():
-        now = flat(measured["result"])[name]
+    for name in NUMBERS:
+        then, now = (look_up(certificate["result"], name) for certificate in (written, measured))
         relative, absolute = tolerances[name.split(".")[0]]
-        if not abs(now - then) <= relative * abs(then) + absolute:
+        if not abs(now - then) <= relative * abs(then) + absolute:  # also where one is NaN
             yield f"{name} is {now:.6g}, the certificate says {then:.6g}"
-
-
-def flat(result: dict) -> dict[str, float]:
-    """{"perplexity": {"original": x}} -> {"perplexity.original": x}"""
-    numbers = {}
-    for name, value in result.items():
-        numbers |= {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
-    return numbers

@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model import Block, Llama, look_back
 from .format import Scheme, finite, fit_groups, int4_values, nearest_int4, pack, unpack
@@ -58,7 +58,8 @@ class Calibration:
             for module in modules:
                 linear, full = block.get_submodule(module), f"{name}.{module}"
                 made[full] = parts = gptq(finite(linear.weight, full), factor, self.scheme.group_size)
-                linear.weight.copy_(int4_values(unpack(parts["weight"]), parts["scale"], parts["zero"]))
+                values = int4_values(unpack(parts["weight"]), parts["scale"], parts["zero"])
+                linear.weight = nn.Parameter(values, requires_grad=False)  # the original may be a mapped file
         self.hidden = [run(self.model, block, x) for x in self.hidden]
         block.to("meta")
         return made
