@@ -99,7 +99,10 @@ def some_ids(model: Llama, rows: int, tokens: int) -> torch.Tensor:
 
 
 def size_of_step(model: Llama) -> tuple[int, int]:
-    """Bytes of weights read by a decoding step, and how many numbers they stand for; the embedding is looked up."""
+    """Bytes of weights read by a decoding step, and how many numbers they stand for; the embedding is looked up.
+
+    Of a model as loaded: quantised or optimised layers keep their weights elsewhere once they were used.
+    """
     nbytes = numbers = 0
     for module in model.modules():
         if isinstance(module, nn.Embedding):

@@ -83,6 +83,7 @@ def bench(args: argparse.Namespace, folder: Path) -> dict:
     begun = time.perf_counter()
     model = load_model(folder, args.dtype, args.device, attention=args.attention)
     loaded = time.perf_counter() - begun
+    size = size_of_step(model)
     device = model.embed_tokens.weight.device
     first_token(model)
     first = time.perf_counter() - begun
@@ -90,7 +91,6 @@ def bench(args: argparse.Namespace, folder: Path) -> dict:
 
     dtype = model.embed_tokens.weight.dtype
     limits = machine(dtype, device)
-    size = size_of_step(model)
     result = {
         "model": args.model if args.random is None else f"random {args.random}, {len(model.layers)} layers",
         "dtype": dtype_name(dtype),

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import choose_dtype, find_checkpoint, find_tensors, parse_config, read_config
+from ..checkpoint import choose_dtype, find_checkpoint, find_tensors, parse_config, read_config, read_scheme
 from ..model import Llama, LlamaConfig
+from ..quantize import QuantizedLinear
 from ..trace import is_reference, named_modules
 
 
@@ -69,14 +70,13 @@ class Subject:
         return None if parameter is None else parameter.dtype
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every parameter under the name that points have."""
-        if self.model is None:
-            return {}
-        return {
-            f"{path}.{name}": value.detach()
-            for path, module in named_modules(self.model).items()
-            for name, value in module.named_parameters(recurse=False)
-        }
+        """Every parameter under the name that points have; of a quantised layer, the numbers it stands for."""
+        found = {}
+        for path, module in named_modules(self.model).items() if self.model is not None else ():
+            found |= {f"{path}.{name}": value.detach() for name, value in module.named_parameters(recurse=False)}
+            if isinstance(module, QuantizedLinear):
+                found[f"{path}.weight"] = module.dequantize(self.dtype)
+        return found
 
     def describe(self) -> dict:
         return {"name": self.name, **asdict(self.settings), "computes_in": str(self.dtype).removeprefix("torch.")}
@@ -144,6 +144,8 @@ def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Subj
     except ImportError:
         raise ValueError("the reference is transformers, which is not installed: pip install transformers") from None
     logging.disable_progress_bar()
+    if scheme := read_scheme(folder):
+        raise ValueError(f"transformers cannot read {folder} ({scheme}); compare it --against its original")
     stored = find_tensors(folder)
     dtype = choose_dtype(settings.dtype, torch.device("cpu"), stored)
     loaded = choose_dtype("stored", torch.device("cpu"), stored) if cast else dtype
