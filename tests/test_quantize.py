@@ -16,6 +16,7 @@ from reference import publish, save_random
 import llama_jp
 from llama_jp.checkpoint import demo_folder, find_tensors, load_model, parse_config
 from llama_jp.cli import main
+from llama_jp.optimize import LEVELS
 from llama_jp.quantize import QuantizedLinear, Scheme, quantize, verify
 from llama_jp.quantize.certificate import measure
 from llama_jp.quantize.format import fit_groups, int4_values, nearest_int4, pack, unpack
@@ -228,6 +229,26 @@ def test_generates_through_the_ordinary_ways(made):
     prompt = llama_jp.instruct_prompt(tokenizer, "クマが海辺に行ってアザラシと友達になる話を書いてください。")
     answer = tokenizer.decode(llama_jp.generate(model, [prompt], max_new_tokens=200)[0].ids)
     assert "クマ" in answer and "アザラシ" in answer and "海辺" in answer
+
+
+@pytest.mark.parametrize("name", ["int8", "rtn"])
+@pytest.mark.parametrize("level", [None, *LEVELS])
+def test_products_of_bytes_come_close_to_the_definition(made, name, level):
+    """In bfloat16, as loaded and optimised: near the dequantised product, and what is saved stays the same."""
+    model = load_model(made[name], "bfloat16")
+    ids = torch.arange(3, 83).view(2, 40)
+    with torch.inference_mode():
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        exact = load_model(made[name], "float32")(ids)
+        optimized = None if level is None else llama_jp.optimize(model, level)
+        for logits in (model(ids), torch.cat([model(ids[:, :1]), model(ids)[:, 1:]], dim=1)):
+            assert ((logits - exact).norm() / exact.norm()).item() < (0.05 if level == "int8" else 0.03)
+        after = model.state_dict()
+        assert after.keys() == state.keys()
+        assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
+        if optimized is not None:
+            optimized.undo()
+            assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
 def test_saved_again_it_is_the_same(made, tmp_path):

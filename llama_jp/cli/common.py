@@ -14,6 +14,7 @@ import torch
 from ..checkpoint import SHORT_NAMES, load, load_model
 from ..generate import stream_text
 from ..model import ATTENTIONS, Llama
+from ..optimize import LEVELS, optimize
 from ..options import Options
 from ..rope_scaling import stretch
 from ..tokenizer import Tokenizer
@@ -42,6 +43,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--attention", choices=list(ATTENTIONS), default="sdpa", help="fused or written out (default: sdpa)"
     )
     group.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's choice)")
+    group.add_argument(
+        "--optimize",
+        choices=list(LEVELS),
+        help="faster after some seconds of measuring (CPU): exact keeps the bits, close and int8 say what they cost",
+    )
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser, several: bool = True) -> None:
@@ -219,6 +225,8 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         from .ranks import open_sharded
 
+        if args.optimize:
+            raise ValueError("--optimize is for one process; leave it out under torchrun")
         model, tokenizer = open_sharded(args)
     else:
         model, tokenizer = load(
@@ -226,6 +234,9 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         )
     if getattr(args, "rope_scaling", None):
         stretch(model, *args.rope_scaling)
+    if args.optimize:
+        optimized = optimize(model, args.optimize, 1 + (getattr(args, "prompt_lookup_num_tokens", None) or 0))
+        print(f"optimised; price: {optimized.price}", file=sys.stderr)
     return model, tokenizer
 
 
