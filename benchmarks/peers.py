@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ class Contender:
     """Something that reads and decodes. `needs` names the packages that must be there."""
 
     needs: tuple[str, ...] = ()
+    most_rows: float = math.inf  # in a batch
 
     def generate(self, prompts: list[list[int]], tokens: int) -> None:
         """Decode `tokens` tokens greedily, never stopping early."""
@@ -71,6 +73,8 @@ class Ours(Contender):
 
             self.model = StaticLlama(self.plain)  # the same modules, so what is optimised below is optimised in both
         self.level, self.lookup, self.optimized = level, lookup, None
+        if lookup:
+            self.most_rows = 1
 
     def prepare(self, rows: int) -> None:
         """Optimise for so many rows a step, as somebody would who decodes such batches."""

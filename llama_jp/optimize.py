@@ -265,6 +265,8 @@ def choose_and_replace(done: Optimized, joining: bool) -> None:
         for (names, kind, outputs, inputs), groups in shapes.items():
             ways, missing = ways_for(kind, (outputs, inputs), dtype, activations)
             done.notices += [notice for notice in missing if notice not in done.notices]
+            if kind != "float" and len(ways) > 1:
+                ways.remove(Plain)  # turning bytes into floats first is slower by far, and slow to time
             found = fastest(ways, groups, dtype, done.rows, exact=done.level == "exact")
             if found is None:
                 done.left_alone += [name for name in names if name not in done.left_alone]

@@ -16,6 +16,7 @@ from ..generate import stream_text
 from ..model import ATTENTIONS, Llama
 from ..optimize import LEVELS, optimize
 from ..options import Options
+from ..quantize.texts import TEXTS
 from ..rope_scaling import stretch
 from ..tokenizer import Tokenizer
 
@@ -235,8 +236,10 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     if getattr(args, "rope_scaling", None):
         stretch(model, *args.rope_scaling)
     if args.optimize:
-        optimized = optimize(model, args.optimize, 1 + (getattr(args, "prompt_lookup_num_tokens", None) or 0))
-        print(f"optimised; price: {optimized.price}", file=sys.stderr)
+        text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
+        ids = torch.tensor([tokenizer.encode(text)[:128]])
+        optimized = optimize(model, args.optimize, 1 + (getattr(args, "prompt_lookup_num_tokens", None) or 0), ids)
+        print(f"optimised; price on a page of prose: {optimized.price}", file=sys.stderr)
     return model, tokenizer
 
 

@@ -1,0 +1,77 @@
+"""Draw what compare.py measured: decoding one text, as the share of the bandwidth that each contender reaches.
+
+    python benchmarks/compare.py > comparison.txt
+    python benchmarks/draw.py comparison.txt --out docs/speed.svg
+
+Takes the JSON line at the end of the file, of a comparison of ELYZA's width.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from html import escape
+from pathlib import Path
+
+from llama_jp.parity.shapes import random_config
+
+# Bits that a weight takes in memory, its share of the scales included; int4 files of ours keep 8 bits for the head.
+BITS = {"Q8_0": 8.5, "Q4_0": 4.5, "Q4_K_M": 4.85, "int8": 8, "int4": 4.25, "F32": 32}
+BITS_OF_DTYPE = {"bfloat16": 16, "float16": 16, "float32": 32}
+ROW, LEFT, WIDTH, TOP = 24, 210, 420, 44
+
+
+def weights_per_step(shape: str, layers: int) -> int:
+    """Numbers in the matrices that a decoding step reads: all but the embedding."""
+    c = random_config(shape, layers)
+    attention = c.hidden_size * c.head_dim * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
+    mlp = 3 * c.hidden_size * c.intermediate_size
+    return layers * (attention + mlp) + c.hidden_size * c.vocab_size
+
+
+def bits_of(name: str, dtype: str) -> float:
+    return next((bits for kind, bits in BITS.items() if kind in name), BITS_OF_DTYPE[dtype])
+
+
+def draw(result: dict) -> str:
+    settings, bandwidth = result["settings"], result["limits"]["bandwidth"]
+    numbers = weights_per_step(settings["shape"], settings["layers"])
+    rates = {name: columns["decode 1"][0] for name, columns in result["rates"].items() if "decode 1" in columns}
+    shares = {name: r * numbers * bits_of(name, settings["dtype"]) / 8 / bandwidth for name, r in rates.items()}
+    most = max(1.0, *shares.values())
+    lines = []
+    for i, name in enumerate(sorted(shares, key=lambda name: (bits_of(name, settings["dtype"]) < 16, -rates[name]))):
+        y, width = TOP + i * ROW, WIDTH * shares[name] / most
+        kind = "ours" if name.startswith("llama_jp") else "theirs"
+        lines += [
+            f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>',
+            f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{width:.1f}" height="{ROW - 7}"/>',
+            f'<text x="{LEFT + width + 6:.1f}" y="{y + 13}">{shares[name]:.0%}, {rates[name]:.1f} tokens/s</text>',
+        ]
+    height = TOP + len(shares) * ROW + 28
+    full = LEFT + WIDTH / most
+    cpu = result["environment"].get("cpu", "this machine")
+    title = f"Decoding one text: share of the memory bandwidth ({bandwidth / 1e9:.0f} GB/s, {cpu}, 2 threads)"
+    style = "text{font:12px sans-serif;fill:#222}.ours{fill:#c0392b}.theirs{fill:#9aa3ab}.limit{stroke:#222}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 {height}" width="800" height="{height}">\n'
+        f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>\n'
+        f'<text x="12" y="24" style="font-weight:bold">{escape(title)}</text>\n'
+        + "\n".join(lines)
+        + f'\n<path class="limit" d="M{full:.1f} {TOP - 6}V{height - 24}" stroke-dasharray="3 3"/>\n'
+        f'<text x="12" y="{height - 8}">{settings["layers"]} layers of ELYZA\'s width; above weights of 16 bits, '
+        "below of 8 and 4; with lookup, several tokens are made in one reading</text>\n</svg>\n"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="what compare.py printed")
+    parser.add_argument("--out", type=Path, default=Path("speed.svg"))
+    args = parser.parse_args()
+    line = args.file.read_text(encoding="utf-8").splitlines()[-1]
+    args.out.write_text(draw(json.loads(line)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
