@@ -58,9 +58,13 @@ def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | No
     before = sample_logits(model, ids, rows)
     for joining in (True, False):
         done = Optimized(model, level, rows)
-        with torch.no_grad():
-            choose_and_replace(done, joining)
-        done.price = measure_price(before, sample_logits(model, ids, rows))
+        try:
+            with torch.no_grad():
+                choose_and_replace(done, joining)
+            done.price = measure_price(before, sample_logits(model, ids, rows))
+        except BaseException:  # Ctrl-C as well: a model is optimised or as it was
+            done.undo()
+            raise
         if level != "exact" or not done.price.differing:
             break
         done.undo()  # odd sizes: a joined product may sum in another order than the products alone
@@ -166,6 +170,11 @@ class Part(nn.Module):
         """The layer that stood here, its weights filled in again (a tied head has kept them)."""
         return layer if layer.weight.numel() else fill(layer, self.joined.weight_of(self.index))
 
+    def _apply(self, *_) -> Part:
+        raise RuntimeError(
+            "an optimised model cannot be moved or converted; call undo() on what optimize returned first"
+        )
+
     def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         for name, tensor in zip(PARTS, self.joined.weight_of(self.index), strict=True):
             if tensor is not None:
@@ -204,7 +213,7 @@ def weight_of(layer: nn.Module) -> Weight:
 
 def fill(layer: nn.Module, weight: Weight) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        layer.weight = nn.Parameter(weight.values)
+        layer.weight = nn.Parameter(weight.values, layer.weight.requires_grad)
     else:
         layer.fill(weight)
     return layer
@@ -241,8 +250,9 @@ def groups_of(model: Llama, joining: bool) -> Iterator[tuple[nn.Module, tuple[st
 
 
 def can_be_replaced(layers: list[nn.Module]) -> bool:
-    """Plain or quantised linear layers without bias, all alike. A researcher's own module stays what it is."""
+    """Plain or quantised linear layers without bias, all alike. A researcher's own module or hook stays where it is."""
     ours = all(type(layer) is nn.Linear or hasattr(layer, "stored") for layer in layers)
+    ours = ours and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
     return ours and len({kind_of(layer) for layer in layers}) == 1 and all(layer.bias is None for layer in layers)
 
 

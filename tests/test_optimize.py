@@ -250,6 +250,39 @@ def test_refusals(small):
         model(torch.tensor([[1, 2]]))[0].sum().backward()
 
 
+def test_what_was_begun_and_failed_leaves_the_model_as_it_was(small, monkeypatch):
+    class Interrupted(Plain):
+        made = 0
+
+        def __init__(self, weight):
+            super().__init__(weight)
+            Interrupted.made += 1
+            if Interrupted.made == 4:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(optimize_module, "fastest", lambda *_, **__: (Interrupted, 1.0, 1.0))
+    model = Llama.from_pretrained(small, dtype="float32")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        llama_jp.optimize(model)
+    assert not any(isinstance(module, optimize_module.Part) for module in model.modules())
+    assert_same_state(model.state_dict(), state)
+
+
+def test_hooks_stay_and_frozen_weights_stay_frozen(small):
+    model = Llama.from_pretrained(small, dtype="float32").requires_grad_(False)
+    seen = []
+    model.layers[0].mlp.down_proj.register_forward_hook(lambda *_: seen.append(1))
+    done = llama_jp.optimize(model, "close")
+    seen.clear()
+    model(torch.tensor([[1, 2]]))
+    assert seen == [1]
+    with pytest.raises(RuntimeError, match="moved or converted"):
+        model.half()
+    done.undo()
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_join_and_split_are_each_others_inverse():
     weights = [weight("int4", torch.float32, outputs, seed=outputs) for outputs in (8, 24)]
     for one, other in zip(weights, join(weights).split([8, 24]), strict=True):
