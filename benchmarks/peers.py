@@ -68,23 +68,26 @@ class Ours(Contender):
         if bits is not None:
             folder = quantized(folder, bits)
         self.model = self.plain = Llama.from_pretrained(folder, dtype=dtype, device="cpu")
-        if compiled:
-            from llama_jp.static import StaticLlama
-
-            self.model = StaticLlama(self.plain)  # the same modules, so what is optimised below is optimised in both
-        self.level, self.lookup, self.optimized = level, lookup, None
+        self.compiled = compiled
+        self.level, self.lookup = level, lookup
+        self.optimized = self.prepared = None
         if lookup:
             self.most_rows = 1
 
     def prepare(self, rows: int) -> None:
         """Optimise for so many rows a step, as somebody would who decodes such batches."""
         from llama_jp import optimize
+        from llama_jp.static import StaticLlama
 
-        if self.level is None or (self.optimized is not None and self.optimized.rows == rows):
+        if self.prepared == rows:
             return
+        self.prepared = rows
         if self.optimized is not None:
             self.optimized.undo()
-        self.optimized = optimize(self.plain, self.level, rows)
+        if self.level is not None:
+            self.optimized = optimize(self.plain, self.level, rows)
+        if self.compiled:
+            self.model = StaticLlama(self.plain)
 
     def generate(self, prompts: list[list[int]], tokens: int) -> None:
         from llama_jp import generate

@@ -78,6 +78,7 @@ class Plain:
     kinds = ("float", "int8", "int4")
     dtypes = (torch.float32, torch.bfloat16, torch.float16)
     activations = "float"  # "int8": each row of x is rounded to eight bits as well
+    compiles = True  # may stand inside a function that torch.compile compiles; operators internal to torch may not
     same_arithmetic = True  # False: other sums than the product's that a model uses as loaded, so other last bits
 
     @classmethod
@@ -138,6 +139,7 @@ class PackedBfloat16(Plain):
 
     name = "oneDNN, packed"
     kinds = ("float",)
+    compiles = False
     dtypes = (torch.bfloat16,)
 
     def __init__(self, weight: Weight):
@@ -155,6 +157,7 @@ class PackedFloat32(Plain):
 
     name = "MKL, packed"
     kinds = ("float",)
+    compiles = False
     dtypes = (torch.float32,)
 
     def __init__(self, weight: Weight, rows: int = 8):
@@ -173,6 +176,7 @@ class PackedFloat16(Plain):
 
     name = "FBGEMM, packed"
     kinds = ("float",)
+    compiles = False
     same_arithmetic = False
     dtypes = (torch.float16,)
 
@@ -192,6 +196,7 @@ class Int8(Plain):
 
     name = "int8 weights"
     kinds = ("int8",)
+    compiles = False
     dtypes = (torch.bfloat16,)
 
     @classmethod
@@ -215,6 +220,7 @@ class Int4(Plain):
 
     name = "int4 weights"
     kinds = ("int4",)
+    compiles = False
     dtypes = (torch.bfloat16,)
 
     @classmethod
@@ -261,6 +267,7 @@ class Int8Fbgemm(Plain):
 
     name = "int8 x int8, FBGEMM"
     kinds = ("int8",)
+    compiles = False
     same_arithmetic = False
     activations = "int8"
 
@@ -287,6 +294,7 @@ class Int8OneDNN(Plain):
 
     name = "int8 x int8, oneDNN"
     kinds = ("int8",)
+    compiles = False
     same_arithmetic = False
     activations = "int8"
 

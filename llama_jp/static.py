@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from .cache import Cache
 from .model import Block, Llama
+from .optimize import Part
+from .quantize import QuantizedLinear
 
 
 class StaticLayer:
@@ -67,6 +69,9 @@ class StaticLlama(Llama):
             raise ValueError("rope_type 'dynamic' turns old positions anew as the text grows; a static step cannot")
         nn.Module.__init__(self)
         self.__dict__.update(model.__dict__)
+        for module in self.modules() if compile else ():  # products that the compiler must not look into
+            if isinstance(module, QuantizedLinear) or (isinstance(module, Part) and not module.joined.product.compiles):
+                module.forward = torch.compiler.disable(module.forward)
         self.run_block = torch.compile(run_block, dynamic=False) if compile else run_block
         self.run_head = torch.compile(run_head, dynamic=False) if compile else run_head
 

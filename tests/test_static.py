@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import SMALL
 from reference import save_random
 
 import llama_jp
+from llama_jp import products
 from llama_jp.checkpoint import load_model
 from llama_jp.static import StaticLlama
 
@@ -28,6 +30,19 @@ def test_same_tokens(demo, compile):
     static = StaticLlama(demo, compile=compile)
     ours, theirs = (llama_jp.generate(model, prompts, **options) for model in (static, demo))
     assert [answer.ids for answer in ours] == [answer.ids for answer in theirs]
+
+
+@needs_compiler
+@pytest.mark.parametrize("way", ["PackedFloat32", "Summed", "Plain"])
+def test_optimised_layers_inside_compiled_blocks(demo, monkeypatch, way):
+    """Whatever product was chosen: the compiler takes it in or goes around it."""
+    optimize_module = importlib.import_module("llama_jp.optimize")
+    monkeypatch.setattr(optimize_module, "fastest", lambda *_, **__: (getattr(products, way), 1.0, 1.0))
+    options = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    (plain,) = llama_jp.generate(demo, [[1, 300, 301, 302]], **options)
+    llama_jp.optimize(demo, "close", rows=8)
+    (static,) = llama_jp.generate(StaticLlama(demo), [[1, 300, 301, 302]], **options)
+    assert static.ids == plain.ids
 
 
 @pytest.mark.gpu
