@@ -7,7 +7,7 @@
 Random weights are written once (to --folder, or to a temporary one) and turned into everybody's format. Each contender
 runs in a process of its own, and all of them in turn, several rounds, so that a slow quarter of an hour is everybody's.
 Prints a table of medians with their spread, and one JSON line last. Rates are tokens a second, over the whole batch.
-MBU is the share of the bandwidth measured before the first round. A contender that is not installed is absent:
+The machine's limits are measured before every round, and the best count. A contender that is not installed is absent:
 
     pip install llama-cpp-python gguf ctranslate2
 """
@@ -111,9 +111,11 @@ def main() -> None:
     dtype = getattr(torch, args.dtype)
     with tempfile.TemporaryDirectory() as temporary:
         base = make_weights((args.folder or Path(temporary)) / "weights", args.shape, args.layers, dtype)
-        limits = machine(dtype, torch.device("cpu"))
+        limits = {}
         found = {name: [] for name in names}
         for round_ in range(args.rounds):
+            for what, measured in machine(dtype, torch.device("cpu")).items():
+                limits[what] = max(limits.get(what, 0), measured)
             for name in names if round_ % 2 == 0 else reversed(names):
                 result = run_in_process(name, base, args)
                 print(f"round {round_ + 1}, {name}: {result}", file=sys.stderr, flush=True)
