@@ -34,10 +34,7 @@ class Contender:
 
     needs: tuple[str, ...] = ()
     most_rows: float = math.inf  # in a batch
-
-    def generate(self, prompts: list[list[int]], tokens: int) -> None:
-        """Decode `tokens` tokens greedily, never stopping early."""
-        raise NotImplementedError
+    generate: Callable[[list[list[int]], int], None]  # decode so many tokens greedily, never stopping early
 
     def prefill(self, tokens: int) -> float:
         """Seconds for reading a prompt up to its next token."""

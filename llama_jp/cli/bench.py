@@ -110,6 +110,9 @@ def bench(args: argparse.Namespace, folder: Path) -> dict:
         f"the machine: {limits['bandwidth'] / 1e9:.1f} GB/s, {limits['flops'] / 1e12:.2f} TFLOP/s; "
         f"a step reads {size[0] / 1e9:.3f} GB"
     )
+    context = model.config.max_position_embeddings
+    for tokens in (tokens for tokens in args.prompt if tokens > context):
+        print(f"a prompt of {tokens} is left out: the context is {context} tokens", file=sys.stderr)
     result["as_loaded"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
     print_rates("as loaded", result["as_loaded"])
     if args.optimize:
