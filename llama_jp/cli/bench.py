@@ -68,13 +68,14 @@ def run(args: argparse.Namespace) -> int:
 def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
     if args.random is None:
         return find_checkpoint(args.model, args.revision)
-    from ..parity.shapes import random_config, write_random
+    from ..parity.fullsize import write_published
+    from ..parity.shapes import random_config
 
     config = random_config(args.random, args.layers)
-    dtype = getattr(torch, args.dtype, torch.bfloat16)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llama-jp-")))
-    print(f"writing random weights of shape {args.random} …", file=sys.stderr)
-    return write_random(folder, config, dtype)
+    print(f"writing random float16 weights of shape {args.random} to {folder} …", file=sys.stderr)
+    write_published(folder, config)
+    return folder
 
 
 def bench(args: argparse.Namespace, folder: Path) -> dict:
