@@ -88,6 +88,8 @@ def load_model(
     model, stored = empty_model(folder, model_class, attention=attention, rope=rope, norm=norm)
     quantized = {name: stored.pop(name) for name, _ in model.named_buffers()}  # only quantised modules have buffers
     tensors = read_tensors(stored, choose_dtype(dtype, device, stored), device)
+    if quantized:  # a mapping goes when its last tensor is packed, and so that a norm of 8 kB does not hold it: copies
+        tensors = {name: tensor.clone() if tensor.dim() == 1 else tensor for name, tensor in tensors.items()}
     return fill(model, tensors | read_tensors(quantized, None, device), folder)
 
 
