@@ -227,7 +227,7 @@ def test_packed_documents_do_not_see_each_other(tiny):
     attention.lengths = [1024]
     unbordered = model(ids)
     start = 0
-    for turns, length in zip(documents, lengths[:-1], strict=False):
+    for turns, length in zip(documents, lengths[:-1], strict=False):  # those that fitted whole
         tokens, learn = train.encode(tokenizer, turns)
         at = slice(start, start + length)
         assert ids[0, at].tolist() == tokens

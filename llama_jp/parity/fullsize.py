@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..bench import peak_memory
 from ..checkpoint import config_to_json, file_name, find_tensors, read_config, read_group, write_json
 from ..model import Llama, LlamaConfig, inverse_frequencies
 from ..trace import trace
@@ -112,14 +113,6 @@ def timed(result: FullsizeResult, what: str) -> Iterator[None]:
     begun = time.perf_counter()
     yield
     result.seconds[what] = time.perf_counter() - begun
-
-
-def peak_memory() -> int:
-    """The most that this process has held in memory so far, mapped files included, in bytes."""
-    import resource
-    import sys
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 # ---- writing

@@ -54,7 +54,8 @@ def parts_at(a: list[int], b: list[int]) -> int:
     """The first step at which two answers differ, or -1."""
     if a == b:
         return -1
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    shared = zip(a, b, strict=False)  # one may be the beginning of the other
+    return next((i for i, (x, y) in enumerate(shared) if x != y), min(len(a), len(b)))
 
 
 @torch.no_grad()

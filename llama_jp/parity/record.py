@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -79,10 +80,10 @@ def plan(mode: str, ids: Tensor, seed: int = 0) -> list[Step]:
         for row in range(1, len(ids)):
             mask[row, : draw.randrange(1, max(2, T // 2))] = 0
         borders = [0, *range(max(1, T - 2), T + 1)]
-        return [Step(ids[:, a:b], mask[:, :b]) for a, b in zip(borders, borders[1:], strict=False)]
+        return [Step(ids[:, a:b], mask[:, :b]) for a, b in pairwise(borders)]
     else:
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-    return [Step(ids[:, a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    return [Step(ids[:, a:b]) for a, b in pairwise(borders)]
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..prompt import DEFAULT_SYSTEM_PROMPT
 from ..tokenizer import READINGS, Tokenizer
 from .comparison import Comparison
+from .generation import parts_at
 
 Encode = Callable[[str], "list[int]"]
 PROBE = f"<s>[INST] <<SYS>>\n{DEFAULT_SYSTEM_PROMPT}\n<</SYS>>\n\nクマ [/INST] "
@@ -32,7 +33,7 @@ def compare_tokenizers(first: str, second: str, folder: Path, lines: list[str]) 
         found.notes.append(f"{len(lines)} lines and ELYZA's prompt have the same ids")
         return found
     number, line, a, b = different[0]
-    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    at = parts_at(a, b)
     where = "ELYZA's prompt" if number == len(lines) else f"line {number + 1}"
     found.verdict = "bug"
     found.notes.append(f"{len(different)} of {len(lines) + 1} lines differ, first {where} at token {at}: {line!r}")
