@@ -11,6 +11,7 @@ from torch import Tensor
 from .cache import Cache
 from .model import Llama
 
+VECTORS = 64  # the most numbers that a CPU's silu takes at once
 ALIKE: WeakKeyDictionary[Llama, dict[tuple, bool]] = WeakKeyDictionary()  # what `Reader.rounds_alike` has found out
 
 
@@ -130,10 +131,13 @@ class Reader:
         Asked once for each model and pair of sizes.
 
         Matrix products of different heights may sum in a different order: on many CPUs they do in float32, but not in
-        bfloat16 and float16. So the model is asked about the same few tokens in every place of both batches. What that
-        cannot see: silu runs in vectors of the CPU, and where intermediate_size is no multiple of theirs, the numbers
-        left over may have another last bit.
+        bfloat16 and float16. So the model is asked about the same few tokens in every place of both batches. That does
+        not show a silu that runs in vectors of the CPU: where rows do not fill them, what is left over at the end of a
+        batch may have another last bit. (So may what several threads leave over when they divide a large one; that is
+        not looked for.)
         """
+        if self.model.config.intermediate_size % VECTORS:
+            return False
         known = ALIKE.setdefault(self.model, {})
         weight, V = self.model.embed_tokens.weight, self.model.config.vocab_size
         key = (large, small, tokens, weight.dtype, torch.get_num_threads())
