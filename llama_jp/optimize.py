@@ -27,6 +27,7 @@ LEVELS = {
     "int8": "other orders of rounding, and where weights are int8, rows of activations rounded to eight bits as well",
 }
 MANY = 256  # rows that stand for a prompt
+STEPS = 128  # decoded after such a prompt, when it comes to what is fastest
 RING_BYTES = 256 << 20  # so many bytes of weights in turn, so that none is found in the processor's cache
 RUNS = 7
 SAMPLE_ROWS = (*range(1, 18), 31, 32, 33, 63, 64, 65, MANY)  # kernels for blocks of rows, and for what is left over
@@ -301,7 +302,7 @@ def replace(done: Optimized, parent: nn.Module, names: tuple[str, ...], way: typ
 def fastest(
     ways: list[type[Plain]], groups: list[tuple[nn.Module, tuple[str, ...]]], dtype: torch.dtype, rows: int, exact: bool
 ) -> tuple[type[Plain], float, float] | None:
-    """The way that takes least time for `rows` rows, and how many times as fast as before it is there and for many.
+    """The way that needs least time for a prompt and its answer, and its products' gain, for `rows` rows and for many.
 
     None: nothing is faster than what is there, or (`exact`) nothing that is has the same bits.
     """
@@ -334,9 +335,7 @@ def fastest(
             times[way] += time_of(products, few)
     seconds = {way: statistics.median(each) for way, each in times.items()}
     seconds_many = {way: min(time_of([p[0]] * 3, many)) for way, p in candidates.items()}
-    best = min(candidates, key=lambda way: seconds[way])
-    near = [way for way in candidates if seconds[way] < 1.05 * seconds[best]]
-    best = min(near, key=lambda way: seconds_many[way])
+    best = min(candidates, key=lambda way: STEPS * seconds[way] + seconds_many[way])
     if best is None:
         return None
     return best, seconds[None] / seconds[best], seconds_many[None] / seconds_many[best]

@@ -33,7 +33,7 @@ def test_same_tokens(demo, compile):
 
 
 @needs_compiler
-@pytest.mark.parametrize("way", ["PackedFloat32", "Summed", "Plain"])
+@pytest.mark.parametrize("way", ["PackedMKL", "Summed", "Plain"])
 def test_optimised_layers_inside_compiled_blocks(demo, monkeypatch, way):
     """Whatever product was chosen: the compiler takes it in or goes around it."""
     optimize_module = importlib.import_module("llama_jp.optimize")
