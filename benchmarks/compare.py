@@ -9,7 +9,8 @@ runs in a process of its own, and all of them in turn, several rounds, so that a
 Prints a table of medians with their spread, and one JSON line last. Rates are tokens a second, over the whole batch.
 The machine's limits are measured before every round, and the best count. A contender that is not installed is absent:
 
-    pip install llama-cpp-python gguf ctranslate2
+    pip install llama-cpp-python gguf ctranslate2 tiktoken sentencepiece
+    git clone https://github.com/pytorch-labs/gpt-fast; export GPT_FAST=$PWD/gpt-fast
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def work(name: str, folder: Path, dtype: str, prompts: list[int], batches: list[
         result = {}
         for tokens in prompts:
             one.prefill(tokens)  # a warm-up
-            result[f"prompt {tokens}"] = tokens / one.prefill(tokens)
+            result[f"prompt {tokens}"] = tokens / statistics.median(one.prefill(tokens) for _ in range(3))
         for batch in batches:
             if batch <= one.most_rows:
                 result[f"decode {batch}"] = batch / one.step(batch, steps)  # warms up by itself
@@ -105,7 +106,7 @@ def main() -> None:
     names = [name for name in names if args.only is None or name in args.only]
     absent = {name: missing for name in names if (missing := needs(name))}
     for name, missing in absent.items():
-        print(f"{name}: absent, {' and '.join(missing)} not installed", file=sys.stderr)
+        print(f"{name}: absent, {' and '.join(missing)} not there", file=sys.stderr)
     names = [name for name in names if name not in absent]
 
     dtype = getattr(torch, args.dtype)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -160,6 +162,76 @@ class Transformers(Contender):
         ids = torch.tensor(prompt_ids(1, tokens))
         with torch.inference_mode():
             return seconds(lambda: self.model(ids, use_cache=True, logits_to_keep=1))
+
+
+class GptFast(Contender):
+    """gpt-fast's model, one step of it compiled as its generate.py does; from a checkout that GPT_FAST points to."""
+
+    needs = ("tiktoken", "sentencepiece")  # which its quantize.py imports
+
+    def __init__(self, folder: Path, dtype: str, int8: bool = False):
+        if (checkout := os.environ["GPT_FAST"]) not in sys.path:
+            sys.path.insert(0, checkout)
+        from model import ModelArgs, Transformer
+
+        from llama_jp.checkpoint import find_tensors, read_config, read_tensors
+
+        c = read_config(folder)
+        args = ModelArgs(
+            vocab_size=c.vocab_size,
+            n_layer=c.num_hidden_layers,
+            n_head=c.num_attention_heads,
+            dim=c.hidden_size,
+            intermediate_size=c.intermediate_size,
+            n_local_heads=c.num_key_value_heads,
+            rope_base=c.rope_theta,
+            norm_eps=c.rms_norm_eps,
+        )
+        with torch.device("meta"):
+            self.model = Transformer(args)
+        read = read_tensors(find_tensors(folder), getattr(torch, dtype), torch.device("cpu"))
+        self.model.load_state_dict(dict(gpt_fast_names(read, c)), assign=True)
+        if int8:
+            from quantize import WeightOnlyInt8QuantHandler
+
+            handler = WeightOnlyInt8QuantHandler(self.model)
+            state = handler.create_quantized_state_dict()
+            self.model = handler.convert_for_runtime()
+            self.model.load_state_dict(state, assign=True)
+
+    def prefill(self, tokens: int) -> float:
+        self.model.setup_caches(1, tokens)
+        ids = torch.tensor(prompt_ids(1, tokens))
+        return seconds(lambda: self.model(ids, torch.arange(tokens)))
+
+    def step(self, batch: int, steps: int) -> float:
+        self.model.setup_caches(batch, PROMPT + steps + 4)
+        one = torch.compile(self.next_token, mode="reduce-overhead", fullgraph=True)
+        tokens = self.next_token(torch.tensor(prompt_ids(batch, PROMPT)), torch.arange(PROMPT))
+
+        def go_on(begin: int, end: int) -> None:
+            nonlocal tokens
+            for position in range(begin, end):
+                tokens = one(tokens, torch.tensor([position]))
+
+        go_on(PROMPT, PROMPT + 4)
+        return seconds(lambda: go_on(PROMPT + 4, PROMPT + 4 + steps)) / steps
+
+    def next_token(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        return self.model(ids, positions)[:, -1:].argmax(-1)
+
+
+def gpt_fast_names(tensors: dict[str, torch.Tensor], config) -> Iterator[tuple[str, torch.Tensor]]:
+    """Its names, and heads in Meta's order, which turns neighbours where the published checkpoints turn halves."""
+    parts = {"q_proj": "attention.wq", "k_proj": "attention.wk", "v_proj": "attention.wv", "o_proj": "attention.wo"}
+    parts |= {"gate_proj": "feed_forward.w1", "up_proj": "feed_forward.w3", "down_proj": "feed_forward.w2"}
+    parts |= {"input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm"}
+    parts |= {"embed_tokens": "tok_embeddings", "norm": "norm", "lm_head": "output"}
+    for name, tensor in tensors.items():
+        *where, part, _ = name.split(".")
+        if part in ("q_proj", "k_proj"):
+            tensor = tensor.view(-1, 2, config.head_dim // 2, config.hidden_size).transpose(1, 2).flatten(0, 2)
+        yield ".".join([*where[:2], parts[part], "weight"]), tensor
 
 
 class LlamaCpp(Contender):
@@ -345,6 +417,7 @@ def contenders(dtype: str) -> dict[str, Callable[[Path], Contender]]:
         "transformers, eager attention": lambda f: Transformers(f, dtype, "eager"),
         "transformers, static cache": lambda f: Transformers(f, dtype, cache="static"),
         "transformers, compiled": lambda f: Transformers(f, dtype, cache="static", compiled=True),
+        "gpt-fast, compiled": lambda f: GptFast(f, dtype),
     }
     if dtype == "float32":
         return ours | theirs | {"llama.cpp F32": lambda f: LlamaCpp(f, dtype, "F32")}
@@ -356,13 +429,16 @@ def contenders(dtype: str) -> dict[str, Callable[[Path], Contender]]:
         "llama_jp, exact, lookup": lambda f: Ours(f, dtype, "exact", lookup=7),
         "llama_jp, int8, lookup": lambda f: Ours(f, dtype, "int8", bits=8, lookup=7),
     }
+    theirs["gpt-fast int8, compiled"] = lambda f: GptFast(f, dtype, int8=True)
     cpp = ("F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M")
     theirs |= {f"llama.cpp {kind}": lambda f, kind=kind: LlamaCpp(f, dtype, kind) for kind in cpp}
     return ours | theirs | {"CTranslate2 int8": lambda f: CTranslate2(f, dtype, "int8")}
 
 
 def needs(name: str) -> tuple[str, ...]:
-    """The packages that a contender lacks."""
-    kinds = {"llama_jp": Ours, "transformers": Transformers, "llama.cpp": LlamaCpp, "CTranslate2": CTranslate2}
+    """What a contender lacks."""
+    kinds = {"llama_jp": Ours, "transformers": Transformers, "gpt-fast": GptFast, "llama.cpp": LlamaCpp}
+    kinds["CTranslate2"] = CTranslate2
     kind = next(kind for prefix, kind in kinds.items() if name.startswith(prefix))
-    return tuple(package for package in kind.needs if importlib.util.find_spec(package) is None)
+    lacking = tuple(package for package in kind.needs if importlib.util.find_spec(package) is None)
+    return lacking if kind is not GptFast or "GPT_FAST" in os.environ else (*lacking, "a checkout in GPT_FAST")

@@ -11,6 +11,7 @@ from torch import Tensor
 from .cache import Cache
 from .model import Llama
 
+FEW_TOKENS = 64  # reading so many takes about as long as reading the weights for one
 VECTORS = 64  # the most numbers that a CPU's silu takes at once
 ALIKE: WeakKeyDictionary[Llama, dict[tuple, bool]] = WeakKeyDictionary()  # what `Reader.rounds_alike` has found out
 
@@ -20,7 +21,7 @@ class Reader:
 
     Everything keeps the bits of the reference, which reads a prompt once for each of its answers, and every row to the
     end of the longest. Where products of a smaller batch round as those of a larger, a prompt is read once for all its
-    answers, and a row that has ended leaves; with `exact=False` always.
+    answers, and a row that has ended leaves; with `exact=False` always, and prompts are read by their lengths.
     """
 
     def __init__(
@@ -57,15 +58,36 @@ class Reader:
         new = new.clamp(min=0)  # padding may be any id: the mask hides it
         if self.context is not None and self.cache.length + new.shape[1] > self.context:
             new = self.shift(ids)
-        for part in new.split(self.chunk or new.shape[1], dim=1):
-            end = self.cache.length + part.shape[1]
-            mask = None if self.mask is None else self.mask[self.rows, :end]
-            logits = self.model(part, self.cache, mask=mask, last_only=True)
+        if not self.exact and self.mask is not None and not self.cache.length and self.chunk is None:
+            logits = self.read_by_length(new)
+        else:
+            for part in new.split(self.chunk or new.shape[1], dim=1):
+                end = self.cache.length + part.shape[1]
+                mask = None if self.mask is None else self.mask[self.rows, :end]
+                logits = self.model(part, self.cache, mask=mask, last_only=True)
         self.logits = self.logits.clone()
         self.logits[self.rows] = logits[:, -1].float()
         if self.shared > 1:
             self.multiply()
         return self.logits
+
+    def read_by_length(self, new: Tensor) -> Tensor:
+        """Read prompts (B, N) of about the same length at a time, so that padding costs little: logits (B, 1, V)."""
+        N = new.shape[1]
+        mask = self.mask[self.rows, :N]
+        logits: list[Tensor | None] = [None] * len(new)
+        for layer in self.cache.keys + self.cache.values:
+            layer[:, :, :N] = 0  # padding is not read, and hidden or not, it must be numbers
+        for rows in alike(mask.sum(-1).tolist()):
+            begin = N - int(mask[rows[0]].sum())
+            read = self.model.new_cache(len(rows), N - begin)
+            scores = self.model(new[rows, begin:], read, mask=mask[rows, begin:], last_only=True)
+            for layer, part in zip(self.cache.keys + self.cache.values, read.keys + read.values, strict=True):
+                layer[rows, :, begin:N] = part
+            for row, score in zip(rows, scores, strict=True):
+                logits[row] = score
+        self.cache.length = N
+        return torch.stack(logits)
 
     def multiply(self) -> None:
         """The prompts have been read; from here each of their answers has a row of its own."""
@@ -176,6 +198,21 @@ class Guidance:
         # rounding: logits at all positions, and their softmax in the weights' dtype, as in the reference
         without = self.model(new, self.cache)[:, -1].log_softmax(-1)
         return self.scale * (logits.log_softmax(-1) - without) + without
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Which rows to read together, the longest first: what is padding costs no more than a third of what is not.
+
+    Unless there is so little to read that the weights cost more than the tokens.
+    """
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if longest and (4 * lengths[row] >= 3 * longest or (len(groups[-1]) + 1) * longest <= FEW_TOKENS):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
 
 
 def pad_left(prompts: Sequence[Sequence[int]], new_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from os.path import commonprefix
 
 import pytest
 import torch
@@ -98,6 +99,20 @@ def test_without_exactness_a_prompt_is_read_once_for_all_answers(model):
         calls = calls_of(model, lambda: fast.extend(run(exact=False)))  # noqa: B023
         assert calls[:2] == [(2, 5), (6, 1)]
         assert [answer.ids for answer in fast] == [answer.ids for answer in run()]
+
+
+def test_without_exactness_padding_costs_little(model):
+    """Guards against reading a batch as if all its prompts were as long as the longest, and against mixing up rows."""
+    rng = random.Random(SEED)
+    lengths = [40, 3, 20, 33, 4, 19, 2]
+    prompts = [[rng.randrange(model.config.vocab_size) for _ in range(length)] for length in lengths]
+    answers, options = [], {"max_new_tokens": 5, "eos_token_id": []}
+    calls = calls_of(model, lambda: answers.extend(llama_jp.generate(model, prompts, **options, exact=False)))
+    assert calls[:3] == [(2, 40), (3, 20), (2, 3)] and set(calls[3:]) == {(7, 1)}
+    for prompt, answer in zip(prompts, answers, strict=True):
+        (alone,) = llama_jp.generate(model, [prompt], **options)
+        upto = len(commonprefix([answer.ids, alone.ids])) + 1  # a near tie may part them
+        assert answer.logprobs[:upto] == pytest.approx(alone.logprobs[:upto], abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
