@@ -1,0 +1,57 @@
+"""What does a batch cost whose prompts have different lengths?
+
+    python benchmarks/batches.py                         # the demo model
+    python benchmarks/batches.py FOLDER --dtype bfloat16
+
+Seconds to the first token of every prompt: each by itself, in one batch as transformers reads it (padded to the
+longest, which is what keeps its bits), and in one batch with exact=False. In turns, medians with the spread, and a
+JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+
+import torch
+
+from llama_jp import Llama, generate
+from llama_jp.bench import Seconds, seconds, some_ids
+
+LENGTHS = (512, 16, 128, 24, 480, 32, 96, 20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="demo", help="a folder or a short name (default: demo)")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--runs", type=int, default=5)
+    args = parser.parse_args()
+
+    model = Llama.from_pretrained(args.model, dtype=args.dtype, device="cpu")
+    prompts = [some_ids(model, 1, length)[0].tolist() for length in LENGTHS]
+
+    def first_tokens(batch: list[list[int]], **options) -> None:
+        generate(model, batch, max_new_tokens=1, do_sample=False, eos_token_id=[], **options)
+
+    ways: dict[str, Callable[[], object]] = {
+        "each by itself": lambda: [first_tokens([prompt]) for prompt in prompts],
+        "one batch, padded": lambda: first_tokens(prompts),
+        "one batch, exact=False": lambda: first_tokens(prompts, exact=False),
+    }
+    found = {name: [] for name in ways}
+    for _ in range(args.runs):
+        for name, run in ways.items():
+            found[name] += seconds(run, 1, torch.device("cpu")).runs
+    print(f"prompts of {', '.join(map(str, LENGTHS))} tokens: {sum(LENGTHS)}, padded {max(LENGTHS) * len(LENGTHS)}")
+    result = {}
+    for name, runs in found.items():
+        result[name] = Seconds(runs).rate(sum(LENGTHS))
+        print(f"{name:24} {statistics.median(runs):8.3f} s [{min(runs):.3f}..{max(runs):.3f}]")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
