@@ -61,9 +61,9 @@ def make_weights(folder: Path, shape: str, layers: int, dtype: torch.dtype) -> P
 
 def work(name: str, folder: Path, dtype: str, prompts: list[int], batches: list[int], steps: int) -> dict:
     """One contender, in this process: tokens a second."""
+    one = contenders(dtype)[name](folder)  # not in inference mode, where weights are other tensors than people have
+    result = {}
     with torch.inference_mode():
-        one = contenders(dtype)[name](folder)
-        result = {}
         for tokens in prompts:
             one.prefill(tokens)  # a warm-up
             result[f"prompt {tokens}"] = tokens / statistics.median(one.prefill(tokens) for _ in range(3))
