@@ -106,7 +106,8 @@ def test_exact_keeps_every_bit(tmp_path, dtype):
 def runs(model: Llama, ids: torch.Tensor) -> list[torch.Tensor]:
     with torch.no_grad():
         cache = model.new_cache(2, 24)
-        return [model(ids), *(model(ids[:, a:b], cache) for a, b in ((0, 9), (9, 10), (10, 11), (11, 24)))]
+        chunks = [model(ids[:, a:b], cache) for a, b in ((0, 9), (9, 10), (10, 11), (11, 24))]
+        return [model(ids), model(ids, last_only=True), *chunks]
 
 
 def assert_same_state(one: dict, other: dict) -> None:
