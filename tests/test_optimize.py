@@ -176,7 +176,7 @@ def test_what_is_not_a_plain_linear_layer_is_left_alone(small):
         assert torch.equal(model(ids), before)
     assert model.layers[1].mlp.up_proj is mine
     assert type(model.layers[0].self_attn.o_proj) is nn.Linear
-    assert set(done.left_alone) == {"gate_proj", "up_proj", "o_proj"}
+    assert {"gate_proj", "up_proj", "o_proj"} <= set(done.left_alone)  # and others, where nothing was faster
 
 
 def test_joined_layers_can_be_called_in_any_order(small):
