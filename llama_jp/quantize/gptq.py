@@ -123,10 +123,14 @@ def gptq(weight: Tensor, factor: Tensor, group_size: int) -> dict[str, Tensor]:
     scales, zeros = [], []
     for start in reversed(range(0, len(columns), group_size)):
         end = start + group_size
-        wanted = torch.addmm(columns[start:end], factor[start:end, end:], errors[end:])  # errors behind the group
-        scale, zero = fit_groups(wanted.T[:, None], shrinks=(1.0,))  # (N, 1); less range was no better here
+        pull = factor[start:end, end:] @ errors[end:]  # (g, N): what the columns behind the group ask of each
+        # where the columns of the group would go if none of them were rounded: the values that the scale is for
+        moves = torch.linalg.solve_triangular(factor[start:end, start:end], pull, upper=True, unitriangular=True)
+        moved = (columns[start:end] + moves).T  # (N, g)
+        scale, zero = fit_groups(moved[:, None], shrinks=(1.0,))  # (N, 1); less range was no better here
+        wanted = columns[start:end] + pull
         for k in reversed(range(start, end)):
-            value = torch.addmv(wanted[k - start], errors[k + 1 : end].T, factor[k, k + 1 : end])  # and inside it
+            value = torch.addmv(wanted[k - start], errors[k + 1 : end].T, factor[k, k + 1 : end])
             nearest = nearest_int4(value[:, None, None], scale, zero)  # (N, 1, 1)
             q[k] = nearest.view(-1)
             errors[k] = columns[k] - int4_values(nearest, scale, zero).view(-1)

@@ -14,7 +14,7 @@ from ..model import Llama, LlamaConfig, look_back
 from ..products import PARTS, Weight, dequantized
 from .texts import Window
 
-SMALL = 10**9  # parameters up to which nobody waits for float32
+SMALL = 5 * 10**8  # parameters up to which nobody waits long for float32
 
 
 def choose_arithmetic(config: LlamaConfig) -> torch.dtype:
@@ -42,6 +42,7 @@ def logits_by_layer(folder: Path, windows: list[Window], dtype: torch.dtype, tit
 
     embed = filled("embed_tokens")
     hidden = [embed(window.ids) for window in windows]
+    embed.to("meta")
     for i in tqdm(range(len(model.layers)), desc=f"reading with {title}", unit="layer", disable=None, leave=False):
         block = filled(f"layers.{i}")
         hidden = [block(x, *seen_from(model, x), None) for x in hidden]
