@@ -466,7 +466,7 @@ def test_large_models_are_read_in_what_the_cpu_multiplies(monkeypatch):
         assert choose_arithmetic(random_config("7b")) == dtype and choose_arithmetic(demo) == torch.float32
 
 
-def test_read_in_bfloat16_calibration_is_as_good(made, tmp_path, monkeypatch, capsys):
+def test_read_in_bfloat16_calibration_is_as_good(made, tmp_path, monkeypatch):
     monkeypatch.setattr("llama_jp.quantize.stream.choose_arithmetic", lambda config: torch.bfloat16)
     monkeypatch.setattr("llama_jp.quantize.certificate.choose_arithmetic", lambda config: torch.float32)
     quantize("demo", tmp_path / "out", **INT4, method="gptq")
@@ -546,6 +546,7 @@ def test_measures_by_hand():
 
 
 @NO_TOKENIZER
+@torch.inference_mode()
 @pytest.mark.parametrize("tied", [False, True])
 def test_layer_by_layer_gives_the_models_logits(tmp_path, tied):
     """Original and quantised, with biases and grouped heads, to the bit."""
@@ -558,13 +559,12 @@ def test_layer_by_layer_gives_the_models_logits(tmp_path, tied):
             assert torch.equal(logits, model(window.ids)[0])
 
 
-def test_a_certificate_in_bfloat16(tmp_path, monkeypatch, capsys):
+def test_a_certificate_in_bfloat16(tmp_path, monkeypatch):
     monkeypatch.setattr("llama_jp.quantize.certificate.choose_arithmetic", lambda config: torch.bfloat16)
     certificate = quantize("demo", tmp_path / "out")
     assert certificate["arithmetic"]["dtype"] == "bfloat16" and certificate["result"]["kl_divergence"] < 0.001
     monkeypatch.undo()
-    verdict = verify(tmp_path / "out")
-    assert verdict.exactly
+    assert verify(tmp_path / "out").exactly
 
 
 def test_verifying_gives_the_same_numbers(made, capsys):

@@ -26,7 +26,10 @@ def choose_arithmetic(config: LlamaConfig) -> torch.dtype:
 
 @torch.inference_mode()
 def logits_by_layer(folder: Path, windows: list[Window], dtype: torch.dtype, title: str) -> Iterator[Tensor]:
-    """The logits (T, V) of each window: those of the model in `folder`, each quantised weight dequantised first."""
+    """The logits (T, V) of each window: those of the model in `folder`, each quantised weight dequantised first.
+
+    All layers are read at once; the logits, which are large, are made when they are asked for, in inference mode.
+    """
     checked, stored = empty_model(folder, Llama)
     with torch.device("meta"):
         model = Llama(checked.config)
@@ -43,13 +46,12 @@ def logits_by_layer(folder: Path, windows: list[Window], dtype: torch.dtype, tit
     embed = filled("embed_tokens")
     hidden = [embed(window.ids) for window in windows]
     embed.to("meta")
-    for i in tqdm(range(len(model.layers)), desc=f"reading with {title}", unit="layer", disable=None, leave=False):
+    for i in tqdm(range(len(model.layers)), desc=f"reading with {title}", unit=" layers", disable=None, leave=False):
         block = filled(f"layers.{i}")
         hidden = [block(x, *seen_from(model, x), None) for x in hidden]
         block.to("meta")
     norm, head = filled("norm"), filled("lm_head")
-    for x in hidden:
-        yield head(norm(x))[0]
+    return (head(norm(x))[0] for x in hidden)
 
 
 def seen_from(model: Llama, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor | None]:

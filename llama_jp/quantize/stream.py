@@ -61,9 +61,9 @@ def quantize(
     calibrate   the text that gptq looks at
     text        the text that the certificate is measured on
 
-    Peak memory is a shard and a tensor (gptq: and a layer in float32), not the checkpoint. Raises ValueError before
-    anything is written where the target is not empty, the source is quantised already, a text is too short, or a size
-    does not fit. Without a tokenizer there is no certificate, and a warning says so.
+    Peak memory is a shard and a tensor (gptq: a layer and its moments as well), not the checkpoint. Raises ValueError
+    before anything is written where the target is not empty, the source is quantised already, a text is too short, or a
+    size does not fit. Without a tokenizer there is no certificate, and a warning says so.
     """
     folder, target = find_checkpoint(source, revision), Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -78,14 +78,12 @@ def quantize(
     texts = read_texts(folder, model.config, method, calibrate, text)
     weights = sum(module.weight.numel() for module in linear.values())
 
-    with (
-        all_or_nothing(target) as made,
-        tqdm(total=weights, unit=" weights", unit_scale=True, smoothing=0, disable=None, leave=False) as bar,
-    ):
-        calibration = None
-        if method == "gptq":
-            calibration = Calibration(model, scheme, texts[0].windows, choose_arithmetic(model.config), bar)
-        write_shards(quantized_tensors(stored, scheme, linear, calibration, bar), layout, made, max_shard_bytes)
+    with all_or_nothing(target) as made:
+        with tqdm(total=weights, unit=" weights", unit_scale=True, smoothing=0, disable=None, leave=False) as bar:
+            calibration = None
+            if method == "gptq":
+                calibration = Calibration(model, scheme, texts[0].windows, choose_arithmetic(model.config), bar)
+            write_shards(quantized_tensors(stored, scheme, linear, calibration, bar), layout, made, max_shard_bytes)
         write_json(
             read_json(folder / "config.json") | {"tie_word_embeddings": tied, "quantization_config": scheme.to_json()},
             made / "config.json",
