@@ -12,17 +12,20 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from reference import publish, save_random
+from tqdm import tqdm
 
 import llama_jp
 from llama_jp.checkpoint import demo_folder, find_tensors, load_model, parse_config
 from llama_jp.cli import main
 from llama_jp.optimize import LEVELS
+from llama_jp.parity.shapes import random_config
 from llama_jp.quantize import QuantizedLinear, Scheme, quantize, verify
 from llama_jp.quantize.certificate import measure
-from llama_jp.quantize.format import fit_groups, int4_values, nearest_int4, pack, unpack
-from llama_jp.quantize.gptq import gptq, inverse_factor
-from llama_jp.quantize.stream import fill_shards
-from llama_jp.quantize.texts import TEXTS, Text, Window, cut, read_text
+from llama_jp.quantize.format import fit_groups, int4_values, linear_modules, nearest_int4, pack, unpack
+from llama_jp.quantize.gptq import DAMPING, Calibration, gptq, second_moments, unit_factor
+from llama_jp.quantize.layers import choose_arithmetic, logits_by_layer
+from llama_jp.quantize.stream import fill_shards, open_original, quantized_tensors
+from llama_jp.quantize.texts import CALIBRATION, TEXTS, Text, Window, cut, read_text
 
 INT4 = {"bits": 4, "group_size": 32}
 # Grouped heads, and every size another one that groups of 32 divide.
@@ -391,7 +394,7 @@ def test_without_a_tokenizer_there_is_no_certificate(tiny, tmp_path):
 
 def test_gptq_of_unrelated_inputs_rounds_to_nearest():
     weight = torch.randn(20, 160, generator=torch.Generator().manual_seed(0))
-    parts = gptq(weight, inverse_factor(torch.eye(160), "x"), 32)
+    parts = gptq(weight, unit_factor(torch.eye(160), "x"), 32)
     groups = weight.unflatten(1, (-1, 32))
     found = fit_groups(groups, shrinks=(1.0,))
     assert torch.equal(parts["scale"], found[0]) and torch.equal(parts["zero"], found[1])
@@ -404,17 +407,75 @@ def test_gptq_moves_errors_to_where_they_cost_less():
     x = torch.randn(500, 40, generator=generator) @ torch.randn(40, 160, generator=generator)
     x += 0.5 * torch.randn(500, 160, generator=generator)
     weight = torch.randn(20, 160, generator=generator)
-    parts = gptq(weight, inverse_factor(x.T @ x / 500, "x"), 32), Scheme(4, 32).quantize("x", weight)
+    parts = gptq(weight, unit_factor(second_moments([x[None]]), "x"), 32), Scheme(4, 32).quantize("x", weight)
     errors = [((int4_values(unpack(p["weight"]), p["scale"], p["zero"]) - weight) @ x.T).norm() for p in parts]
     assert errors[0] < 0.5 * errors[1]  # measured: 0.33
 
 
-def test_a_float32_original_gives_the_same_and_is_not_touched(made, tmp_path):
-    """A weight that needs no conversion lies in the mapped file itself; calibration must not write there."""
+def test_gptq_is_the_papers_from_the_last_column_to_the_first():
+    """Algorithm 1 of the paper as it stands there, with the inverse of H, on the columns in reverse."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 96, generator=generator) @ torch.randn(96, 96, generator=generator)
+    weight = torch.randn(20, 96, generator=generator)
+    H = x.double().T @ x.double() / 500
+    H.diagonal().add_(DAMPING * H.diagonal().mean())
+    U = torch.linalg.cholesky(torch.linalg.inv(H.flip(0, 1)), upper=True)
+    moved = weight.double().flip(1)
+    q = torch.empty_like(weight, dtype=torch.uint8)
+    for k in range(96):
+        if k % 32 == 0:
+            scale, zero = fit_groups(moved[:, None, k : k + 32].float(), shrinks=(1.0,))
+        q[:, k] = nearest_int4(moved[:, k, None, None], scale, zero)[:, 0, 0]
+        error = (moved[:, k] - int4_values(q[:, k, None], scale, zero)[:, 0]) / U[k, k]
+        moved[:, k:] -= error[:, None] * U[k, k:]
+    parts = gptq(weight, unit_factor(second_moments([x[None]]), "x"), 32)
+    assert torch.equal(unpack(parts["weight"]), q.flip(1))
+
+
+def test_moments_in_panels_are_the_moments(monkeypatch):
+    monkeypatch.setattr("llama_jp.quantize.gptq.PANEL", 16)
+    inputs = [torch.randn(1, T, 40, generator=torch.Generator().manual_seed(T)).bfloat16() for T in (30, 70)]
+    x = torch.cat(inputs, 1)[0].double()  # (100, 40)
+    H = (x.T @ x / 100).float()
+    moments = second_moments(inputs)
+    assert torch.allclose(moments.triu(), H.triu(), atol=1e-6)
+
+    full, half = (unit_factor(one, "x") for one in (H, moments))
+    assert torch.allclose(full, half, atol=1e-4) and torch.equal(half.diagonal(), torch.ones(40))
+
+
+def test_each_layer_is_rounded_for_what_it_will_be_given(made):
+    """What calibration sends through the layers is what the quantised model computes, to the bit."""
+    folder, quantized = demo_folder(), load_model(made["gptq"], dtype="float32", device="cpu")
+    model, stored = open_original(folder)
+    windows = read_text(CALIBRATION, llama_jp.Tokenizer.from_pretrained(folder), model.config).windows
+    bar = tqdm(disable=True)
+    calibration = Calibration(model, quantized.quantization, windows, torch.float32, bar)
+    linear = linear_modules(model, quantized.quantization)
+    for _ in quantized_tensors(stored, quantized.quantization, linear, calibration, bar):
+        pass
+    with torch.inference_mode():
+        for window, hidden in zip(windows, calibration.hidden, strict=True):
+            assert torch.equal(quantized.lm_head(quantized.norm(hidden)), quantized(window.ids))
+
+
+def test_large_models_are_read_in_what_the_cpu_multiplies(monkeypatch):
+    demo = load_model("demo").config
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("llama_jp.quantize.layers.multiplies_bfloat16", lambda native=native: native)
+        assert choose_arithmetic(random_config("7b")) == dtype and choose_arithmetic(demo) == torch.float32
+
+
+def test_read_in_bfloat16_calibration_is_as_good(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("llama_jp.quantize.stream.choose_arithmetic", lambda config: torch.bfloat16)
+    monkeypatch.setattr("llama_jp.quantize.certificate.choose_arithmetic", lambda config: torch.float32)
+    quantize("demo", tmp_path / "out", **INT4, method="gptq")
+    assert result(tmp_path / "out")["kl_divergence"] < 0.8 * result(made["rtn"])["kl_divergence"]
+
+
+def test_a_float32_original_gives_the_same(made, tmp_path):
     load_model("demo", dtype="float32", device="cpu").save_pretrained(tmp_path / "float32")
-    before = (tmp_path / "float32" / "model.safetensors").read_bytes()
     quantize(tmp_path / "float32", tmp_path / "out", **INT4, method="gptq")
-    assert (tmp_path / "float32" / "model.safetensors").read_bytes() == before
     first, second = (load_model(folder, dtype="float32", device="cpu") for folder in (made["gptq"], tmp_path / "out"))
     assert all(torch.equal(a, b) for a, b in zip(first.buffers(), second.buffers(), strict=True))
 
@@ -477,14 +538,33 @@ def test_measures_by_hand():
     first, second = torch.tensor([3.0, 1.0]).log(), torch.tensor([1.0, 1.0001]).log()
     window = Window(torch.tensor([[0, 1, 0, 1]]), torch.tensor([False, True, True]))
 
-    def model(logits):
-        return lambda ids: logits.expand(1, 4, 2).contiguous()
-
-    found = measure(model(first), model(second), Text("", "", [window]))
+    found = measure([first.expand(4, 2)], [second.expand(4, 2)], Text("", "", [window]))
     assert found["kl_divergence"] == pytest.approx(0.75 * torch.tensor(1.5).log().item() + 0.25 * -0.693147, abs=1e-4)
     assert found["top1_agreement"] == 0
     assert found["perplexity"]["original"] == pytest.approx((0.75 * 0.25) ** -0.5)
     assert found["perplexity"]["quantized"] == pytest.approx(2, abs=1e-3)
+
+
+@NO_TOKENIZER
+@torch.inference_mode()
+@pytest.mark.parametrize("tied", [False, True])
+def test_layer_by_layer_gives_the_models_logits(tmp_path, tied):
+    """Original and quantised, with biases and grouped heads, to the bit."""
+    folder = save_random(tmp_path / "model", 33, attention_bias=True, tie_word_embeddings=tied, **SHAPE)
+    quantize(folder, tmp_path / "int4", **INT4)
+    windows = [Window(torch.arange(1, T)[None], torch.ones(T - 2, dtype=torch.bool)) for T in (20, 50)]
+    for name in ("model", "int4"):
+        model = load_model(tmp_path / name, "float32", "cpu")
+        for window, logits in zip(windows, logits_by_layer(tmp_path / name, windows, torch.float32, name), strict=True):
+            assert torch.equal(logits, model(window.ids)[0])
+
+
+def test_a_certificate_in_bfloat16(tmp_path, monkeypatch):
+    monkeypatch.setattr("llama_jp.quantize.certificate.choose_arithmetic", lambda config: torch.bfloat16)
+    certificate = quantize("demo", tmp_path / "out")
+    assert certificate["arithmetic"]["dtype"] == "bfloat16" and certificate["result"]["kl_divergence"] < 0.001
+    monkeypatch.undo()
+    assert verify(tmp_path / "out").exactly
 
 
 def test_verifying_gives_the_same_numbers(made, capsys):
@@ -524,7 +604,7 @@ def test_a_certificate_is_about_these_weights(copy):
         (lambda c: c.update(format=2), "has the format 2; supported is 1"),
         (lambda c: c["result"].pop("perplexity"), "is not complete: it has no result.perplexity.original"),
         (lambda c: c["result"].update(kl_divergence="0"), "has '0' for result.kl_divergence, where a number"),
-        (lambda c: c["arithmetic"].update(dtype="int8"), "has the dtype 'int8'; it can be float32, bfloat16, float16"),
+        (lambda c: c["arithmetic"].update(dtype="int8"), "has the dtype 'int8'; it can be float32, bfloat16"),
     ],
 )
 def test_a_spoilt_certificate_is_refused(copy, change, message):

@@ -9,30 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from .. import __version__
 from ..checkpoint import (
     dtype_name,
     find_checkpoint,
-    load_model,
     read_config,
     read_json,
     read_scheme,
     weight_files,
 )
-from ..model import Llama
 from ..tokenizer import TOKENIZER_FILES, Tokenizer
+from .layers import choose_arithmetic, logits_by_layer
 from .texts import WINDOW, Text, read_text
 
 FILE = "certificate.json"
 FORMAT = 1
-SMALL = 10**9  # parameters up to which float32 is what is computed in; larger models compute in what they are stored in
 ROWS_AT_ONCE = 128  # positions whose probabilities are in memory at once
 NUMBERS = ("kl_divergence", "top1_agreement", "perplexity.original", "perplexity.quantized")
 
@@ -40,20 +39,19 @@ NUMBERS = ("kl_divergence", "top1_agreement", "perplexity.original", "perplexity
 TOLERANCES = {
     "float32": {"kl_divergence": (0.01, 1e-7), "top1_agreement": (0, 0.001), "perplexity": (0.0001, 0)},
     "bfloat16": {"kl_divergence": (0.1, 0.0005), "top1_agreement": (0, 0.01), "perplexity": (0.005, 0)},
-    "float16": {"kl_divergence": (0.1, 0.0001), "top1_agreement": (0, 0.005), "perplexity": (0.002, 0)},
 }
 
 
-def measure(original: Llama, quantized: Llama, text: Text) -> dict:
-    """The numbers. Both models read a window at a time; of the probabilities a few rows are in memory at once."""
+def measure(original: Iterable[Tensor], quantized: Iterable[Tensor], text: Text) -> dict:
+    """The numbers, from both logits (T, V) of each window. Of the probabilities a few rows are in memory at once."""
     divergence, agreeing, losses = 0.0, 0, [0.0, 0.0]
     with (
         torch.inference_mode(),
         tqdm(desc="comparing", total=text.tokens, unit=" tokens", disable=None, leave=False) as bar,
     ):
-        for ids, counted in text.windows:
-            logits = [model(ids)[0, :-1][counted] for model in (original, quantized)]
-            rows = [part.split(ROWS_AT_ONCE) for part in (*logits, ids[0, 1:][counted])]
+        for (ids, counted), *logits in zip(text.windows, original, quantized, strict=True):
+            predicted = [one[:-1][counted] for one in logits]
+            rows = [part.split(ROWS_AT_ONCE) for part in (*predicted, ids[0, 1:][counted])]
             for first, second, targets in zip(*rows, strict=True):
                 p, q = (part.double().log_softmax(-1) for part in (first, second))  # (T, V)
                 divergence += (p.exp() * (p - q)).sum().item()
@@ -69,16 +67,11 @@ def measure(original: Llama, quantized: Llama, text: Text) -> dict:
     }
 
 
-def certify(folder: Path, original: Path, text: Text, source: str | None, dtype: str = "auto") -> dict:
+def certify(folder: Path, original: Path, text: Text, source: str | None, dtype: torch.dtype | None = None) -> dict:
     """The certificate of the quantised checkpoint in `folder`, measured. `source`: where anybody gets the original."""
-    if dtype == "auto":
-        config = read_config(original)
-        with torch.device("meta"):
-            parameters = sum(parameter.numel() for parameter in Llama(config).parameters())
-        dtype = "float32" if parameters < SMALL else "stored"
-    first = load_model(original, dtype, "cpu")
-    dtype = first.embed_tokens.weight.dtype
-    second = load_model(folder, dtype, "cpu")
+    dtype = dtype or choose_arithmetic(read_config(original))
+    first = logits_by_layer(original, text.windows, dtype, "the original")
+    second = logits_by_layer(folder, text.windows, dtype, "the quantised weights")
     return {
         "format": FORMAT,
         "quantization": read_scheme(folder).to_json(),
@@ -160,7 +153,8 @@ def verify(
     same_text = read.sha256 == written["text"]["sha256"]
     if text is None and not same_text:
         raise ValueError(f"{read.file} is not as it was when the certificate was made; give that one with --text")
-    measured = certify(folder, original, read, written["original"]["source"], written["arithmetic"]["dtype"])
+    dtype = getattr(torch, written["arithmetic"]["dtype"])
+    measured = certify(folder, original, read, written["original"]["source"], dtype)
     if not same_text:
         return Verdict(written, measured, None, False, [])
     differences = list(compare_results(written, measured))

@@ -23,7 +23,6 @@ from ..checkpoint import (
     find_checkpoint,
     find_tensors,
     read_config,
-    read_group,
     read_json,
     read_scheme,
     untie_if_stored_apart,
@@ -34,6 +33,7 @@ from ..tokenizer import Tokenizer
 from .certificate import FILE, certify
 from .format import Scheme, linear_modules
 from .gptq import Calibration
+from .layers import choose_arithmetic, read_one
 from .texts import CALIBRATION, HELD_OUT, Text, read_text
 
 Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -61,9 +61,9 @@ def quantize(
     calibrate   the text that gptq looks at
     text        the text that the certificate is measured on
 
-    Peak memory is a shard and a tensor (gptq: and a layer in float32), not the checkpoint. Raises ValueError before
-    anything is written where the target is not empty, the source is quantised already, a text is too short, or a size
-    does not fit. Without a tokenizer there is no certificate, and a warning says so.
+    Peak memory is a shard and a tensor (gptq: a layer and its moments as well), not the checkpoint. Raises ValueError
+    before anything is written where the target is not empty, the source is quantised already, a text is too short, or a
+    size does not fit. Without a tokenizer there is no certificate, and a warning says so.
     """
     folder, target = find_checkpoint(source, revision), Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -76,10 +76,14 @@ def quantize(
     linear = linear_modules(model, scheme)
     layout = plan(stored, scheme, linear)
     texts = read_texts(folder, model.config, method, calibrate, text)
-    calibration = Calibration(model, scheme, texts[0].windows) if method == "gptq" else None
+    weights = sum(module.weight.numel() for module in linear.values())
 
     with all_or_nothing(target) as made:
-        write_shards(quantized_tensors(stored, scheme, linear, calibration), layout, made, max_shard_bytes)
+        with tqdm(total=weights, unit=" weights", unit_scale=True, smoothing=0, disable=None, leave=False) as bar:
+            calibration = None
+            if method == "gptq":
+                calibration = Calibration(model, scheme, texts[0].windows, choose_arithmetic(model.config), bar)
+            write_shards(quantized_tensors(stored, scheme, linear, calibration, bar), layout, made, max_shard_bytes)
         write_json(
             read_json(folder / "config.json") | {"tie_word_embeddings": tied, "quantization_config": scheme.to_json()},
             made / "config.json",
@@ -136,16 +140,20 @@ def plan(stored: dict[str, Stored], scheme: Scheme, linear: Collection[str]) -> 
 
 
 def quantized_tensors(
-    stored: dict[str, Stored], scheme: Scheme, linear: Collection[str], calibration: Calibration | None
+    stored: dict[str, Stored], scheme: Scheme, linear: Collection[str], calibration: Calibration | None, bar: tqdm
 ) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the quantised checkpoint in the order of the plan, each made when it is asked for."""
-    for block, names in groupby(stored, key=block_of):
+    blocks = len(set(map(block_of, stored)))
+    for number, (block, names) in enumerate(groupby(stored, key=block_of), 1):
+        bar.set_description(f"quantising {block} ({number} of {blocks})")
         tensors = {name: read_one(stored[name]) for name in names}
         rounded = calibration.quantize(block, tensors) if calibration else {}
         for name, tensor in tensors.items():
             module, _, part = name.rpartition(".")
             if module in linear and part == "weight":
-                parts = rounded.get(module) or scheme.quantize(module, tensor)
+                if (parts := rounded.get(module)) is None:
+                    parts = scheme.quantize(module, tensor)
+                    bar.update(tensor.numel())
                 yield from ((f"{module}.{part}", value) for part, value in parts.items())
             else:
                 yield name, tensor
@@ -154,11 +162,6 @@ def quantized_tensors(
 def block_of(name: str) -> str:
     """What a tensor belongs to: embed_tokens, layers.0, …, norm, lm_head."""
     return ".".join(name.split(".")[: 2 if name.startswith("layers.") else 1])
-
-
-def read_one(stored: Stored) -> Tensor:
-    ((_, tensor),) = read_group(stored.file, [stored])
-    return tensor
 
 
 def write_shards(tensors: Iterator[tuple[str, Tensor]], layout: Layout, folder: Path, most_bytes: int) -> None:
@@ -171,20 +174,10 @@ def write_shards(tensors: Iterator[tuple[str, Tensor]], layout: Layout, folder: 
         where = {file_name(name): file for file, names in zip(files, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
         write_json(index, folder / "model.safetensors.index.json")
-    with tqdm(
-        desc="quantising", total=sum(sizes.values()), unit="B", unit_scale=True, disable=None, leave=False
-    ) as bar:
-        for file, names in zip(files, shards, strict=True):
-            write_shard(tensors, names, folder / file, bar)
-
-
-def write_shard(tensors: Iterator[tuple[str, Tensor]], names: list[str], file: Path, bar: tqdm) -> None:
-    content = {}
-    for name, tensor in islice(tensors, len(names)):
-        content[file_name(name)] = tensor
-        bar.update(tensor.nbytes)
-    assert list(content) == list(map(file_name, names)), "tensors come in the order of the plan"
-    save_file(content, file, metadata={"format": "pt"})
+    for file, names in zip(files, shards, strict=True):
+        content = {file_name(name): tensor for name, tensor in islice(tensors, len(names))}
+        assert list(content) == list(map(file_name, names)), "tensors come in the order of the plan"
+        save_file(content, folder / file, metadata={"format": "pt"})
 
 
 def fill_shards(sizes: dict[str, int], most_bytes: int) -> list[list[str]]:
