@@ -189,8 +189,8 @@ def verdict_of(logits: Difference | None, findings: list[Finding], same_dtype: b
 
 def difference_of_logits(first: list, second: list) -> Difference:
     """All calls together, padding left out."""
-    a = torch.cat([call.logits[call.tokens] for call in first])[None]
-    b = torch.cat([call.logits[call.tokens] for call in second])[None]
+    a, b = ([call.logits[call.tokens] for call in side] for side in (first, second))
+    a, b = (side[0][None] if len(side) == 1 else torch.cat(side)[None] for side in (a, b))
     found = difference(a, b)
     found.cosine = 1.0 if found.equal else cosine(a, b)
     return found

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import Row, by_token
-from .formulas import Judged, Site, flat, judge, norm, where_to_look
+from .formulas import Both, Judged, Site, flat, judge, norm, where_to_look
 from .mistakes import mistakes, right
 from .points import DESCRIPTIONS, Operation
 from .record import Call
@@ -30,6 +30,7 @@ T = TypeVar("T")
 JUDGED_WHOLE = ("embedding", "rope", "remember")  # the other operations on a sample of their tokens
 REPLAYED_WHOLE = 1 << 18  # larger results are replayed on a sample, too
 BITWISE = ("embedding", "rope", "norm", "rotate", "softmax", "gated", "residual", "attention")
+TOGETHER = ("norm", "linear", "rotate", "residual", "gated", "same")  # their formulas take both sides as one batch
 CAUSES_FOR = 3  # bugs whose cause is looked for; the rest usually follow from the same mistake
 
 
@@ -176,6 +177,9 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], first: bool, l
     if not sites:
         return finding if row.difference is not None and not row.difference.equal else None
 
+    if not first and both_right(sites):
+        finding.verdict = "rounding"
+        return finding
     judged = {side: attempt(partial(judge, site)) for side, site in sites}
     if None in judged.values():
         finding.verdict, finding.side = "bug", next(pair.names[side] for side, each in judged.items() if each is None)
@@ -200,6 +204,25 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], first: bool, l
         finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
     only_one_wrote_it = row.difference is None
     return None if only_one_wrote_it and finding.verdict == "rounding" else finding
+
+
+def both_right(sites: list[tuple[int, Site]]) -> bool:
+    """Is there nothing wrong on either side, as one look at both together finds?
+
+    What the right formula gives to the bit needs no arbiter.
+    """
+    if len(sites) < 2 or sites[0][1].op.kind not in TOGETHER:
+        return False
+    a, b = (site for _, site in sites)
+    made = any(name in site.call.made for site in (a, b) for name in a.op.reads)
+    shapes = {(site.out.shape, site.out.dtype, *(x.shape for x in site.inputs)) for site in (a, b)}
+    if made or len(shapes) > 1 or (a.op.weight and a.parameter().dtype != b.parameter().dtype):
+        return False
+    both = Both(a.op, a.call, a.config, a.weights, a.beside, a.sample, (a, b))
+    if a.op.kind in BITWISE:
+        return any(bits_equal(both, should, both.out) for should in right(both))
+    judged = attempt(partial(judge, both))
+    return judged is not None and max(judged.excesses(2)) <= 1
 
 
 def blame_what_was_not_run(finding: Finding, site: Site) -> None:
