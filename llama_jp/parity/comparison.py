@@ -121,7 +121,7 @@ def compare(
         findings = explain(pair, rows, wanted)
     fits = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
     logits = difference_of_logits(*calls) if fits else None
-    hidden = first.model is None or second.model is None
+    hidden = any(call.points.keys() == {"logits"} for side in calls for call in side)
     if fits and not logits.equal and hidden and config is not None:
         findings = judge_logits(first, second, calls, config)
     return Comparison(

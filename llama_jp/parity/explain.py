@@ -96,8 +96,8 @@ def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Fi
     wrong = {each.operation for each in findings if each.verdict == "bug"}
     skipped = [row for row in rows if row.operation.name in wrong and row not in chosen]
     judge_rows(skipped)  # where did it begin?
-    findings.sort(key=lambda each: (each.call, order[each.operation]))
-    return findings + missing_layers(pair, operations)
+    findings += layers_run_otherwise(pair, operations)
+    return sorted(findings, key=lambda each: (each.call, order[each.operation]))
 
 
 def differs(pair: Pair, row: Row) -> bool:
@@ -108,7 +108,7 @@ def two_dtypes(pair: Pair, row: Row) -> bool:
     """Do sides that otherwise compute in one dtype have two at this point?"""
     name = row.operation.name
     dtypes = {calls[row.call].points[name].dtype for calls in pair.calls if name in calls[row.call].points}
-    return pair.same_dtype and len(dtypes) > 1 and row.operation.kind not in ("scores", "softmax")
+    return pair.same_dtype and len(dtypes) > 1
 
 
 def worth_judging(rows: list[Row]) -> list[Row]:
@@ -300,7 +300,18 @@ def likely_cause(site: Site, judged: Judged) -> str | None:
         near = apart(site, site.out, made, judged)
         if near < best:
             best, found = near, text
-    return found
+    return found or multiple(judged)
+
+
+def multiple(judged: Judged) -> str | None:
+    """Is a side's result the right one times some number?"""
+    x, y = judged.out.double(), judged.exact
+    known = x.isfinite() & y.isfinite() & (x.abs() < 1e4)  # scores have very low numbers where they are masked
+    x, y = x[known], y[known]
+    factor = float(x @ y) / (float(y @ y) or 1.0)
+    if factor and float((x - factor * y).abs().mean()) < float((x - y).abs().mean()) / 16:
+        return f"{factor:.4g} times what it should be"
+    return None
 
 
 def apart(site: Site, out: Tensor, made: Tensor | None, judged: Judged) -> float:
@@ -339,19 +350,17 @@ def shape_cause(pair: Pair, row: Row) -> str:
     return f"its shape is {shapes[0]}, not {shapes[1]}"
 
 
-def missing_layers(pair: Pair, operations: list[Operation]) -> list[Finding]:
-    """Layers that one side has run and the other, which shows its layers otherwise, has not."""
+def layers_run_otherwise(pair: Pair, operations: list[Operation]) -> list[Finding]:
+    """Layers that one side, which shows its layers, has not run, or more often than the other."""
     findings = []
     layers = [op for op in operations if op.layer is not None and op.name == f"layers.{op.layer}"]
     for side in (0, 1):
-        for number, (here, there) in enumerate(zip(pair.calls[side], pair.calls[1 - side], strict=True)):
-            if not any(op.name in here.points for op in layers):
-                continue
-            for op in layers:
-                if op.name not in here.points and op.name in there.points:
-                    cause = f"layer {op.layer} was not run"
-                    findings.append(
-                        Finding(op.name, op.kind, op.layer, number, "bug", side=pair.names[side], cause=cause)
-                    )
-            break
+        here, there = pair.calls[side][0], pair.calls[1 - side][0]
+        if not any(op.name in here.passes for op in layers):
+            continue
+        for op in layers:
+            times, usual = here.passes.get(op.name, 0), there.passes.get(op.name, 0)
+            if times > max(usual, 1) or (not times and usual):
+                cause = f"layer {op.layer} was " + (f"run {times} times" if times else "not run")
+                findings.append(Finding(op.name, op.kind, op.layer, 0, "bug", side=pair.names[side], cause=cause))
     return findings
