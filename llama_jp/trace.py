@@ -118,6 +118,8 @@ def point_names(model: nn.Module) -> list[str]:
         names.append(path)
         if is_attention(path, module):
             names += [f"{path}.{point}" for point in IN_ATTENTION]
+        elif f"{path}.o_proj" in modules and hasattr(module, "head_dim"):
+            names.append(f"{path}.mixed")  # no seam around attention, but its result is what o_proj is given
         if f"{path}.post_attention_layernorm" in modules:
             names.append(f"{path}.after_attention")
         if f"{path}.down_proj" in modules:
@@ -152,6 +154,7 @@ class _Watch:
         self.wanted = wanted
         self.edits = edits
         self.beside = beside
+        self.modules = modules
         self.seen = Seen()
         self.cached: set[str] = set()  # attentions whose new keys were seen on their way into a cache
         self.places: dict[nn.Module, list[str]] = {}  # the paths of each module, and how often it was passed
@@ -192,6 +195,8 @@ class _Watch:
             on_exit(module.register_forward_pre_hook(self.before(f"{parent}.after_attention", path)))
         if last == "down_proj" and self.concerns(f"{parent}.gated"):
             on_exit(module.register_forward_pre_hook(self.before(f"{parent}.gated", path)))
+        if last == "o_proj" and self.concerns(f"{parent}.mixed") and not is_attention(parent, self.modules[parent]):
+            on_exit(module.register_forward_pre_hook(self.before_o_proj(f"{parent}.mixed", path)))
         if self.concerns(path):
             on_exit(module.register_forward_hook(self.after(path)))
         if is_attention(path, module) and self.concerns(f"{path}.rotated_k"):
@@ -202,6 +207,18 @@ class _Watch:
     def before(self, name: str, path: str):
         def hook(module, args):
             return (self.passing(name, args[0]), *args[1:]) if args and self.is_here(path, module) else None
+
+        return hook
+
+    def before_o_proj(self, name: str, path: str):
+        """(B, T, H * D) as heads and back."""
+        head_dim = self.modules[path.rpartition(".")[0]].head_dim
+
+        def hook(module, args):
+            if not args or not self.is_here(path, module):
+                return None
+            heads = args[0].unflatten(-1, (-1, head_dim)).transpose(1, 2)
+            return (self.passing(name, heads).transpose(1, 2).flatten(2), *args[1:])
 
         return hook
 

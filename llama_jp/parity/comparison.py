@@ -124,6 +124,8 @@ def compare(
     hidden = any(call.points.keys() == {"logits"} for side in calls for call in side)
     if fits and not logits.equal and hidden and config is not None:
         findings = judge_logits(first, second, calls, config)
+    elif fits and not logits.equal and not any(each.verdict == "bug" for each in findings):
+        findings += unseen_bug(first, second, calls, config) if wanted else []
     return Comparison(
         mode,
         verdict_of(logits, findings, same_dtype),
@@ -137,12 +139,23 @@ def compare(
     )
 
 
+def unseen_bug(
+    first: Subject, second: Subject, calls: tuple[list[Call], list[Call]], config: LlamaConfig
+) -> list[Finding]:
+    """What was seen is clean; where a side does not show all of its attention, its logits must be right as well."""
+    names = {op.name for op in operations(config) if op.kind in ("attention", "residual", "norm")}
+    if all(names <= call.points.keys() for side in calls for call in side):
+        return []
+    return [each for each in judge_logits(first, second, calls, config) if each.verdict == "bug"]
+
+
 def judge_logits(
     first: Subject, second: Subject, calls: tuple[list[Call], list[Call]], config: LlamaConfig
 ) -> list[Finding]:
     """A side that shows nothing but logits is held against the other side's weights in float64, end to end."""
-    weights = first.parameters() or second.parameters()
-    if not weights:
+    needed = {f"{op.weight}.weight" for op in operations(config) if op.weight}
+    weights = next((known for side in (first, second) if needed <= (known := side.parameters()).keys()), None)
+    if weights is None:
         return []
     ids, tokens = (torch.cat([getattr(call, what) for call in calls[0]], 1) for what in ("ids", "tokens"))
     with torch.no_grad():

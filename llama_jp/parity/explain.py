@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import Row, by_token
-from .formulas import Both, Judged, Site, flat, judge, norm, where_to_look
+from .formulas import Both, Judged, Site, flat, heads_of, judge, norm, turn, where_to_look
 from .mistakes import mistakes, right
 from .points import DESCRIPTIONS, Operation
-from .record import Call
+from .record import KEPT, Call
 from .weights import differing_parameters, weight_cause
 
 T = TypeVar("T")
@@ -79,8 +79,11 @@ def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Fi
     """One finding for every operation that differs, in the order of computation."""
     order = {op.name: i for i, op in enumerate(operations)}
     for side in (0, 1):
+        past: dict[str, Tensor] = {}
         for call in pair.calls[side]:
+            call.past = past | call.past
             make_missing(pair, side, call, operations)
+            past = {name: x for name, x in call.made.items() if name.endswith(KEPT)}
     rows = [row for row in with_lonely(pair, rows, operations) if differs(pair, row)]
     chosen = worth_judging(rows)
     known: dict[str, str | None] = {}  # weights that have been compared
@@ -136,11 +139,19 @@ def make_missing(pair: Pair, side: int, call: Call, operations: list[Operation])
                 call.made[op.name] = MADE[op.kind](site)
 
 
+def remembered(site: Site) -> Tensor:
+    new = site.inputs[0]
+    new = new if new.dim() == 4 else heads_of(new, site.config.head_dim)
+    return new if site.past is None else torch.cat((site.past, new), 2)
+
+
 MADE = {
     "norm": lambda site: norm(site.inputs[0], site.parameter(), site.config.rms_norm_eps),
     "linear": lambda site: F.linear(flat(site.inputs[0]), site.parameter(), site.parameter("bias")),
     "residual": lambda site: site.inputs[0] + site.inputs[1],
     "gated": lambda site: F.silu(site.inputs[0]) * site.inputs[1],
+    "rotate": lambda site: turn(heads_of(site.inputs[0], site.config.head_dim), *site.rotation),
+    "remember": remembered,
 }
 
 

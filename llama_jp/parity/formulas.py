@@ -125,7 +125,8 @@ class Site:
         if "rope.cos" in points and "rope.sin" in points:
             return self.at("rope.cos"), self.at("rope.sin")
         cos, sin = self.rope()
-        return cos.to(self.out.dtype), sin.to(self.out.dtype)
+        dtype = self.inputs[0].dtype
+        return cos.to(dtype), sin.to(dtype)
 
 
 @dataclass
