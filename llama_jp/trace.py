@@ -119,7 +119,7 @@ def point_names(model: nn.Module) -> list[str]:
         if is_attention(path, module):
             names += [f"{path}.{point}" for point in IN_ATTENTION]
         elif f"{path}.o_proj" in modules and hasattr(module, "head_dim"):
-            names.append(f"{path}.mixed")  # no seam around attention, but its result is what o_proj is given
+            names.append(f"{path}.mixed")  # without a seam around attention, its result is what o_proj is given
         if f"{path}.post_attention_layernorm" in modules:
             names.append(f"{path}.after_attention")
         if f"{path}.down_proj" in modules:
@@ -156,6 +156,7 @@ class _Watch:
         self.beside = beside
         self.modules = modules
         self.seen = Seen()
+        self.mixed: set[str] = set()  # attentions whose result was seen at the seam
         self.cached: set[str] = set()  # attentions whose new keys were seen on their way into a cache
         self.places: dict[nn.Module, list[str]] = {}  # the paths of each module, and how often it was passed
         self.passes: dict[nn.Module, int] = {}
@@ -195,8 +196,8 @@ class _Watch:
             on_exit(module.register_forward_pre_hook(self.before(f"{parent}.after_attention", path)))
         if last == "down_proj" and self.concerns(f"{parent}.gated"):
             on_exit(module.register_forward_pre_hook(self.before(f"{parent}.gated", path)))
-        if last == "o_proj" and self.concerns(f"{parent}.mixed") and not is_attention(parent, self.modules[parent]):
-            on_exit(module.register_forward_pre_hook(self.before_o_proj(f"{parent}.mixed", path)))
+        if last == "o_proj" and self.concerns(f"{parent}.mixed") and hasattr(self.modules[parent], "head_dim"):
+            on_exit(module.register_forward_pre_hook(self.before_o_proj(parent, path)))
         if self.concerns(path):
             on_exit(module.register_forward_hook(self.after(path)))
         if is_attention(path, module) and self.concerns(f"{path}.rotated_k"):
@@ -210,15 +211,17 @@ class _Watch:
 
         return hook
 
-    def before_o_proj(self, name: str, path: str):
-        """(B, T, H * D) as heads and back."""
-        head_dim = self.modules[path.rpartition(".")[0]].head_dim
+    def before_o_proj(self, attention: str, path: str):
+        """Attention's result, where it came by another way than through the seam: (B, T, H * D) as heads and back."""
 
         def hook(module, args):
+            if attention in self.mixed:
+                self.mixed.discard(attention)
+                return None
             if not args or not self.is_here(path, module):
                 return None
-            heads = args[0].unflatten(-1, (-1, head_dim)).transpose(1, 2)
-            return (self.passing(name, heads).transpose(1, 2).flatten(2), *args[1:])
+            heads = args[0].unflatten(-1, (-1, self.modules[attention].head_dim)).transpose(1, 2)
+            return (self.passing(f"{attention}.mixed", heads).transpose(1, 2).flatten(2), *args[1:])
 
         return hook
 
@@ -276,6 +279,7 @@ class _Watch:
                     self.passing(at("probabilities"), scores.softmax(-1, dtype=torch.float32))
         else:
             mixed = run(q, k, v)
+        self.mixed.add(path)
         return self.passing(at("mixed"), mixed)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import Difference, Prediction, Row, compare_calls, cosine, difference, predictions
-from .exact import distance, exact_model, too_far
+from .exact import distance, exact_model, farther, too_far
 from .explain import Finding, Pair, explain
 from .points import operations
 from .record import Call, plan, record
@@ -161,13 +161,14 @@ def judge_logits(
     with torch.no_grad():
         exact = exact_model(config, weights)(ids, mask=calls[0][-1].mask)
     logits = [torch.cat([call.logits for call in side], 1)[tokens] for side in calls]
+    alike = logits[0].dtype == logits[1].dtype
     sides = list(zip((first.name, second.name), logits, strict=True))
     far = [distance(logits, exact[tokens]) for _, logits in sides]
     finding = Finding(
         "logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True))
     )
     for (name, logits), mine, other in zip(sides, far, far[::-1], strict=True):
-        if too_far(mine, other, logits.dtype):
+        if (farther if alike else too_far)(mine, other, logits.dtype):
             finding.verdict, finding.side = "bug", name
     return [finding]
 
