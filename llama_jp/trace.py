@@ -10,7 +10,7 @@
 A point is a module's path, without the `model.` that transformers puts before it, or one of the places in between:
 
     rope.cos  rope.sin                           the rotation that the layers share             (B or 1, T, D)
-    layers.N.self_attn.rotated_q  .rotated_k     queries and new keys after the rotation        (B, H or K, T, D)
+    layers.N.self_attn.rotated_q  .rotated_k     queries and new keys, before they are cached   (B, H or K, T, D)
     layers.N.self_attn.keys  .values             all that are visible, cached ones included     (B, K, S, D)
     layers.N.self_attn.scores                    scaled and masked, what softmax is given       (B, H, T, S)
     layers.N.self_attn.probabilities             what softmax makes of them                     (B, H, T, S)
@@ -118,6 +118,8 @@ def point_names(model: nn.Module) -> list[str]:
         names.append(path)
         if is_attention(path, module):
             names += [f"{path}.{point}" for point in IN_ATTENTION]
+        elif f"{path}.o_proj" in modules and hasattr(module, "head_dim"):
+            names.append(f"{path}.mixed")  # without a seam around attention, its result is what o_proj is given
         if f"{path}.post_attention_layernorm" in modules:
             names.append(f"{path}.after_attention")
         if f"{path}.down_proj" in modules:
@@ -152,7 +154,10 @@ class _Watch:
         self.wanted = wanted
         self.edits = edits
         self.beside = beside
+        self.modules = modules
         self.seen = Seen()
+        self.mixed: set[str] = set()  # attentions whose result was seen at the seam
+        self.cached: set[str] = set()  # attentions whose new keys were seen on their way into a cache
         self.places: dict[nn.Module, list[str]] = {}  # the paths of each module, and how often it was passed
         self.passes: dict[nn.Module, int] = {}
         for path, module in modules.items():
@@ -191,14 +196,32 @@ class _Watch:
             on_exit(module.register_forward_pre_hook(self.before(f"{parent}.after_attention", path)))
         if last == "down_proj" and self.concerns(f"{parent}.gated"):
             on_exit(module.register_forward_pre_hook(self.before(f"{parent}.gated", path)))
+        if last == "o_proj" and self.concerns(f"{parent}.mixed") and hasattr(self.modules[parent], "head_dim"):
+            on_exit(module.register_forward_pre_hook(self.before_o_proj(parent, path)))
         if self.concerns(path):
             on_exit(module.register_forward_hook(self.after(path)))
+        if is_attention(path, module) and self.concerns(f"{path}.rotated_k"):
+            on_exit(module.register_forward_pre_hook(self.caching(path), with_kwargs=True))
         if is_attention(path, module) and self.concerns(*(f"{path}.{point}" for point in IN_ATTENTION)):
             (_open_here if hasattr(module, "attend") else _open_reference)(self, path, module, undo)
 
     def before(self, name: str, path: str):
         def hook(module, args):
             return (self.passing(name, args[0]), *args[1:]) if args and self.is_here(path, module) else None
+
+        return hook
+
+    def before_o_proj(self, attention: str, path: str):
+        """Attention's result, where it came by another way than through the seam: (B, T, H * D) as heads and back."""
+
+        def hook(module, args):
+            if attention in self.mixed:
+                self.mixed.discard(attention)
+                return None
+            if not args or not self.is_here(path, module):
+                return None
+            heads = args[0].unflatten(-1, (-1, self.modules[attention].head_dim)).transpose(1, 2)
+            return (self.passing(f"{attention}.mixed", heads).transpose(1, 2).flatten(2), *args[1:])
 
         return hook
 
@@ -218,12 +241,31 @@ class _Watch:
             self.passing("rope.cos", pair[0])
             self.passing("rope.sin", pair[1])
 
+    def caching(self, path: str):
+        """Around the cache that attention is given, so that new keys are seen before it does anything to them."""
+
+        def tell(k: Tensor) -> None:
+            self.cached.add(path)
+            self.passing(f"{path}.rotated_k", k)
+
+        def watched(x):
+            return _WatchedCache(x, tell) if hasattr(x, "append") or hasattr(x, "update") else x
+
+        def hook(module, args, kwargs):
+            if not self.is_here(path, module):
+                return None
+            return tuple(map(watched, args)), {name: watched(x) for name, x in kwargs.items()}
+
+        return hook
+
     def attention(self, path: str, run: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float):
         """Call attention, `run(q, k, v)` -> (B, H, T, D), and pass every point in it on the way."""
         at = f"{path}.{{}}".format
         q = self.passing(at("rotated_q"), q)
         k = self.passing(at("keys"), k)
-        self.passing(at("rotated_k"), k[:, :, k.shape[2] - q.shape[2] :])
+        if path not in self.cached:
+            self.passing(at("rotated_k"), k[:, :, k.shape[2] - q.shape[2] :])
+        self.cached.discard(path)
         v = self.passing(at("values"), v)
         if self.concerns(at("scores"), at("probabilities")):
             with _Softmax(self, path) as softmax:
@@ -237,7 +279,26 @@ class _Watch:
                     self.passing(at("probabilities"), scores.softmax(-1, dtype=torch.float32))
         else:
             mixed = run(q, k, v)
+        self.mixed.add(path)
         return self.passing(at("mixed"), mixed)
+
+
+class _WatchedCache:
+    """One layer's cache, or transformers' for all of them, which first tells what is written."""
+
+    def __init__(self, cache, tell: Callable[[Tensor], None]):
+        self._cache, self._tell = cache, tell
+
+    def __getattr__(self, name: str):
+        found = getattr(self._cache, name)
+        if name not in ("append", "update"):
+            return found
+
+        def write(k: Tensor, *more, **options):
+            self._tell(k)
+            return found(k, *more, **options)
+
+        return write
 
 
 class _Softmax(TorchFunctionMode):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import llama_jp.model
+from llama_jp.cache import LayerCache
 from llama_jp.model import Llama, cos_sin, inverse_frequencies, plain_rope, repeat_heads
 
 
@@ -307,6 +308,11 @@ def softmax_by_hand(scores):
     return e / e.sum(-1, keepdim=True)
 
 
+@fault("attention past its seam, scaled wrongly", "layers.0.self_attn.mixed", mode="steps")
+def _(model):
+    return rewritten("mixed = self.attend(q, k, v, visible)", "mixed = attend_sdpa(q * 1.5, k, v, visible)")(model)
+
+
 fault("scale dropped", "layers.1.self_attn.scores", "scale")(with_attention(1, changed(scale=1.0)))
 fault("kv heads tiled", "layers.2.self_attn.scores", "kv-head order")(with_attention(2, changed(tiled=True)))
 fault("mask shifted by one", "layers.0.self_attn.scores", "mask offset")(with_attention(0, changed(shift=1)))
@@ -399,6 +405,43 @@ def _(model):
     model.new_cache = shared
 
 
+def with_cache(layer: int, append: Callable) -> Callable[[Llama], None]:
+    """Another way of writing one layer's keys and values down."""
+
+    def make(model: Llama) -> None:
+        class Changed(LayerCache):
+            def append(self, k, v):
+                return append(self, k, v)
+
+        def changed(module, args):
+            return (*args[:3], None if args[3] is None else Changed(*args[3]))
+
+        model.layers[layer].self_attn.register_forward_pre_hook(changed)
+
+    return make
+
+
+def last_missing(cache, k, v):
+    all_keys, all_values = LayerCache(*cache).append(k, v)
+    all_keys[:, :, -1] = 0
+    return all_keys, all_values
+
+
+def rounded(cache, k, v):
+    return LayerCache(*cache).append(k.bfloat16().to(k.dtype), v)
+
+
+fault("the newest key is not written", "layers.1.self_attn.keys", "was not written", mode="steps")(
+    with_cache(1, last_missing)
+)
+fault("keys rounded in the cache", "layers.2.self_attn.keys", "rounded to bfloat16", mode="steps", dtypes=("float32",))(
+    with_cache(2, rounded)
+)
+fault("one row's keys for all", "layers.0.self_attn.keys", "first row", mode="chunks")(
+    with_cache(0, lambda cache, k, v: LayerCache(*cache).append(k[:1].expand_as(k), v))
+)
+
+
 # ---- MLP and residual stream
 
 
@@ -468,6 +511,18 @@ def _(model):
     )(model)
 
 
+@fault("a layer run twice", "layers.1", "run 2 times")
+def _(model):
+    return rewritten(
+        "for i, layer in enumerate(self.layers):", "for i, layer in ((n, self.layers[n]) for n in (0, 1, 1, 2, 3)):"
+    )(model)
+
+
+@fault("the first norm used twice", "layers.0.post_attention_layernorm", "not run")
+def _(model):
+    return rewritten("self.mlp(self.post_attention_layernorm(x))", "self.mlp(self.input_layernorm(x))")(model)
+
+
 @fault("a layer left out", "layers.2", "not run")
 def _(model):
     return rewritten("for i, layer in enumerate(self.layers):", "for i, layer in enumerate(self.layers[:2]):")(model)
@@ -494,3 +549,13 @@ def _(model):
 @fault("logits one token late", "logits", "shifted")
 def _(model):
     model.register_forward_hook(lambda module, args, out: out.roll(1, 1))
+
+
+@fault("logits capped", "logits", "capped softly at 30")
+def _(model):
+    model.register_forward_hook(lambda module, args, out: 30 * torch.tanh(out / 30))
+
+
+@fault("a norm too large", "layers.2.input_layernorm", "1.1 times")
+def _(model):
+    model.layers[2].input_layernorm.register_forward_hook(lambda module, args, out: out * 1.1)

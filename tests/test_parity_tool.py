@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -14,13 +15,16 @@ import torch
 from faults import FAULTS
 
 from llama_jp import cli
-from llama_jp.model import Llama
+from llama_jp.generate import generate
+from llama_jp.model import Llama, repeat_heads
 from llama_jp.parity import Settings, compare, open_subject
+from llama_jp.parity import generation as parity_generation
 from llama_jp.parity.certificate import read_certificate, replay
 from llama_jp.parity.compare import difference, ulps
 from llama_jp.parity.comparison import Tolerance
 from llama_jp.parity.environment import differences, environment
 from llama_jp.parity.fullsize import prove
+from llama_jp.parity.generation import compare_generation
 from llama_jp.parity.gradients import compare_gradients
 from llama_jp.parity.record import MODES
 from llama_jp.parity.request import Request, run_request
@@ -126,6 +130,23 @@ def test_a_fault_is_found_between_two_dtypes(folder):
     assert found.bug.operation == "layers.1.mlp.gate_proj"
 
 
+def test_scores_and_probabilities_of_another_dtype_are_a_fault_even_if_no_bit_of_the_logits_shows_it(folder):
+    def attend(q, k, v, mask):
+        scores = attend_scores(q, k, mask)
+        return scores.softmax(-1) @ repeat_heads(v, q.shape[1])
+
+    def attend_scores(q, k, mask):
+        visible = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(k.shape[2] - q.shape[2])
+        scores = q @ repeat_heads(k, q.shape[1]).transpose(2, 3) * q.shape[3] ** -0.5
+        return scores.masked_fill(~visible, torch.finfo(q.dtype).min)
+
+    model = here(folder, "bfloat16", "eager")
+    model.layers[1].self_attn.attend = attend
+    found = compare(model, reference(folder, "bfloat16", "eager"), IDS)
+    assert found.bug.operation == "layers.1.self_attn.probabilities"
+    assert "kept in bfloat16, not in float32" in found.bug.cause
+
+
 def test_casting_after_loading_names_the_rotary_frequencies(folder):
     for dtype in ("bfloat16", "float16"):
         found = compare(open_subject("transformers-cast", Settings(dtype), folder), reference(folder, dtype), IDS)
@@ -157,6 +178,7 @@ def test_causes_of_wrong_weights_are_told_apart():
         "negated": -right["a.weight"],
         "rounded to bfloat16": right["a.weight"].bfloat16().float(),
         "other values": right["a.weight"] + torch.eye(8),
+        "quantised: 8 bits": (right["a.weight"] / (step := right["a.weight"].abs().amax(1, True) / 127)).round() * step,
     }
     for cause, wrong in told.items():
         assert cause in weight_cause("a.weight", {**right, "a.weight": wrong}, right)
@@ -220,6 +242,35 @@ def test_more_clean_pairs_are_never_called_a_bug(tmp_path):
     check_clean_pairs(tmp_path, range(100, 600))
 
 
+def test_a_model_without_a_cache_is_clean_in_every_mode(folder):
+    """Each call runs the whole text, so what passes inside must not be taken for the tokens of that call."""
+    model = here(folder)
+    for mode in MODES:
+        assert compare(lambda ids: model(ids), reference(folder), IDS, mode).verdict in ("equal", "rounding")
+
+
+def test_a_compiled_model_shows_no_operations(folder):
+    """Hooks would compile another program, and what it computes in one step is rounded otherwise than in many."""
+    model = torch.compile(here(folder, "bfloat16"), backend="eager")
+    found = compare(model, reference(folder, "bfloat16", "eager"), IDS)
+    assert found.verdict == "rounding" and [row.operation.name for row in found.rows] == ["logits"]
+    assert compare(model, reference(folder, "bfloat16"), IDS).verdict == "equal"
+    model.layers[1].mlp.up_proj = model.layers[1].mlp.gate_proj
+    torch._dynamo.reset()
+    assert compare(model, reference(folder, "bfloat16"), IDS).bug.operation == "logits"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_compiled_models_are_never_called_a_bug(folder, dtype):
+    in_place = here(folder, dtype)
+    in_place.compile()
+    for model in (in_place, torch.compile(here(folder, dtype)), torch.compile(reference(folder, dtype).call)):
+        torch._dynamo.reset()
+        found = compare(model, reference(folder, dtype), IDS)
+        assert found.verdict == "rounding" and found.bug is None
+
+
 def test_equal_sides_are_equal_in_every_mode(folder):
     for dtype in ("float32", "bfloat16"):
         for mode in ("whole", "steps", "chunks", "ragged"):
@@ -253,11 +304,30 @@ def test_gradients_are_compared_by_parameter(folder):
     assert found.bug.operation == "layers.1.self_attn.v_proj.weight"
     assert "graph is cut" in found.bug.cause
 
+    wrong = here(folder)
+    wrong.layers[2].input_layernorm.eps *= 1000
+    found = compare_gradients(as_subject(wrong), reference(folder), IDS, CONFIG, tolerance)
+    assert found.bug.operation == "layers.2.input_layernorm"  # not a gradient: they only follow
+
 
 def test_generation_says_where_the_answers_part(tmp_path):
     write_random(tmp_path, CONFIG, torch.float32)
     request = Request(str(tmp_path), modes=["greedy", "sampled"], first=Settings("float32"), second=Settings("float32"))
     assert [each.verdict for each in run_request(request)] == ["equal", "equal"]
+
+
+def test_a_wrong_choice_of_token_is_located(folder, monkeypatch):
+    monkeypatch.setattr(
+        parity_generation,
+        "generate",
+        lambda model, prompts, **options: [
+            dataclasses.replace(each, ids=[*each.ids[:3], (each.ids[3] + 1) % CONFIG.vocab_size, *each.ids[4:]])
+            for each in generate(model, prompts, **options)
+        ],
+    )
+    sides = as_subject(here(folder)), reference(folder)
+    found = compare_generation(*sides, IDS, 6, "greedy", CONFIG, Tolerance(), 0)
+    assert found.verdict == "bug" and found.bug.operation == "choice" and found.bug.token == (0, 3)
 
 
 def test_tokenizers_are_compared_line_by_line_and_their_readings_named(tmp_path):
@@ -270,6 +340,8 @@ def test_tokenizers_are_compared_line_by_line_and_their_readings_named(tmp_path)
 
     found = compare_tokenizers(str(tmp_path), str(tmp_path), tmp_path, lines)
     assert found.verdict == "equal" and set(found.details["readings"].values()) == {"published"}
+    with pytest.raises(ValueError, match="is a function"):
+        compare_tokenizers("somebody:make", "transformers", tmp_path, lines)
     found = compare_tokenizers(str(tmp_path), "transformers", tmp_path, lines)
     assert found.details["readings"]["transformers"] == "transformers5"
     assert found.verdict == "bug" and any("different readings" in note for note in found.notes)

@@ -175,3 +175,31 @@ def test_any_module_can_be_traced():
         y = model(x)
     assert list(seen) == ["0", "1", "2"]
     assert torch.equal(seen["2"], y)
+
+
+@pytest.mark.parametrize("load", [here, reference])
+def test_new_keys_are_seen_before_a_cache_changes_them(folder, load):
+    model = load(folder)
+
+    class Forgetful:
+        """A cache that writes zeros, for either model."""
+
+        def append(self, k, v):
+            return torch.zeros_like(k), v
+
+        def update(self, k, v, layer):
+            return self.append(k, v)
+
+    def given(module, args, kwargs):
+        named = {**kwargs, "past_key_values": Forgetful()} if "past_key_values" in kwargs else kwargs
+        return (*args[:3], Forgetful()) if len(args) == 4 else args, named
+
+    with trace(model, ["layers.1.self_attn.*"]) as plain:
+        logits(model)
+    handle = model.get_submodule("layers.1.self_attn" if load is here else "model.layers.1.self_attn")
+    handle = handle.register_forward_pre_hook(given, with_kwargs=True)
+    with trace(model, ["layers.1.self_attn.*"]) as seen:
+        logits(model)
+    handle.remove()
+    assert torch.equal(seen["layers.1.self_attn.rotated_k"], plain["layers.1.self_attn.rotated_k"])
+    assert not seen["layers.1.self_attn.keys"].any()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import Difference, Prediction, Row, compare_calls, cosine, difference, predictions
-from .exact import distance, exact_model, too_far
+from .exact import distance, exact_model, farther, too_far
 from .explain import Finding, Pair, explain
 from .points import operations
 from .record import Call, plan, record
@@ -121,9 +121,11 @@ def compare(
         findings = explain(pair, rows, wanted)
     fits = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
     logits = difference_of_logits(*calls) if fits else None
-    hidden = first.model is None or second.model is None
+    hidden = any(call.points.keys() == {"logits"} for side in calls for call in side)
     if fits and not logits.equal and hidden and config is not None:
         findings = judge_logits(first, second, calls, config)
+    elif fits and not logits.equal and not any(each.verdict == "bug" for each in findings):
+        findings += unseen_bug(first, second, calls, config) if wanted else []
     return Comparison(
         mode,
         verdict_of(logits, findings, same_dtype),
@@ -137,24 +139,36 @@ def compare(
     )
 
 
+def unseen_bug(
+    first: Subject, second: Subject, calls: tuple[list[Call], list[Call]], config: LlamaConfig
+) -> list[Finding]:
+    """What was seen is clean; where a side does not show all of its attention, its logits must be right as well."""
+    names = {op.name for op in operations(config) if op.kind in ("attention", "residual", "norm")}
+    if all(names <= call.points.keys() for side in calls for call in side):
+        return []
+    return [each for each in judge_logits(first, second, calls, config) if each.verdict == "bug"]
+
+
 def judge_logits(
     first: Subject, second: Subject, calls: tuple[list[Call], list[Call]], config: LlamaConfig
 ) -> list[Finding]:
     """A side that shows nothing but logits is held against the other side's weights in float64, end to end."""
-    weights = first.parameters() or second.parameters()
-    if not weights:
+    needed = {f"{op.weight}.weight" for op in operations(config) if op.weight}
+    weights = next((known for side in (first, second) if needed <= (known := side.parameters()).keys()), None)
+    if weights is None:
         return []
     ids, tokens = (torch.cat([getattr(call, what) for call in calls[0]], 1) for what in ("ids", "tokens"))
     with torch.no_grad():
         exact = exact_model(config, weights)(ids, mask=calls[0][-1].mask)
     logits = [torch.cat([call.logits for call in side], 1)[tokens] for side in calls]
+    alike = logits[0].dtype == logits[1].dtype
     sides = list(zip((first.name, second.name), logits, strict=True))
     far = [distance(logits, exact[tokens]) for _, logits in sides]
     finding = Finding(
         "logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True))
     )
     for (name, logits), mine, other in zip(sides, far, far[::-1], strict=True):
-        if too_far(mine, other, logits.dtype):
+        if (farther if alike else too_far)(mine, other, logits.dtype):
             finding.verdict, finding.side = "bug", name
     return [finding]
 
@@ -189,8 +203,8 @@ def verdict_of(logits: Difference | None, findings: list[Finding], same_dtype: b
 
 def difference_of_logits(first: list, second: list) -> Difference:
     """All calls together, padding left out."""
-    a = torch.cat([call.logits[call.tokens] for call in first])[None]
-    b = torch.cat([call.logits[call.tokens] for call in second])[None]
+    a, b = ([call.logits[call.tokens] for call in side] for side in (first, second))
+    a, b = (side[0][None] if len(side) == 1 else torch.cat(side)[None] for side in (a, b))
     found = difference(a, b)
     found.cosine = 1.0 if found.equal else cosine(a, b)
     return found

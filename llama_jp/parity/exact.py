@@ -40,3 +40,8 @@ def distance(x: Tensor, exact: Tensor) -> float:
 def too_far(mine: float, other: float, dtype: torch.dtype) -> bool:
     """Is this distance more than rounding explains, seeing how far the other side is?"""
     return not mine <= TIMES * other + HALF_ULPS * torch.finfo(dtype).eps / 2
+
+
+def farther(mine: float, other: float, dtype: torch.dtype) -> bool:
+    """The same of the logits of two sides of one dtype: over so many numbers, rounding carries both about as far."""
+    return not mine <= 3 * other + 4 * torch.finfo(dtype).eps / 2

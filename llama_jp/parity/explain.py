@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import Row, by_token
-from .formulas import Judged, Site, flat, judge, norm, where_to_look
+from .formulas import Both, Judged, Site, flat, heads_of, judge, norm, turn, where_to_look
 from .mistakes import mistakes, right
 from .points import DESCRIPTIONS, Operation
-from .record import Call
+from .record import KEPT, Call
 from .weights import differing_parameters, weight_cause
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ T = TypeVar("T")
 JUDGED_WHOLE = ("embedding", "rope", "remember")  # the other operations on a sample of their tokens
 REPLAYED_WHOLE = 1 << 18  # larger results are replayed on a sample, too
 BITWISE = ("embedding", "rope", "norm", "rotate", "softmax", "gated", "residual", "attention")
+TOGETHER = ("norm", "linear", "rotate", "residual", "gated", "same")  # their formulas take both sides as one batch
 CAUSES_FOR = 3  # bugs whose cause is looked for; the rest usually follow from the same mistake
 
 
@@ -78,8 +79,11 @@ def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Fi
     """One finding for every operation that differs, in the order of computation."""
     order = {op.name: i for i, op in enumerate(operations)}
     for side in (0, 1):
+        past: dict[str, Tensor] = {}
         for call in pair.calls[side]:
+            call.past = past | call.past
             make_missing(pair, side, call, operations)
+            past = {name: x for name, x in call.made.items() if name.endswith(KEPT)}
     rows = [row for row in with_lonely(pair, rows, operations) if differs(pair, row)]
     chosen = worth_judging(rows)
     known: dict[str, str | None] = {}  # weights that have been compared
@@ -95,8 +99,8 @@ def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Fi
     wrong = {each.operation for each in findings if each.verdict == "bug"}
     skipped = [row for row in rows if row.operation.name in wrong and row not in chosen]
     judge_rows(skipped)  # where did it begin?
-    findings.sort(key=lambda each: (each.call, order[each.operation]))
-    return findings + missing_layers(pair, operations)
+    findings += layers_run_otherwise(pair, operations)
+    return sorted(findings, key=lambda each: (each.call, order[each.operation]))
 
 
 def differs(pair: Pair, row: Row) -> bool:
@@ -107,7 +111,7 @@ def two_dtypes(pair: Pair, row: Row) -> bool:
     """Do sides that otherwise compute in one dtype have two at this point?"""
     name = row.operation.name
     dtypes = {calls[row.call].points[name].dtype for calls in pair.calls if name in calls[row.call].points}
-    return pair.same_dtype and len(dtypes) > 1 and row.operation.kind not in ("scores", "softmax")
+    return pair.same_dtype and len(dtypes) > 1
 
 
 def worth_judging(rows: list[Row]) -> list[Row]:
@@ -135,11 +139,19 @@ def make_missing(pair: Pair, side: int, call: Call, operations: list[Operation])
                 call.made[op.name] = MADE[op.kind](site)
 
 
+def remembered(site: Site) -> Tensor:
+    new = site.inputs[0]
+    new = new if new.dim() == 4 else heads_of(new, site.config.head_dim)
+    return new if site.past is None else torch.cat((site.past, new), 2)
+
+
 MADE = {
     "norm": lambda site: norm(site.inputs[0], site.parameter(), site.config.rms_norm_eps),
     "linear": lambda site: F.linear(flat(site.inputs[0]), site.parameter(), site.parameter("bias")),
     "residual": lambda site: site.inputs[0] + site.inputs[1],
     "gated": lambda site: F.silu(site.inputs[0]) * site.inputs[1],
+    "rotate": lambda site: turn(heads_of(site.inputs[0], site.config.head_dim), *site.rotation),
+    "remember": remembered,
 }
 
 
@@ -176,6 +188,9 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], first: bool, l
     if not sites:
         return finding if row.difference is not None and not row.difference.equal else None
 
+    if not first and both_right(sites):
+        finding.verdict = "rounding"
+        return finding
     judged = {side: attempt(partial(judge, site)) for side, site in sites}
     if None in judged.values():
         finding.verdict, finding.side = "bug", next(pair.names[side] for side, each in judged.items() if each is None)
@@ -200,6 +215,25 @@ def judge_row(pair: Pair, row: Row, known: dict[str, str | None], first: bool, l
         finding.distance = {pair.names[side]: each.distance for side, each in judged.items()}
     only_one_wrote_it = row.difference is None
     return None if only_one_wrote_it and finding.verdict == "rounding" else finding
+
+
+def both_right(sites: list[tuple[int, Site]]) -> bool:
+    """Is there nothing wrong on either side, as one look at both together finds?
+
+    What the right formula gives to the bit needs no arbiter.
+    """
+    if len(sites) < 2 or sites[0][1].op.kind not in TOGETHER:
+        return False
+    a, b = (site for _, site in sites)
+    made = any(name in site.call.made for site in (a, b) for name in a.op.reads)
+    shapes = {(site.out.shape, site.out.dtype, *(x.shape for x in site.inputs)) for site in (a, b)}
+    if made or len(shapes) > 1 or (a.op.weight and a.parameter().dtype != b.parameter().dtype):
+        return False
+    both = Both(a.op, a.call, a.config, a.weights, a.beside, a.sample, (a, b))
+    if a.op.kind in BITWISE:
+        return any(bits_equal(both, should, both.out) for should in right(both))
+    judged = attempt(partial(judge, both))
+    return judged is not None and max(judged.excesses(2)) <= 1
 
 
 def blame_what_was_not_run(finding: Finding, site: Site) -> None:
@@ -277,7 +311,18 @@ def likely_cause(site: Site, judged: Judged) -> str | None:
         near = apart(site, site.out, made, judged)
         if near < best:
             best, found = near, text
-    return found
+    return found or multiple(judged)
+
+
+def multiple(judged: Judged) -> str | None:
+    """Is a side's result the right one times some number?"""
+    x, y = judged.out.double(), judged.exact
+    known = x.isfinite() & y.isfinite() & (x.abs() < 1e4)  # scores have very low numbers where they are masked
+    x, y = x[known], y[known]
+    factor = float(x @ y) / (float(y @ y) or 1.0)
+    if factor and float((x - factor * y).abs().mean()) < float((x - y).abs().mean()) / 16:
+        return f"{factor:.4g} times what it should be"
+    return None
 
 
 def apart(site: Site, out: Tensor, made: Tensor | None, judged: Judged) -> float:
@@ -316,19 +361,17 @@ def shape_cause(pair: Pair, row: Row) -> str:
     return f"its shape is {shapes[0]}, not {shapes[1]}"
 
 
-def missing_layers(pair: Pair, operations: list[Operation]) -> list[Finding]:
-    """Layers that one side has run and the other, which shows its layers otherwise, has not."""
+def layers_run_otherwise(pair: Pair, operations: list[Operation]) -> list[Finding]:
+    """Layers that one side, which shows its layers, has not run, or more often than the other."""
     findings = []
     layers = [op for op in operations if op.layer is not None and op.name == f"layers.{op.layer}"]
     for side in (0, 1):
-        for number, (here, there) in enumerate(zip(pair.calls[side], pair.calls[1 - side], strict=True)):
-            if not any(op.name in here.points for op in layers):
-                continue
-            for op in layers:
-                if op.name not in here.points and op.name in there.points:
-                    cause = f"layer {op.layer} was not run"
-                    findings.append(
-                        Finding(op.name, op.kind, op.layer, number, "bug", side=pair.names[side], cause=cause)
-                    )
-            break
+        here, there = pair.calls[side][0], pair.calls[1 - side][0]
+        if not any(op.name in here.passes for op in layers):
+            continue
+        for op in layers:
+            times, usual = here.passes.get(op.name, 0), there.passes.get(op.name, 0)
+            if times > max(usual, 1) or (not times and usual):
+                cause = f"layer {op.layer} was " + (f"run {times} times" if times else "not run")
+                findings.append(Finding(op.name, op.kind, op.layer, 0, "bug", side=pair.names[side], cause=cause))
     return findings

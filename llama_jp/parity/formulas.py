@@ -49,8 +49,8 @@ class Site:
         if self.sample is None:
             return x
         rows, tokens = self.sample
-        x = x[rows] if len(x) > 1 and len(rows) < len(x) else x
-        return x if every or x.shape[dim] == len(tokens) else x.index_select(dim, tokens)
+        x = x[rows] if x.shape[0] > 1 and rows.shape[0] < x.shape[0] else x
+        return x if every or x.shape[dim] == tokens.shape[0] else x.index_select(dim, tokens)
 
     def whole(self) -> Site:
         return replace(self, sample=None)
@@ -125,7 +125,38 @@ class Site:
         if "rope.cos" in points and "rope.sin" in points:
             return self.at("rope.cos"), self.at("rope.sin")
         cos, sin = self.rope()
-        return cos.to(self.out.dtype), sin.to(self.out.dtype)
+        dtype = self.inputs[0].dtype
+        return cos.to(dtype), sin.to(dtype)
+
+
+@dataclass
+class Both(Site):
+    """One operation of both sides, laid one behind the other as rows of one batch: half the calls for the same sums."""
+
+    halves: tuple[Site, ...] = ()
+
+    def at(self, name: str, call: Call | None = None) -> Tensor:
+        return self.together([half.at(name, call) for half in self.halves])
+
+    def together(self, parts: list[Tensor]) -> Tensor:
+        rows = self.halves[0].ids.shape[0]
+        return torch.cat([x if x.shape[0] == rows else x.expand(rows, *x.shape[1:]) for x in parts])
+
+    @cached_property
+    def out(self) -> Tensor:
+        return self.together([half.out for half in self.halves])
+
+    @cached_property
+    def inputs(self) -> list[Tensor]:
+        return [self.together(parts) for parts in zip(*(half.inputs for half in self.halves), strict=True)]
+
+    @cached_property
+    def other(self) -> Tensor:
+        return self.together([half.out for half in self.halves[::-1]])
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        return torch.cat([half.tokens for half in self.halves])
 
 
 @dataclass
@@ -139,12 +170,15 @@ class Judged:
     @cached_property
     def excess(self) -> float:
         """The largest distance in units of its bound: up to 1 is rounding."""
+        return self.excesses(1)[0]
+
+    def excesses(self, sides: int) -> list[float]:
+        """The same for each of the sides that were judged as one."""
         if not self.out.numel():
-            return 0.0
-        out, distance = self.out.double(), (self.out.double() - self.exact).abs()
-        distance = torch.where(out == self.exact, 0.0, distance)  # equal infinities
-        ratio = torch.nan_to_num(distance / self.bound, nan=math.inf, posinf=math.inf)
-        return float(ratio.max())
+            return [0.0] * sides
+        out = self.out.double()
+        distance = torch.where(out == self.exact, 0.0, (out - self.exact).abs_())  # equal infinities
+        return (distance / self.bound).nan_to_num_(nan=math.inf, posinf=math.inf).reshape(sides, -1).amax(1).tolist()
 
     @property
     def distance(self) -> float:
@@ -231,17 +265,19 @@ def judge_norm(site: Site) -> Judged:
 
 def judge_linear(site: Site) -> Judged:
     x, weight, bias = flat(site.inputs[0]), site.parameter(), site.parameter("bias")
-    keep = site.tokens
-    x, out = x.expand(*keep.shape, -1)[keep], site.out.expand(*keep.shape, -1)[keep]  # (N, in), (N, out)
-    apart = out.new_zeros(out.shape[1]) if site.other is None else (out - site.other[keep]).abs().amax(0)
+    x, out = without_padding(site, x), without_padding(site, site.out)  # (N, in), (N, out)
+    other = None if site.other is None else without_padding(site, site.other)
+    apart = out.new_zeros(out.shape[1]) if other is None else (out - other).abs_().amax(0)
     columns = spread(apart, COLUMNS)
-    out, weight = out[:, columns], weight[columns]
-    bias = None if bias is None else bias[columns]
-    x, weight = x.double(), weight.double()
-    bias = torch.zeros(()) if bias is None else bias.double()
-    exact, terms = x @ weight.T, x.abs() @ weight.abs().T
-    bound = sum_bound(terms, x.shape[-1]) + 3 * site.u * (exact.abs() + bias.abs()) + 2 * site.tiny
-    return Judged(out, exact + bias, bound)
+    out, weight = out.index_select(1, columns), weight.index_select(0, columns)
+    bias = torch.zeros(()) if bias is None else bias[columns]
+    # products of 16-bit numbers are exact in float32, and their sums as good as the side's own
+    exactly, sums = (torch.float64, 1) if out.dtype.itemsize > 2 else (torch.float32, 2)
+    x, weight, bias = (each.to(exactly) for each in (x, weight, bias))
+    exact = x @ weight.T
+    terms = x.abs() @ weight.abs().T
+    bound = sums * sum_bound(terms, x.shape[1]) + 3 * site.u * (exact.abs() + bias.abs()) + 2 * site.tiny
+    return Judged(out, (exact + bias).double(), bound.double())
 
 
 def judge_rotate(site: Site) -> Judged:
@@ -361,12 +397,18 @@ def sum_bound(terms: Tensor, n: int) -> Tensor:
 def only_tokens(site: Site, out: Tensor, exact: Tensor, bound: Tensor) -> Judged:
     """Leave out padding. Everything is (B, T, …) or (B, H, T, D)."""
     keep = site.tokens
-    shape = torch.broadcast_shapes(out.shape, exact.shape)
-    parts = (each.expand(shape) for each in (out, exact, bound))
+    parts = torch.broadcast_tensors(out, exact, bound)
     if keep.all():
         return Judged(*parts)
     parts = (each.transpose(1, 2) if each.dim() == 4 else each for each in parts)
     return Judged(*(each[keep] if len(each) == len(keep) else each for each in parts))
+
+
+def without_padding(site: Site, x: Tensor) -> Tensor:
+    """(B or 1, T, C) -> (N, C)."""
+    keep = site.tokens
+    x = x.expand(*keep.shape, -1)
+    return x.flatten(0, 1) if keep.all() else x[keep]
 
 
 def at_tokens(site: Site, *parts: Tensor) -> Judged:
@@ -384,6 +426,8 @@ def spread(size: Tensor, most: int) -> Tensor:
     """Up to `most` indices: the first that is not zero, those where `size` is largest, and some spread evenly."""
     if len(size) <= most:
         return torch.arange(len(size))
-    evenly = torch.linspace(0, len(size) - 1, most - most // 2 - 1).long()
-    largest = torch.nan_to_num(size.float(), nan=math.inf).topk(most // 2).indices
-    return torch.cat(((size != 0).int().argmax()[None], largest, evenly)).unique()
+    many = most - most // 2 - 1
+    evenly = (i * (len(size) - 1) // (many - 1) for i in range(many))
+    largest = size.float().topk(most // 2).indices  # NaN counts as larger than all numbers
+    first = int((size != 0).int().argmax())
+    return torch.tensor(sorted({first, *largest.tolist(), *evenly}))

@@ -9,6 +9,7 @@ from ..generate import generate
 from ..model import LlamaConfig
 from ..trace import is_reference
 from .comparison import Comparison, Tolerance, compare, digest, name_apart
+from .explain import Finding
 from .record import threads
 from .subjects import Subject
 
@@ -46,7 +47,8 @@ def compare_generation(
     inside.details["sha256"] = found.details["sha256"]
     if inside.verdict == "equal":
         inside.verdict = "bug"
-        inside.notes.append("the logits are equal up to there: the choice of the token differs")
+        cause = "the logits are equal up to there: the choice of the token differs"
+        inside.findings = [Finding("choice", "choice", None, step, "bug", first.name, cause, token=(row, step))]
     return inside
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from .compare import difference
-from .comparison import Comparison, Tolerance, digest, name_apart
+from .comparison import Comparison, Tolerance, compare, digest, name_apart
 from .exact import distance, exact_model, too_far
 from .explain import Finding
 from .points import operations
@@ -28,7 +28,9 @@ def compare_gradients(
     names = [f"{module}.{part}" for module in order for part in ("weight", "bias")]
     names = [name for name in names if name in a and name in b]
     differing = [name for name in names if not torch.equal(a[name], b[name])]
-    findings = judge_gradients(first, second, ids, config, a, b, differing) if differing else []
+    forward = [] if loss.equal else compare(first, second, ids, config=config).findings
+    findings = [each for each in forward if each.verdict == "bug"]  # gradients follow from it
+    findings += judge_gradients(first, second, ids, config, a, b, differing) if differing else []
     verdict = "bug" if any(each.verdict == "bug" for each in findings) else "rounding" if findings else "equal"
     if verdict == "equal" and not loss.equal:
         verdict = "rounding"

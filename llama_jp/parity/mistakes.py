@@ -272,14 +272,21 @@ def turn_neighbours(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def remember_mistakes(site: Site) -> Iterator[Mistake]:
     new = site.inputs[0]
     new = new if new.dim() == 4 else heads_of(new, site.config.head_dim)
-    past = site.past
-    yield "heads in reverse order", lambda: new.flip(1)
-    if past is None:
-        return
-    S, T, out = past.shape[2], new.shape[2], site.out
-    yield "rolled: the oldest entry is lost", lambda: torch.cat((past, new), 2).roll(-1, 2)
-    yield "cache off by one: new entries overwrite the last old one", lambda: shifted_cache(past, new, out)
-    yield "the old entries are forgotten", lambda: torch.cat((torch.zeros_like(past), new), 2)
+    past = new[:, :, :0] if site.past is None else site.past
+    S, T, out, every = past.shape[2], new.shape[2], site.out, torch.cat((past, new), 2)
+    yield "heads in reverse order", lambda: every.flip(1)
+    yield "the first row's for all rows", lambda: every[:1].expand_as(every)
+    yield "the first row's for all rows, of the new ones", lambda: torch.cat((past, new[:1].expand_as(new)), 2)
+    for low in LOW:
+        name = str(low).removeprefix("torch.")
+        yield f"rounded to {name} in the cache", lambda low=low: every.to(low).to(every.dtype)
+    yield "rotated like queries and keys", lambda: turn(new, *site.rotation)
+    yield "rolled: the oldest entry is lost", lambda: every.roll(-1, 2)
+    yield "one token late", lambda: every.roll(1, 2)
+    yield "the new entries come before the old ones", lambda: torch.cat((new, past), 2)
+    if S:
+        yield "cache off by one: new entries overwrite the last old one", lambda: shifted_cache(past, new, out)
+        yield "the old entries are forgotten", lambda: torch.cat((torch.zeros_like(past), new), 2)
     if out.shape[2] == S + T:
         same = (out[:, :, :S] == past).flatten(3).all(-1).all(1).all(0)
         if not bool(same.all()):
@@ -287,7 +294,7 @@ def remember_mistakes(site: Site) -> Iterator[Mistake]:
             patched = torch.cat((torch.where(same[None, None, :, None], past, out[:, :, :S]), new), 2)
             yield f"stale cache: entry {', '.join(map(str, wrong[:6]))} is not what was written there", lambda: patched
         fresh = (out[:, :, S:] == new).flatten(3).all(-1).all(1).all(0)
-        if bool(same.all()) and not bool(fresh.all()):
+        if bool(same.all()) and not bool(fresh.all()) and S + int(fresh.sum()):  # some are right
             wrong = (S + (~fresh).nonzero().flatten()).tolist()
             yield f"stale cache: entry {', '.join(map(str, wrong[:6]))} was not written in this call", lambda: out
 
@@ -398,6 +405,11 @@ def attend(
 def attention_mistakes(site: Site) -> Iterator[Mistake]:
     q, k, v = site.inputs
     H = q.shape[1]
+    if (written := written_probabilities(site)) is not None and q.dtype != torch.float32:
+        yield (
+            "probabilities not cast back: multiplied with the values in float32",
+            lambda: (written.float() @ repeat_heads(v, H).float()).to(q.dtype),
+        )
     for text, change in attention_changes(site, q, k).items():
         if heads := change.get("heads"):
             yield text, lambda heads=heads: attend(site, keys=heads(k), values=heads(v))
@@ -463,6 +475,9 @@ def same_mistakes(site: Site) -> Iterator[Mistake]:
     yield "logits shifted by one token", lambda: x.roll(1, 1)
     yield "logits shifted by one token, the other way", lambda: x.roll(-1, 1)
     yield "logits of the last token for all", lambda: x[:, -1:].expand_as(x)
+    yield "log-probabilities, not logits", lambda: x.log_softmax(-1)
+    for cap in (30, 50, 20, 15):
+        yield f"logits capped softly at {cap}", lambda cap=cap: cap * torch.tanh(x / cap)
 
 
 TABLE: dict[str, Callable[[Site], Iterator[Mistake]]] = {

@@ -82,4 +82,5 @@ DESCRIPTIONS = {
     "gated": "silu(gate) * up",
     "same": "what the model returns",
     "gradient": "gradient",
+    "choice": "choose the next token",
 }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model import look_back
-from ..trace import point_names, trace
+from ..trace import Seen, point_names, trace
 from .points import Operation
 from .subjects import Subject
 
@@ -36,6 +36,7 @@ class Call:
     points: dict[str, Tensor] = field(default_factory=dict)
     past: dict[str, Tensor] = field(default_factory=dict)  # keys and values that the side had before this call
     skipped: set[str] = field(default_factory=set)  # points that the side has, but did not pass in this call
+    passes: dict[str, int] = field(default_factory=dict)  # how often each point was passed; `points` has the first time
     made: dict[str, Tensor] = field(default_factory=dict)  # what was not seen, computed from what was
 
     @property
@@ -103,17 +104,20 @@ def record_rows(subject: Subject, steps: list[Step], wanted: list[Operation]) ->
     rows, length = len(steps[0].ids), sum(step.ids.shape[1] for step in steps)
     one_call = len(steps) == 1
     run = subject.whole if one_call else subject.begin(rows, length)
-    asked = names_in(subject.model, wanted)
+    # without a cache each call runs the whole text, whose points are not those of the new tokens
+    hidden = subject.compiled or not (one_call or subject.has_cache)
+    asked = [] if hidden else names_in(subject.model, wanted)
     calls: list[Call] = []
     seen = 0
     for step in steps:
         seen += step.ids.shape[1]
         # scores that attention does not write down are left out
-        with trace(subject.model, asked, beside=False) if asked else nullcontext({}) as points:
+        with trace(subject.model, asked, beside=False) if asked else nullcontext(Seen()) as found:
             logits = run(step.ids, step.mask)
-        points = {**points, "logits": logits}
+        points = {name: found.calls(name)[0] for name in found} | {"logits": logits}
+        passes = {name: len(found.calls(name)) for name in found}
         past = {name: x for name, x in calls[-1].points.items() if name.endswith(KEPT)} if calls else {}
-        calls.append(Call(step.ids, step.mask, seen, logits, points, past, set(asked) - points.keys()))
+        calls.append(Call(step.ids, step.mask, seen, logits, points, past, set(asked) - points.keys(), passes))
     return calls
 
 
@@ -160,4 +164,5 @@ def join(parts: tuple[Call, ...]) -> Call:
         all_points("points"),
         all_points("past"),
         first.skipped,
+        first.passes,
     )

@@ -47,6 +47,17 @@ class Subject:
     config: LlamaConfig | None = None
     folder: Path | None = None
 
+    @property
+    def has_cache(self) -> bool:
+        return hasattr(self.call, "new_cache") or is_reference(self.call)
+
+    @property
+    def compiled(self) -> bool:
+        """torch.compile computes several operations in one, and hooks would make another program of it."""
+        parts = self.model.modules() if self.model is not None else ()
+        whole = hasattr(self.call, "_torchdynamo_orig_callable") or hasattr(self.call, "_orig_mod")
+        return whole or any(getattr(part, "_compiled_call_impl", None) is not None for part in parts)
+
     def begin(self, rows: int, length: int) -> Callable[[Tensor, Tensor | None], Tensor]:
         """Start a text of up to `length` tokens: a function (new ids, mask over all ids so far) -> logits."""
         if hasattr(self.call, "new_cache"):
@@ -123,11 +134,15 @@ def open_subject(spec: str, settings: Settings, checkpoint: Path | None = None) 
     """Load one side. `checkpoint` is the folder for subjects that name none themselves."""
     if spec in ("transformers", "transformers-cast"):
         return open_reference(need_folder(spec, checkpoint), settings, cast=spec.endswith("cast"))
-    if re.fullmatch(r"[\w.]+:\w+", spec):
+    if is_function(spec):
         return open_function(spec, settings, checkpoint)
     folder = find_checkpoint(spec)
     model = Llama.from_pretrained(folder, dtype=settings.dtype, device="cpu", attention=settings.attention)
     return Subject(spec, model, settings, model, model.config, folder)
+
+
+def is_function(spec: str) -> bool:
+    return re.fullmatch(r"[\w.]+:\w+", spec) is not None
 
 
 def need_folder(spec: str, checkpoint: Path | None) -> Path:
@@ -182,6 +197,7 @@ def as_subject(
     if not callable(thing):
         raise ValueError(f"{name or thing!r} gives a {type(thing).__name__}, which cannot be called with ids")
     model = find_model(thing)
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
     if isinstance(model, nn.Module):
         model.eval()
     return Subject(

@@ -9,6 +9,7 @@ from ..prompt import DEFAULT_SYSTEM_PROMPT
 from ..tokenizer import READINGS, Tokenizer
 from .comparison import Comparison
 from .generation import parts_at
+from .subjects import is_function
 
 Encode = Callable[[str], "list[int]"]
 PROBE = f"<s>[INST] <<SYS>>\n{DEFAULT_SYSTEM_PROMPT}\n<</SYS>>\n\nクマ [/INST] "
@@ -47,7 +48,9 @@ def compare_tokenizers(first: str, second: str, folder: Path, lines: list[str]) 
 def encoder(spec: str, folder: Path) -> tuple[str, Encode]:
     """A side's name and its encode: with BOS, specials in the text taken for the tokens."""
     if not spec.startswith("transformers"):
-        tokenizer = Tokenizer.from_pretrained(spec if Path(spec).is_dir() else folder)
+        if is_function(spec):
+            raise ValueError(f"the mode tokenizer compares checkpoints and transformers; {spec} is a function")
+        tokenizer = Tokenizer.from_pretrained(spec)
         return spec, lambda line: tokenizer.encode(line, bos=True, parse_special=True)
     try:
         from transformers import AutoTokenizer

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .compare import same_bits
+
 
 def same_weights(a: Tensor, b: Tensor) -> bool:
     """Equal to the bit, or the same numbers rounded to two dtypes."""
     if a.shape != b.shape:
         return False
+    if same_bits(a, b):
+        return True
     if a.dtype == b.dtype:
         return torch.equal(a, b)
     allowed = sum(torch.finfo(dtype).eps / 2 for dtype in (a.dtype, b.dtype))
@@ -50,12 +54,27 @@ def weight_cause(name: str, wrong: dict[str, Tensor], right: dict[str, Tensor]) 
             tied = " (tied head)" if {name, other} == {"lm_head.weight", "embed_tokens.weight"} else ""
             return f"{name} holds {other}{tied}"
     if here.shape == there.shape:
+        if (how := quantised(here)) and not quantised(there):
+            return f"{name} is quantised: {how}"
         parts = (here.float() != there.float()).float().mean()
-        levels = max(len(row.unique()) for row in here.reshape(len(here), -1)[:8]) if here.dim() == 2 else 1000
-        if levels <= min(256, here.shape[-1] // 2):
-            return f"{name} is quantised: at most {levels} different values in a row"
         return f"{name} has other values ({float(parts):.2%} of them)"
     return f"{name} has the shape {tuple(here.shape)}, not {tuple(there.shape)}"
+
+
+def quantised(weight: Tensor) -> str | None:
+    """What shows that a matrix was kept in few bits: few different numbers, or multiples of one number, in a row."""
+    if weight.dim() != 2:
+        return None
+    rows, width = weight[:8].float(), weight.shape[1]
+    for size in (width, *(group for group in (128, 64, 32) if width % group == 0)):
+        levels = max(len(part.unique()) for part in rows.reshape(-1, size))
+        if levels <= min(256, size // 2):
+            return f"at most {levels} different values in " + ("a row" if size == width else f"{size} columns")
+    steps = rows / (rows.abs().amax(1, keepdim=True) / 127)
+    steps = steps[steps.abs() <= 16]  # where rounding to the dtype leaves whole numbers recognisable
+    whole = (steps - steps.round()).abs() <= 0.02 + steps.abs() * torch.finfo(weight.dtype).eps
+    fits = len(whole) and float(whole.float().mean()) > 0.9  # a scale of 16 bits is itself a little off
+    return "8 bits, multiples of a 127th of the largest in each row" if fits else None
 
 
 def changed_weights(here: Tensor, there: Tensor) -> Iterator[tuple[str, Tensor]]:
