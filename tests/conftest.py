@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the suite needs no network; read when the hub is imported
 
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from reference import SEED, save_random
+
+# torch.compile keeps what it compiled, and takes it from there for another CPU as well, where it is wrong or crashes
+COMPILED = f"torchinductor_{getattr(os, 'getuid', int)()}_{torch.backends.cpu.get_cpu_capability()}"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / COMPILED.replace(" ", "_")))
 
 
 def pytest_report_header() -> str:
