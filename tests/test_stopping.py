@@ -153,7 +153,7 @@ def test_stop_strings_end_where_transformers_ends(talker):
     their_tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(model.folder / "tokenizer.json"))
     rng, N = random.Random(SEED), 5
     ended = {"prompt": 0, "answer": 0, "never": 0}
-    while min(ended.values()) < 8:
+    while min(ended.values()) < 4:
         prompt, seed = [rng.randrange(tokenizer.vocab_size) for _ in range(N)], rng.randrange(2**31)
         if rng.random() < 0.3:
             prompt[-1] = tokenizer.encode("猫", bos=False)[-1]
