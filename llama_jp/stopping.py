@@ -45,7 +45,7 @@ class Stopping:
 
         `texts` have been given the newest token already.
         """
-        late = self.until is not None and time.monotonic() > self.until
+        late = self.until is not None and time.monotonic() >= self.until
         own = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         for criterion in self.criteria:
             own = own | torch.as_tensor(criterion(ids.where(ids >= 0, self.pad_id), scores), device=ids.device)

@@ -1,7 +1,7 @@
 """What one rank of the tests does: `python rank_worker.py TASK WORDS…` with torchrun's variables in the environment.
 
 logits FOLDER DTYPE OUT …   load a share of each checkpoint, call it in every way, and save what came out
-command N WORDS…            the command line; rank 1 alone fails as `sleep`, `die` or `other` says (N: seconds to wait)
+command N HOW WORDS…        the command line, waiting N seconds for the other rank; rank 1 fails: `hang`, `die`, `other`
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +18,8 @@ import llama_jp
 from llama_jp import checkpoint
 from llama_jp.cli import main, ranks
 from llama_jp.tensor_parallel import ShardedLlama
+
+HANGING = 300  # seconds; what takes so long, on a busy machine too, will not end
 
 
 class CountingFile:
@@ -79,7 +80,7 @@ def every_call(model: llama_jp.Llama) -> dict:
 
 
 def logits(words: list[str]) -> None:
-    ranks.start(timedelta(seconds=60))
+    ranks.start(timedelta(seconds=HANGING))
     checkpoint.safe_open = CountingFile
     mesh = ranks.make_mesh("cpu")
     found = {}
@@ -98,13 +99,23 @@ def logits(words: list[str]) -> None:
     torch.distributed.destroy_process_group()
 
 
+def meet() -> None:
+    """Wait for the other ranks, whose imports may have taken longer, before any seconds are counted."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = torch.distributed.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=HANGING))
+    if store.add("met", 1) == int(os.environ["WORLD_SIZE"]):
+        store.set("all have met", "")
+    store.wait(["all have met"])
+
+
 def command(words: list[str]) -> int:
     seconds, failure, *sys.argv[1:] = words
+    meet()
 
     def failing_main() -> int:
         if os.environ["RANK"] == "1":
-            if failure == "sleep":
-                time.sleep(60)
+            if failure == "hang":
+                os.read(0, 1)  # until the test closes standard input
             elif failure == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif failure == "other":

@@ -73,7 +73,7 @@ def test_a_file_of_the_wanted_dtype_is_mapped(small, published):
     for folder in (small, published):
         model = load_model(folder, dtype="stored", device="cpu")
         address = model.layers[0].mlp.up_proj.weight.data_ptr()
-        maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+        maps = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
         inside = [line for line in maps if int(line[0].split("-")[0], 16) <= address < int(line[0].split("-")[1], 16)]
         assert str(folder) in inside[0][-1]
 
@@ -555,9 +555,8 @@ def test_peak_memory_of_a_conversion(tmp_path, form):
 
 
 def test_the_tests_reference_is_the_pinned_one():
-    pinned = dict(
-        line.split("==") for line in Path("constraints.txt").read_text().splitlines() if "==" in line
-    )  # run from the repository's root
+    constraints = Path(__file__).parent.parent / "constraints.txt"
+    pinned = dict(line.split("==") for line in constraints.read_text(encoding="utf-8").splitlines() if "==" in line)
     if transformers.__version__ != pinned["transformers"]:
         pytest.skip(f"transformers {transformers.__version__} is not the pinned {pinned['transformers']}")
     assert torch.__version__.startswith(pinned["torch"])

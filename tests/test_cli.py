@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -128,7 +129,6 @@ def test_every_command_has_help_with_an_example(command, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_examples_can_be_parsed(command):
     import importlib
-    import shlex
 
     example = importlib.import_module(f"llama_jp.cli.{command}").EXAMPLE
     assert make_parser().parse_args(shlex.split(example)[1:]).run
@@ -141,8 +141,9 @@ def test_interrupted_is_status_130(run, monkeypatch):
 
 def test_a_reader_that_leaves_early(folder):
     """`llama-jp … | head -c 1` ends quietly."""
-    command = f"{sys.executable} -m llama_jp tokenize --model {folder} --file README.md --json | head -c 1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ | {"PYTHONUTF8": "1"})
+    words = [sys.executable, "-m", "llama_jp", "tokenize", "--model", str(folder), "--file", __file__, "--json"]
+    command, utf8 = shlex.join(words) + " | head -c 1", os.environ | {"PYTHONUTF8": "1"}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=utf8)
     assert done.stdout == "{" and done.stderr == ""
 
 
