@@ -236,7 +236,10 @@ class Int4(Plain):
         from .quantize.format import unpack
 
         self.group_size = weight.group_size
-        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(weight.values).int(), 1)
+        self.packed = torch.empty_like(weight.values)
+        blocks = zip(self.packed.split(OUTPUTS_AT_ONCE), weight.values.split(OUTPUTS_AT_ONCE), strict=True)
+        for packed, values in blocks:  # the operator takes 32 bits a number
+            packed.copy_(torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(values).int(), 1).view_as(packed))
         self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).contiguous()  # (G, N, 2)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -419,7 +422,8 @@ def failure(way: type[Plain], kind: str, dtype: torch.dtype) -> str | None:
         if not all(torch.equal(a, b) for a, b in zip(made.unpack(), weight, strict=True) if b is not None):
             return "it does not give the weight back"
     except Exception as error:  # whatever an internal operator raises where it is missing or does not fit
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = [line.strip() for line in str(error).splitlines()]
+        return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)
     return None
 
 

@@ -155,8 +155,8 @@ class Reader:
         Matrix products of different heights may sum in a different order: on many CPUs they do in float32, but not in
         bfloat16 and float16. So the model is asked about the same few tokens in every place of both batches. That does
         not show a silu that runs in vectors of the CPU: where rows do not fill them, what is left over at the end of a
-        batch may have another last bit. (So may what several threads leave over when they divide a large one; that is
-        not looked for.)
+        batch may have another last bit. (So may what several threads leave over when they divide a large one; and in
+        bfloat16, narrow products of different heights differ in one element of thousands, which two tokens can miss.)
         """
         if self.model.config.intermediate_size % VECTORS:
             return False

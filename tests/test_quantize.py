@@ -214,7 +214,7 @@ def test_weights_are_mapped_and_keep_their_dtype(made):
         assert model.lm_head.scale.dtype == torch.float32
         assert model(torch.tensor([[1, 2]])).dtype == model.norm.weight.dtype == dtype
         address = linear.weight.data_ptr()
-        maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+        maps = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
         inside = [line for line in maps if int(line[0].split("-")[0], 16) <= address < int(line[0].split("-")[1], 16)]
         assert str(made["rtn"]) in inside[0][-1]
 
