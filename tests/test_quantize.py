@@ -511,7 +511,7 @@ def test_texts_are_read_as_the_demo_was_trained(monkeypatch):
     tokenizer = llama_jp.Tokenizer.from_pretrained("demo")
     held_out = read_text("held-out.ja.txt", tokenizer, load_model("demo").config)
     documents = (turns for turns in corpus.documents("texts", "held-out") if len(turns) == 1)
-    for window, turns in zip(held_out.windows, documents, strict=False):
+    for window, turns in zip(held_out.windows, documents, strict=False):  # documents have no end
         ids, learnt = train.encode(tokenizer, turns)
         assert window.ids[0].tolist() == ids and window.counted.tolist() == learnt[1:]
 

@@ -54,7 +54,7 @@ class Calibration:
         block = self.model.get_submodule(name)
         own = {full.removeprefix(f"{name}."): tensor for full, tensor in weights.items()}
         small = {part: tensor.to(self.dtype) for part, tensor in own.items() if tensor.dim() == 1}  # norms and biases
-        block.load_state_dict(small, strict=False, assign=True)
+        block.load_state_dict(small, strict=False, assign=True)  # matrices follow as they are rounded
         made = {}
 
         def calibrate(modules: list[str], inputs: list[Tensor]) -> None:
