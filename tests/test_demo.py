@@ -217,7 +217,8 @@ def tiny(tmp_path_factory):
 def test_packed_documents_do_not_see_each_other(tiny):
     tokenizer = Tokenizer.from_pretrained(tiny)
     documents = list(islice(corpus.documents(5), 6))
-    ids, targets, lengths = train.pack(iter([*documents, documents[0], documents[1]]), tokenizer, length=1024)
+    documents += documents[:2]
+    ids, targets, lengths = train.pack(iter(documents), tokenizer, length=1024)
     assert ids.shape == (1, 1024) and targets.shape == (1024,) and sum(lengths) == 1024
     model, attention = train.new_model(tiny, seed=0)
     for weight in model.parameters():
@@ -227,7 +228,8 @@ def test_packed_documents_do_not_see_each_other(tiny):
     attention.lengths = [1024]
     unbordered = model(ids)
     start = 0
-    for turns, length in zip(documents, lengths[:-1], strict=False):  # those that fitted whole
+    whole = lengths[:-1]  # those that fitted
+    for turns, length in zip(documents[: len(whole)], whole, strict=True):
         tokens, learn = train.encode(tokenizer, turns)
         at = slice(start, start + length)
         assert ids[0, at].tolist() == tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from os.path import commonprefix
+
 import torch
 from torch import Tensor
 
@@ -54,10 +56,7 @@ def compare_generation(
 
 def parts_at(a: list[int], b: list[int]) -> int:
     """The first step at which two answers differ, or -1."""
-    if a == b:
-        return -1
-    shared = zip(a, b, strict=False)  # one may be the beginning of the other
-    return next((i for i, (x, y) in enumerate(shared) if x != y), min(len(a), len(b)))
+    return -1 if a == b else len(commonprefix([a, b]))
 
 
 @torch.no_grad()

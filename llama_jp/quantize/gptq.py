@@ -53,8 +53,9 @@ class Calibration:
             return {}
         block = self.model.get_submodule(name)
         own = {full.removeprefix(f"{name}."): tensor for full, tensor in weights.items()}
-        small = {part: tensor.to(self.dtype) for part, tensor in own.items() if tensor.dim() == 1}  # norms and biases
-        block.load_state_dict(small, strict=False, assign=True)  # matrices follow as they are rounded
+        # norms and biases are used as they are; matrices, still mapped, are replaced before anything is multiplied
+        numbers = {part: tensor.to(self.dtype) if tensor.dim() == 1 else tensor for part, tensor in own.items()}
+        block.load_state_dict(numbers, assign=True)
         made = {}
 
         def calibrate(modules: list[str], inputs: list[Tensor]) -> None:
