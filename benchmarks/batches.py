@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 
 from llama_jp import Llama, generate
-from llama_jp.bench import Seconds, seconds, some_ids
+from llama_jp.speed.benchmark import Seconds, seconds, some_ids
 
 LENGTHS = (512, 16, 128, 24, 480, 32, 96, 20)
 

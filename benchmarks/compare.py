@@ -24,12 +24,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from llama_jp.bench import machine
 from peers import contenders, needs
 
 from llama_jp import LlamaConfig
-from llama_jp.bench import machine
-from llama_jp.parity.environment import environment
-from llama_jp.parity.shapes import random_config, write_random
+from llama_jp.checkpoint.random_checkpoint import random_config, write_random
+from llama_jp.environment import describe_environment
 
 TINY = LlamaConfig(
     vocab_size=32000,
@@ -124,7 +124,7 @@ def main() -> None:
                     found[name].append(result)
     summary = report(found, limits)
     settings = {key: getattr(args, key) for key in ("shape", "layers", "dtype", "steps", "rounds")}
-    print(json.dumps({"settings": settings, "limits": limits, "rates": summary, "environment": environment()}))
+    print(json.dumps({"settings": settings, "limits": limits, "rates": summary, "environment": describe_environment()}))
 
 
 def report(found: dict[str, list[dict]], limits: dict[str, float]) -> dict:

@@ -13,7 +13,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from llama_jp.parity.shapes import random_config
+from llama_jp.checkpoint.random_checkpoint import random_config
 
 # Bits that a weight takes in memory, its share of the scales included; int4 files of ours keep 8 bits for the head.
 BITS = {"Q8_0": 8.5, "Q4_0": 4.5, "Q4_K_M": 4.85, "int8": 8, "int4": 4.25, "F32": 32}

@@ -34,10 +34,14 @@ for module in ("sentencepiece", "tokenizers", "tqdm"):  # text is no part of thi
         sys.modules[module] = types.ModuleType(module)
         sys.modules[module].tqdm = None
 
-from llama_jp import Llama, LlamaConfig, generate  # noqa: E402
-from llama_jp.parity.compare import difference  # noqa: E402
-from llama_jp.parity.shapes import ELYZA, random_config, random_ids  # noqa: E402
-from llama_jp.static import StaticLlama  # noqa: E402
+from llama_jp import (  # noqa: E402
+    Llama,
+    LlamaConfig,
+    generate,
+)
+from llama_jp.checkpoint.random_checkpoint import ELYZA, random_config, random_ids  # noqa: E402
+from llama_jp.numerics import difference  # noqa: E402
+from llama_jp.speed.static_steps import StaticLlama  # noqa: E402
 
 GROUP = 128  # int4: weights that share a scale
 

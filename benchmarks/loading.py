@@ -128,8 +128,8 @@ def main() -> None:
         print(json.dumps(first_token(args.side, str(args.model))))
         return
 
-    from llama_jp.parity.environment import environment
-    from llama_jp.parity.shapes import random_config, write_random
+    from llama_jp.checkpoint.random_checkpoint import random_config, write_random
+    from llama_jp.environment import describe_environment
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.model
@@ -141,7 +141,7 @@ def main() -> None:
         results = measure(folder, args.runs)
     tokens = {run["token"] for sides in results.values() for runs in sides.values() for run in runs}
     print(f"{weights / 1e9:.2f} GB of weights; the first token is {'the same' if len(tokens) == 1 else 'NOT the same'}")
-    print(json.dumps({"weights": weights, "median": report(results, weights), "environment": environment()}))
+    print(json.dumps({"weights": weights, "median": report(results, weights), "environment": describe_environment()}))
 
 
 if __name__ == "__main__":

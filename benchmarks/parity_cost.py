@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 
 from llama_jp import Llama
+from llama_jp.checkpoint.random_checkpoint import SHAPES, random_config, random_ids, write_random
 from llama_jp.parity import Settings, compare, open_subject
-from llama_jp.parity.shapes import SHAPES, random_config, random_ids, write_random
 
 RUNS = 5
 SMALL = {"hidden_size": 512, "head_dim": 64, "num_attention_heads": 8, "num_key_value_heads": 8}

@@ -76,7 +76,7 @@ class Ours(Contender):
     def prepare(self, rows: int) -> None:
         """Optimise for so many rows a step, as somebody would who decodes such batches."""
         from llama_jp import optimize
-        from llama_jp.static import StaticLlama
+        from llama_jp.speed.static_steps import StaticLlama
 
         if self.prepared == rows:
             return
@@ -101,14 +101,14 @@ class Ours(Contender):
             return seconds(lambda: self.model(ids, self.model.new_cache(1, tokens), last_only=True))
 
     def step(self, batch: int, steps: int) -> float:
-        from llama_jp.bench import decode
+        from llama_jp.speed.benchmark import decode
 
         self.prepare(batch * (1 + self.lookup))
         return super().step(batch, steps) if self.lookup else decode(self.model, batch, steps, 1).median
 
 
 def quantized(folder: Path, bits: int) -> Path:
-    from llama_jp.quantize import quantize
+    from llama_jp.quantization.convert import quantize
 
     target = folder.with_name(f"{folder.name}-int{bits}")
     if not target.is_dir():
@@ -174,7 +174,8 @@ class GptFast(Contender):
             sys.path.insert(0, checkout)
         from model import ModelArgs, Transformer
 
-        from llama_jp.checkpoint import find_tensors, read_config, read_tensors
+        from llama_jp.checkpoint.config import read_config
+        from llama_jp.checkpoint.tensors import find_tensors, read_tensors
 
         c = read_config(folder)
         args = ModelArgs(
@@ -324,7 +325,8 @@ def write_gguf(folder: Path, file: Path, kind: str) -> None:
     """Names and shapes as llama.cpp wants them; the vocabulary is a dummy, since nothing is tokenised."""
     import gguf
 
-    from llama_jp.checkpoint import find_tensors, read_config, read_tensors
+    from llama_jp.checkpoint.config import read_config
+    from llama_jp.checkpoint.tensors import find_tensors, read_tensors
 
     config, stored = read_config(folder), find_tensors(folder)
     writer = gguf.GGUFWriter(file, "llama")

@@ -19,7 +19,8 @@ import time
 import torch
 
 import llama_jp
-from llama_jp.checkpoint import dtype_name, load_model
+from llama_jp.checkpoint.config import dtype_name
+from llama_jp.checkpoint.load import load_model
 
 BEGINNING = "むかしむかし、あるところに"
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import llama_jp
-from llama_jp.sampling import make_filters
+from llama_jp.generation.filter_chain import make_filters
 
 PANELS = [
     {"temperature": 0.5},

@@ -1,15 +1,43 @@
 """Llama 2 from scratch in plain PyTorch, for ELYZA's Japanese models. Start reading at `llama_jp/model.py`."""
 
-from .cache import Cache
-from .checkpoint import load
-from .generate import generate, stream_batch, stream_text
-from .model import Llama, LlamaConfig
-from .optimize import optimize
-from .options import Generation, Options
-from .prompt import DEFAULT_SYSTEM_PROMPT, instruct_prompt
-from .tokenizer import Tokenizer
+import importlib
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .cache import Cache
+    from .generation.interface import generate, stream_batch, stream_text
+    from .generation.options import Options
+    from .generation.results import Generation
+    from .loading import load
+    from .model import Llama, LlamaConfig
+    from .parity import compare
+    from .quantization import quantize
+    from .speed.optimization import optimize
+    from .text.template import DEFAULT_SYSTEM_PROMPT, instruct_prompt
+    from .text.tokenizer import Tokenizer
+    from .tracing import trace
+
+# Each public name and its module, which is imported at first use: `llama-jp --help` starts without torch.
+MODULES = {
+    "DEFAULT_SYSTEM_PROMPT": "text.template",
+    "Cache": "cache",
+    "Generation": "generation.results",
+    "Llama": "model",
+    "LlamaConfig": "model",
+    "Options": "generation.options",
+    "Tokenizer": "text.tokenizer",
+    "compare": "parity",
+    "generate": "generation.interface",
+    "instruct_prompt": "text.template",
+    "load": "loading",
+    "optimize": "speed.optimization",
+    "quantize": "quantization",
+    "stream_batch": "generation.interface",
+    "stream_text": "generation.interface",
+    "trace": "tracing",
+}
 
 __all__ = [
     "DEFAULT_SYSTEM_PROMPT",
@@ -19,10 +47,26 @@ __all__ = [
     "LlamaConfig",
     "Options",
     "Tokenizer",
+    "__version__",
+    "compare",
     "generate",
     "instruct_prompt",
     "load",
     "optimize",
+    "quantize",
     "stream_batch",
     "stream_text",
+    "trace",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{MODULES[name]}", __name__), name)
+    globals()[name] = value  # the next access is an ordinary one
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *MODULES])

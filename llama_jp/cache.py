@@ -1,4 +1,4 @@
-"""Keys and values of the tokens already seen, so that each new token costs one position of work."""
+"""The KV cache: keys and values of earlier tokens, so each decoding step computes one position."""
 
 from __future__ import annotations
 
@@ -15,17 +15,14 @@ from torch import Tensor
 
 
 class LayerCache(NamedTuple):
-    """One layer's share of a `Cache`, as one call of the model sees it.
-
-    Room for every position, the first `start` in use.
-    """
+    """The part of a `Cache` that one layer uses in one call. The first `start` positions are filled."""
 
     keys: Tensor  # (B, K, max_length, D)
     values: Tensor  # (B, K, max_length, D)
     start: int
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write T new keys and values behind the old ones; return all of them: (B, K, T, D) -> (B, K, S, D)."""
+        """Write T new keys and values after the old ones; return all: (B, K, T, D) -> (B, K, S, D)."""
         end = self.start + k.shape[2]
         self.keys[:, :, self.start : end] = k
         self.values[:, :, self.start : end] = v
@@ -33,11 +30,10 @@ class LayerCache(NamedTuple):
 
 
 class Cache:
-    """Preallocated keys and values for every layer. `length`, the number of tokens seen, is the only position there is.
+    """Preallocated keys and values for every layer. `length`, the number of tokens in it, is its only position.
 
-    The caller owns it: make one with `model.new_cache(...)`, pass it to every call of the model, and the model goes on
-    where it stopped. `length` moves once per call, after the last layer has written, so a call that is interrupted
-    leaves the cache as it was.
+    The caller owns the cache: make one with `model.new_cache(...)` and pass it to every call of the model. Each call
+    appends its tokens. `length` changes once per call, after the last layer, so an interrupted call has no effect.
     """
 
     def __init__(
@@ -61,26 +57,27 @@ class Cache:
         self.length = 0
 
     def layer(self, index: int) -> LayerCache:
+        """The cache of one layer, for one call."""
         return LayerCache(self.keys[index], self.values[index], self.length)
 
-    def make_room(self, batch_size: int, tokens: int) -> None:
-        """Refuse what does not fit before anything is written."""
+    def check_capacity(self, batch_size: int, tokens: int) -> None:
+        """Raise ValueError if a batch of this many rows and new tokens does not fit. Nothing is written."""
         if batch_size != self.batch_size:
             raise ValueError(f"the cache was made for batch_size={self.batch_size}, but the ids have {batch_size} rows")
         if self.length + tokens > self.max_length:
             raise ValueError(
-                f"the cache holds {self.max_length} positions; {self.length} are used and {tokens} were asked for; "
+                f"the cache holds {self.max_length} positions, {self.length} are used and {tokens} more are needed; "
                 "make it with a larger max_length"
             )
 
     def crop(self, length: int) -> None:
-        """Forget everything behind the first `length` tokens."""
+        """Remove everything after the first `length` tokens."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a cache of {self.length} tokens to {length}")
         self.length = length
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Become a cache of these rows, in this order; a row may come several times, or not at all."""
+    def select_rows(self, rows: Sequence[int]) -> None:
+        """Select, reorder or repeat rows of the batch, in place."""
         for tensors in (self.keys, self.values):
             for i, old in enumerate(tensors):
                 tensors[i] = old.new_empty(len(rows), *old.shape[1:])
@@ -88,29 +85,29 @@ class Cache:
         self.batch_size = len(rows)
 
     def fork(self, rows: Sequence[int] = (0,)) -> Cache:
-        """A new cache with copies of these rows; this one stays as it is.
+        """Copy these rows into a new cache.
 
-        Every row has its own copy, of the prompt's part too: fused attention takes a row's keys in one piece, so what
-        rows share would have to be put together again at every step.
+        Rows never share memory, not even for a common prompt: fused attention needs the keys of a row contiguous, so
+        shared parts would have to be joined again at every step.
         """
         other = copy.copy(self)
         other.keys, other.values = list(self.keys), list(self.values)
-        other.keep(rows)
+        other.select_rows(rows)
         return other
 
     def save(self, file: str | Path, ids: Sequence[int] = ()) -> None:
-        """Write the tokens seen, and whose ids they are, as safetensors."""
+        """Write the filled positions, and the ids of their tokens, as a safetensors file."""
         tensors = {f"keys.{i}": keys[:, :, : self.length].contiguous() for i, keys in enumerate(self.keys)}
         tensors |= {f"values.{i}": values[:, :, : self.length].contiguous() for i, values in enumerate(self.values)}
         about = {"max_length": str(self.max_length), "ids": json.dumps(list(ids)[: self.length])}
         safetensors.torch.save_file(tensors, file, about)
 
     def load(self, file: str | Path) -> list[int]:
-        """Read what `save` wrote into this cache, which may have more room; returns the ids."""
+        """Read a file that `save` wrote into this cache, which may be longer. Returns the ids of its tokens."""
         try:
             opened = safe_open(file, framework="pt")
         except SafetensorError as error:
-            raise ValueError(f"{file} is damaged or no cache that was saved: {error}") from error
+            raise ValueError(f"{file} is damaged or not a saved cache: {error}") from error
         with opened as stored:
             names = [f"{kind}.{i}" for kind in ("keys", "values") for i in range(len(self.keys))]
             if set(names) != set(stored.keys()):
@@ -124,7 +121,7 @@ class Cache:
                         f"{mine.dtype} {tuple(mine.shape)}"
                     )
                 if length > self.max_length:
-                    raise ValueError(f"{file} holds {length} tokens, but this cache has room for {self.max_length}")
+                    raise ValueError(f"{file} holds {length} tokens, but this cache holds at most {self.max_length}")
                 mine[:, :, :length] = theirs
             self.length = length
             return json.loads((stored.metadata() or {}).get("ids", "[]"))

@@ -7,8 +7,8 @@ The letters in the shapes:
     B batch   T new tokens in this call   S keys visible (cached + new)   C hidden size
     H query heads   K key/value heads   D head size   F MLP size   V vocabulary
 
-Every operation stands in the order in which transformers' LlamaForCausalLM rounds, so that on the CPU the logits are
-equal to the bit. Where a tidier order exists and would round differently, a comment says "rounding".
+Every operation rounds in the same order as transformers' LlamaForCausalLM, so on the CPU the logits are bit-identical.
+A comment "rounding" marks each place where a tidier order would give other bits.
 
 See: "Llama 2", arXiv:2307.09288; "LLaMA", arXiv:2302.13971; reference: transformers `models/llama/modeling_llama.py`.
 """
@@ -17,47 +17,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cache import Cache, LayerCache
+from .rope import Rope, make_rope
 
 Attention = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
-Rope = Callable[[Tensor], "tuple[Tensor, Tensor]"]
 Norm = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass
 class LlamaConfig:
-    """The shape of a model. Every field is a key of the checkpoint's config.json and means what it means there."""
+    """The shape of a model. Every field is a key of config.json with the same meaning."""
 
     vocab_size: int  # V
     hidden_size: int  # C
     intermediate_size: int  # F
     num_hidden_layers: int
     num_attention_heads: int  # H
-    rms_norm_eps: float  # no default: ELYZA has 1e-06, Meta 1e-05, and a wrong one goes unnoticed
-    num_key_value_heads: int | None = None  # K; None: as many as query heads
-    head_dim: int | None = None  # D; None: hidden_size / num_attention_heads
+    rms_norm_eps: float  # no default: ELYZA has 1e-06, Meta 1e-05, and nothing shows that a value is wrong
+    num_key_value_heads: int = 0  # K; 0: as many as query heads
+    head_dim: int = 0  # D; 0: hidden_size / num_attention_heads
     max_position_embeddings: int = 2048
     rope_theta: float = 10000.0
-    rope_scaling: dict | None = None  # see rope_scaling.py
+    rope_scaling: dict[str, Any] | None = None  # longer contexts: see rope.py
     attention_bias: bool = False
     mlp_bias: bool = False
     tie_word_embeddings: bool = False
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
     pad_token_id: int | None = None
-    torch_dtype: str | None = None  # how the weights are stored
+    torch_dtype: str | None = None  # the dtype of the stored weights
 
-    def __post_init__(self):
-        if self.num_key_value_heads is None:
-            self.num_key_value_heads = self.num_attention_heads
-        if self.head_dim is None:
+    def __post_init__(self) -> None:
+        self.num_key_value_heads = self.num_key_value_heads or self.num_attention_heads
+        if not self.head_dim:
             if self.hidden_size % self.num_attention_heads:
                 raise ValueError(
                     f"hidden_size {self.hidden_size} is not a multiple of "
@@ -65,7 +64,7 @@ class LlamaConfig:
                 )
             self.head_dim = self.hidden_size // self.num_attention_heads
         if self.head_dim % 2:
-            raise ValueError(f"head_dim {self.head_dim} is odd, but rotary embeddings turn pairs of numbers")
+            raise ValueError(f"head_dim {self.head_dim} is odd, but rotary embeddings rotate pairs of numbers")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
@@ -74,13 +73,15 @@ class LlamaConfig:
 
 
 class Llama(nn.Module):
-    """The whole model. It holds weights and nothing else: the cache is the caller's, cos and sin are computed per call.
+    """The whole model: weights, a configuration, and three functions that can be replaced.
 
-    Three parts can be handed in, each a plain function; everything else is an ordinary module tree:
+    attention  "sdpa", "eager" or a function like `attend_eager`: (q, k, v, mask) -> mixed values
+    rope       a function like the result of `plain_rope`: positions -> (cos, sin)
+    norm       a function like `rms_norm`: (x, weight, eps) -> x
 
-        attention  "sdpa", "eager" or a function like `attend_eager`: q, k, v, mask -> mixed values
-        rope       a function like the one that `plain_rope` makes: positions -> cos, sin
-        norm       a function like `rms_norm`: x, weight, eps -> x
+    Everything else is an ordinary module tree. The model keeps no state between calls: the caller owns the cache, and
+    cos and sin are computed in each call. A loaded model also holds the checkpoint's `generation_config` (the defaults
+    of `generate`) and its `folder`, from which `save_pretrained` copies the tokenizer.
     """
 
     def __init__(
@@ -100,8 +101,8 @@ class Llama(nn.Module):
         self.config = config
         self.rope = rope or make_rope(config)
         special = ("bos_token_id", "eos_token_id", "pad_token_id")
-        self.generation_config = {name: getattr(config, name) for name in special}  # until a checkpoint brings its own
-        self.folder: Path | None = None  # where the weights were loaded from
+        self.generation_config: dict[str, Any] = {name: getattr(config, name) for name in special}
+        self.folder: Path | None = None  # of the checkpoint
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, attention, norm) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
@@ -112,29 +113,31 @@ class Llama(nn.Module):
     def forward(
         self, ids: Tensor, cache: Cache | None = None, *, mask: Tensor | None = None, last_only: bool = False
     ) -> Tensor:
-        """Score every possible next token, at each position or (`last_only`) at the last one.
+        """Compute the logits of the next token, at every position or, with `last_only`, at the last one.
 
         Shapes: ids (B, T) int64, mask (B, S) -> logits (B, T, V) or (B, 1, V), in the weights' dtype.
-        With a cache the T tokens go behind the `cache.length` tokens it already holds, any T, any number of times.
-        `mask` covers all S = cache.length + T tokens: 1 (or True) is a token, 0 is padding. Positions follow from it,
-        so a row padded on the left gets the logits of the row alone; logits at padding positions are finite and mean
-        nothing.
 
-        Raises ValueError when ids, mask and cache do not fit together.
+        With a cache, the T tokens follow the `cache.length` tokens in it; T may differ in every call.
+        `mask` covers all S = cache.length + T tokens: 1 or True is a token, 0 is padding. Positions follow from the
+        mask, so a left-padded row has the logits of the row alone. Logits at padding positions are finite and unused.
+
+        Raises ValueError when the shapes of ids, mask and cache do not fit together.
         """
         if ids.dim() != 2 or ids.shape[1] == 0:
-            raise ValueError(f"ids are (batch, tokens) with at least one token, not of shape {tuple(ids.shape)}")
+            raise ValueError(
+                f"ids have the shape {tuple(ids.shape)}; (batch, tokens) with at least one token is needed"
+            )
         B, T = ids.shape
         if cache is not None:
-            cache.make_room(B, T)
+            cache.check_capacity(B, T)
         S = T if cache is None else cache.length + T
         if mask is not None and mask.shape != (B, S):
             raise ValueError(f"the mask covers all visible tokens, so its shape is {(B, S)}, not {tuple(mask.shape)}")
 
         x = self.embed_tokens(ids)  # (B, T, C)
-        positions, visible = look_back(mask, T, S, x.device)
+        positions, visible = positions_and_mask(mask, T, S, x.device)
         cos, sin = self.rope(positions)  # (B or 1, T, D)
-        rotation = cos.to(x.dtype), sin.to(x.dtype)  # rounding: float32 up to here, the weights' dtype from here
+        rotation = cos.to(x.dtype), sin.to(x.dtype)  # rounding: float32 before, the weights' dtype after
 
         for i, layer in enumerate(self.layers):
             x = layer(x, rotation, visible, None if cache is None else cache.layer(i))
@@ -144,7 +147,7 @@ class Llama(nn.Module):
         return self.lm_head(x[:, -1:] if last_only else x)
 
     def new_cache(self, batch_size: int = 1, max_length: int | None = None) -> Cache:
-        """An empty cache for rows of up to `max_length` tokens (default: config.json's max_position_embeddings)."""
+        """Make an empty cache for rows of up to `max_length` tokens (default: max_position_embeddings)."""
         c, weight = self.config, self.embed_tokens.weight
         max_length = c.max_position_embeddings if max_length is None else max_length
         return Cache(
@@ -163,28 +166,29 @@ class Llama(nn.Module):
         norm: Norm | None = None,
     ) -> Llama:
         """Load a checkpoint: a folder, a hub repository or a short name. See `checkpoint.load_model`."""
-        from .checkpoint import load_model
+        from .checkpoint.load import load_model
 
         return load_model(source, dtype, device, revision, model_class=cls, attention=attention, rope=rope, norm=norm)
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
         """Write a folder that this project and transformers load. See `checkpoint.save_model`."""
-        from .checkpoint import save_model
+        from .checkpoint.save import save_model
 
         save_model(self, folder, max_shard_size)
 
 
-def look_back(mask: Tensor | None, T: int, S: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Where the last T of S tokens stand, and which tokens each of them may look back to.
+def positions_and_mask(mask: Tensor | None, T: int, S: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Position ids and the attention mask of the last T of S tokens.
 
     Shapes: mask (B, S) or None -> positions (B or 1, T) int64, visible (B or 1, 1, T, S) bool or None.
 
-    A token's position is the number of tokens before it in its row, padding not counted. Query i, at index S - T + i,
-    sees key j when j <= S - T + i and j is a token. A padding query sees itself as well, so that its softmax has
-    something to sum: its output reaches no token, but a NaN there would reach all of them as 0 * NaN.
+    The position of a token is the number of tokens before it in its row, without padding. Query i, at index S - T + i,
+    sees key j when j <= S - T + i and j is a token. A padding query also sees itself: with no visible key its output
+    would be NaN, and a NaN reaches the other tokens as 0 * NaN.
 
-    `visible` is None in the plain causal case, which fused attention knows by itself. When that is, is decided as in
-    transformers (`masking_utils._ignore_causal_mask_sdpa`): the kernels with and without a mask can round differently.
+    `visible` is None in the plain causal case, which fused attention handles itself. rounding: the condition for that
+    case is transformers' (`masking_utils._ignore_causal_mask_sdpa`), since kernels with and without a mask may round
+    differently.
     """
     index = torch.arange(S, device=device)
     tokens = None if mask is None else mask.to(device=device, dtype=torch.bool)
@@ -201,7 +205,7 @@ def look_back(mask: Tensor | None, T: int, S: int, device: torch.device) -> tupl
 
 
 class Block(nn.Module):
-    """One layer: look at the other tokens, then think about what was seen; each adds to the residual stream."""
+    """One layer: attention, then the MLP; each reads a normalised residual stream and adds its output to it."""
 
     def __init__(self, config: LlamaConfig, attention: Attention, norm: Norm):
         super().__init__()
@@ -218,9 +222,9 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Each token asks (q) all earlier ones (k) and takes a mixture of what they offer (v).
+    """Mix the values (v) of visible tokens, weighted by how well their keys (k) match the token's query (q).
 
-    With fewer key/value heads than query heads, H / K query heads in a row share one (grouped-query attention).
+    In grouped-query attention, H / K consecutive query heads share one key/value head.
     """
 
     def __init__(self, config: LlamaConfig, attention: Attention):
@@ -244,37 +248,37 @@ class SelfAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, D)
         if cache is None or self.head_dim % 16:
-            # rounding: the reference has its keys and values in one piece, and products of the same numbers laid out
-            # otherwise may differ in the last bit; a slice of the cache is as good where heads fill 64-byte lines
+            # rounding: the reference holds keys and values contiguously, and another memory layout may change the last
+            # bit of a product; a slice of the cache gives the same bits only where heads fill whole 64-byte lines
             k, v = k.contiguous(), v.contiguous()
         mixed = self.attend(q, k, v, visible)  # (B, H, T, D)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
 def attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Mix the values that each query is allowed to see, written out.
+    """Scaled dot-product attention, written out.
 
     Shapes: q (B, H, T, D), k and v (B, K, S, D), mask (B or 1, 1, T, S) bool -> (B, H, T, D).
-    The mask is True where a query may look. Without one, query i sees keys 0 … S - T + i.
+    The mask is True where a query sees a key. Without a mask, query i sees keys 0 … S - T + i.
     See: "Attention Is All You Need", 3.2.1; grouped heads, arXiv:2305.13245; reference: `eager_attention_forward`.
     """
     T, S = q.shape[2], k.shape[2]
     if mask is None:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    hide = torch.zeros((), dtype=q.dtype, device=q.device)
-    hide = torch.where(mask, hide, torch.finfo(q.dtype).min)  # what is hidden gets a score that softmax turns into 0
+    zero = torch.zeros((), dtype=q.dtype, device=q.device)
+    bias = torch.where(mask, zero, torch.finfo(q.dtype).min)  # softmax turns the lowest score into 0
 
     k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])  # (B, H, S, D)
-    # rounding: the scale comes after the product, in the weights' dtype; only the softmax runs in float32
-    scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5 + hide  # (B, H, T, S)
+    # rounding: scale after the product, in the weights' dtype; only the softmax runs in float32
+    scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5 + bias  # (B, H, T, S)
     return scores.softmax(-1, dtype=torch.float32).to(q.dtype) @ v  # (B, H, T, D)
 
 
 def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The same from the same arguments, by PyTorch's fused kernel, which never writes the scores to memory.
+    """The same attention by PyTorch's fused kernel, which never writes the scores to memory.
 
-    Reference: transformers `integrations/sdpa_attention.py`, whose three ways of sharing key/value heads round
-    differently and are therefore three ways here as well.
+    rounding: transformers shares key/value heads in three ways, which round differently; so does this function.
+    Reference: `integrations/sdpa_attention.py`.
     """
     (B, H, T, D), K = q.shape, k.shape[1]
     grouped = False
@@ -293,52 +297,19 @@ ATTENTIONS: dict[str, Attention] = {"sdpa": attend_sdpa, "eager": attend_eager}
 
 
 def repeat_heads(x: Tensor, heads: int) -> Tensor:
-    """Give each query head a copy of the head it shares: (B, K, S, D) -> (B, H, S, D), as 0 0 1 1, not 0 1 0 1."""
+    """Repeat each key/value head for its query heads: (B, K, S, D) -> (B, H, S, D), in the order 0 0 1 1, not 0 1 0 1."""
     B, K, S, D = x.shape
     if heads == K:
         return x
     return x[:, :, None].expand(B, K, heads // K, S, D).reshape(B, heads, S, D)
 
 
-def make_rope(config: LlamaConfig) -> Rope:
-    """The positions function that a configuration asks for."""
-    if config.rope_scaling is None:
-        return plain_rope(config)
-    from .rope_scaling import scaled_rope  # longer contexts live in a file of their own
-
-    return scaled_rope(config)
-
-
-def plain_rope(config: LlamaConfig) -> Rope:
-    """Positions as angles: pair i of a head turns by position * theta^(-2i / D).
-
-    The function made takes positions (B, T) and returns cos and sin (B, T, D) in float32, whatever the weights'
-    dtype: at position 4095 bfloat16 could not tell neighbours apart. See: "RoFormer", arXiv:2104.09864, 3.2.2.
-    """
-    frequencies = inverse_frequencies(config.rope_theta, config.head_dim)
-    return partial(cos_sin, frequencies=frequencies)
-
-
-def inverse_frequencies(theta: float | Tensor, head_dim: int) -> Tensor:
-    """How far each pair turns per position: theta^(-2i / D) radians, (D / 2,) float32, on the CPU."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
-    return 1.0 / theta**exponents  # rounding: a power and a reciprocal, not a power of the negative
-
-
-@torch.no_grad()
-def cos_sin(positions: Tensor, frequencies: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Positions (B, T) and frequencies (D / 2,) -> cos, sin (B, T, D), the same angles in both halves."""
-    angles = positions[..., None].float() * frequencies.to(positions.device)  # (B, T, D / 2)
-    angles = torch.cat((angles, angles), dim=-1)  # (B, T, D)
-    return angles.cos() * scale, angles.sin() * scale
-
-
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of every head by their angles.
+    """Rotate the pairs (x[i], x[i + D/2]) of every head by the angles of their positions (see rope.py).
 
     Shapes: x (B, H, T, D), cos and sin (B, T, D) -> (B, H, T, D).
-    The layout is "split halves": a pair is i and i + D/2, as in the published checkpoints. Meta's own files pair i
-    with i + 1; their q and k rows were permuted on conversion, so turning neighbours here would give fluent nonsense.
+    Published checkpoints pair i with i + D/2 ("split halves"). Meta's own files pair i with i + 1; the conversion
+    permuted their q and k rows. Rotating neighbours here gives fluent nonsense, not an error.
     """
     cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D)
     first, second = x.chunk(2, dim=-1)
@@ -346,7 +317,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class SwiGLU(nn.Module):
-    """The MLP: one projection decides how much of another passes. See: "GLU Variants", arXiv:2002.05202."""
+    """The MLP: silu(gate) scales each feature of up. See: "GLU Variants Improve Transformer", arXiv:2002.05202."""
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -359,7 +330,7 @@ class SwiGLU(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Holds the weight of one norm; `rms_norm` does the work."""
+    """The weight of one norm; `rms_norm` computes it."""
 
     def __init__(self, size: int, eps: float, norm: Norm):
         super().__init__()
@@ -372,10 +343,10 @@ class RMSNorm(nn.Module):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Scale each vector to a root mean square of one, then each feature by its weight. See: arXiv:1910.07467.
+    """Scale each vector to a root mean square of 1, then each feature by its weight. See: arXiv:1910.07467.
 
     Shapes: x (B, T, C), weight (C,) -> (B, T, C).
     """
     y = x.to(torch.float32)
     y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * y.to(x.dtype)  # rounding: back to the weights' dtype first, then the weight
+    return weight * y.to(x.dtype)  # rounding: first the cast, then the weight

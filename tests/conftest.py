@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference import SEED, save_random
+from helpers.reference import SEED, SMALL, save_random
 
 # torch.compile keeps what it compiled, and takes it from there for another CPU as well, where it is wrong or crashes
 COMPILED = f"torchinductor_{getattr(os, 'getuid', int)()}_{torch.backends.cpu.get_cpu_capability()}"
@@ -38,20 +38,6 @@ def threads():
 def numbers():
     """What a test draws without a generator does not depend on the tests before it."""
     torch.manual_seed(0)
-
-
-# Every letter of the shapes has a different size: C=24, H=6, K=2, D=8, F=40, V=96.
-SMALL = {
-    "vocab_size": 96,
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 128,
-}
 
 
 @pytest.fixture(scope="session")

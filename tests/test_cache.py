@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import SMALL
+from helpers.reference import SMALL
 
 from llama_jp import Llama, LlamaConfig
 
@@ -29,7 +29,7 @@ def test_overflow_is_refused_with_the_numbers_and_changes_nothing(model):
     cache = model.new_cache(2, 12)
     model(IDS[:, :10], cache)
     keys = [key.clone() for key in cache.keys]
-    with pytest.raises(ValueError, match="holds 12 positions; 10 are used and 3 were asked for; make it with a larger"):
+    with pytest.raises(ValueError, match="holds 12 positions, 10 are used and 3 more are needed; make it with a larger"):
         model(IDS[:, 9:], cache)
     assert cache.length == 10
     assert all(torch.equal(now[:, :, :10], before[:, :, :10]) for now, before in zip(cache.keys, keys, strict=True))
@@ -102,5 +102,5 @@ def test_a_layer_taken_out_takes_its_cache_along():
 
 def test_a_file_that_is_no_cache_is_named(model, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ValueError, match=r"notes\.txt is damaged or no cache that was saved"):
+    with pytest.raises(ValueError, match=r"notes\.txt is damaged or not a saved cache"):
         model.new_cache(1, 4).load(tmp_path / "notes.txt")

@@ -8,16 +8,17 @@ import types
 
 import pytest
 import torch
-from reference import both, first_difference, theirs
+from helpers.reference import both, first_difference, theirs
 
 import llama_jp.cache
 import llama_jp.model
-from llama_jp.checkpoint import load_model
+import llama_jp.rope
+from llama_jp.checkpoint.load import load_model
 
 # What to replace in which file, and the name of the mistake.
 MISTAKES = {
     "eps times ten": ("model", "config.rms_norm_eps, norm)", "config.rms_norm_eps * 10, norm)"),
-    "theta times two": ("model", "frequencies(config.rope_theta,", "frequencies(config.rope_theta * 2,"),
+    "theta times two": ("rope", "frequencies(config.rope_theta,", "frequencies(config.rope_theta * 2,"),
     "halves swapped": ("model", "torch.cat((-second, first), dim=-1)", "torch.cat((second, -first), dim=-1)"),
     "neighbours as pairs": (
         "model",
@@ -44,7 +45,7 @@ MISTAKES = {
     "norm weight before the cast": ("model", "weight * y.to(x.dtype)", "(weight * y).to(x.dtype)"),
     "norm in the weights' dtype": ("model", "y = x.to(torch.float32)", "y = x"),
     "softmax of the keys' axis lost": ("model", "scores.softmax(-1,", "scores.softmax(-2,"),
-    "angles in bfloat16": ("model", "angles.cos() * scale", "angles.bfloat16().cos() * scale"),
+    "angles in bfloat16": ("rope", "angles.cos() * scale", "angles.bfloat16().cos() * scale"),
     "position off by one behind a cache": (
         "model",
         "positions = positions[:, S - T :]",
@@ -80,7 +81,7 @@ MISTAKES = {
 def mutant(file: str, old: str, new: str) -> type[llama_jp.model.Llama]:
     """`Llama` from source in which one thing is wrong."""
     classes = {}
-    for name, original in (("cache", llama_jp.cache), ("model", llama_jp.model)):
+    for name, original in (("cache", llama_jp.cache), ("rope", llama_jp.rope), ("model", llama_jp.model)):
         source = inspect.getsource(original)
         if name == file:
             assert source.count(old) >= 1, f"{old!r} is not in {name}.py any more; bring this list up to date"
@@ -91,6 +92,7 @@ def mutant(file: str, old: str, new: str) -> type[llama_jp.model.Llama]:
         exec(compile(source, f"mutant {name}.py", "exec"), module.__dict__)
         classes[name] = module
     classes["model"].Cache = classes["cache"].Cache
+    classes["model"].make_rope = classes["rope"].make_rope
     return classes["model"].Llama
 
 

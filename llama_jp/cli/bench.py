@@ -13,9 +13,11 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import SHORT_NAMES, dtype_name, find_checkpoint, load_model
+from ..checkpoint.config import dtype_name
+from ..checkpoint.hub import SHORT_NAMES, find_checkpoint
+from ..checkpoint.load import load_model
 from ..model import ATTENTIONS, Llama
-from ..optimize import LEVELS
+from ..speed.optimization import LEVELS
 from .common import DTYPES, ids, positive
 
 HELP = "measure loading, prompts and decoding, beside the machine's bandwidth and arithmetic"
@@ -68,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
 def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
     if args.random is None:
         return find_checkpoint(args.model, args.revision)
-    from ..parity.fullsize import write_published
-    from ..parity.shapes import random_config
+    from ..checkpoint.published_form import write_published
+    from ..checkpoint.random_checkpoint import random_config
 
     config = random_config(args.random, args.layers)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llama-jp-")))
@@ -79,7 +81,8 @@ def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
 
 
 def bench(args: argparse.Namespace, folder: Path) -> dict:
-    from ..bench import machine, measure, peak_memory, size_of_step
+    from ..environment import peak_memory
+    from ..speed.benchmark import measure, measure_machine, size_of_step
 
     begun = time.perf_counter()
     model = load_model(folder, args.dtype, args.device, attention=args.attention)
@@ -91,7 +94,7 @@ def bench(args: argparse.Namespace, folder: Path) -> dict:
     after_loading = peak_memory()
 
     dtype = model.embed_tokens.weight.dtype
-    limits = machine(dtype, device)
+    limits = measure_machine(dtype, device)
     result = {
         "model": args.model if args.random is None else f"random {args.random}, {len(model.layers)} layers",
         "dtype": dtype_name(dtype),
@@ -117,7 +120,7 @@ def bench(args: argparse.Namespace, folder: Path) -> dict:
     result["as_loaded"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
     print_rates("as loaded", result["as_loaded"])
     if args.optimize:
-        from ..optimize import optimize
+        from ..speed.optimization import optimize
 
         optimized = optimize(model, args.optimize, rows=args.batch[0])
         result["optimized"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)

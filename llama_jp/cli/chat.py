@@ -6,12 +6,13 @@ import argparse
 import sys
 
 from ..cache import Cache
-from ..generate import filters_of, stream_text
+from ..generation.filter_chain import filters_of
+from ..generation.interface import stream_text
+from ..generation.options import Options
 from ..model import Llama
-from ..options import Options
-from ..prompt import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
-from ..rope_scaling import context_length
-from ..tokenizer import Tokenizer
+from ..rope import context_length
+from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
+from ..text.tokenizer import Tokenizer
 from .common import (
     add_generation_arguments,
     add_model_arguments,

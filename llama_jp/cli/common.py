@@ -11,14 +11,16 @@ from collections.abc import Iterable
 
 import torch
 
-from ..checkpoint import SHORT_NAMES, load, load_model
-from ..generate import stream_text
+from ..checkpoint.hub import SHORT_NAMES
+from ..checkpoint.load import load_model
+from ..evaluation.documents import TEXTS
+from ..generation.interface import stream_text
+from ..generation.options import Options
+from ..loading import load
+from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
-from ..optimize import LEVELS, optimize
-from ..options import Options
-from ..quantize.texts import TEXTS
-from ..rope_scaling import stretch
-from ..tokenizer import Tokenizer
+from ..speed.optimization import LEVELS, optimize
+from ..text.tokenizer import Tokenizer
 
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
 
@@ -234,7 +236,7 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
             args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
         )
     if getattr(args, "rope_scaling", None):
-        stretch(model, *args.rope_scaling)
+        extend_context(model, *args.rope_scaling)
     if args.optimize:
         text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
         ids = torch.tensor([tokenizer.encode(text)[:128]])

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..checkpoint import dtype_name, load_model
+from ..checkpoint.config import dtype_name
+from ..checkpoint.load import load_model
 from .common import DTYPES
 
 HELP = "write a checkpoint anew as safetensors, in the same or another dtype"

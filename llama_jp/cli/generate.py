@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 from ..cache import Cache
-from ..generate import generate, stream_text
+from ..generation.interface import generate, stream_text
+from ..generation.results import Generation
+from ..generation.stop_strings import StopStringBuffer
 from ..model import Llama
-from ..options import Generation
-from ..prompt import DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
-from ..rope_scaling import context_length
-from ..stopping import AnswerText
-from ..tokenizer import Tokenizer
+from ..rope import context_length
+from ..text.template import DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
+from ..text.tokenizer import Tokenizer
 from .common import (
     add_generation_arguments,
     add_model_arguments,
@@ -110,7 +110,7 @@ def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options:
 
 
 def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
-    text = AnswerText(tokenizer, stop_strings, prompt)
+    text = StopStringBuffer(tokenizer, stop_strings, prompt)
     for token in answer.ids:
         text.push(token)
     return text.finish()

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import dtype_name, find_checkpoint, find_tensors, read_config, read_json, read_scheme
+from ..checkpoint.config import dtype_name, read_config, read_scheme
+from ..checkpoint.hub import find_checkpoint
+from ..checkpoint.json_files import read_json
+from ..checkpoint.tensors import find_tensors
 from ..model import Llama
-from ..rope_scaling import context_length
-from ..tokenizer import Tokenizer
+from ..rope import context_length
+from ..text.tokenizer import Tokenizer
 from .common import add_source_arguments
 
 HELP = "show what a checkpoint is, without loading its weights: sizes, files, memory, tokenizer"

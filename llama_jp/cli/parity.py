@@ -7,15 +7,15 @@ import json
 import sys
 from pathlib import Path
 
+from ..checkpoint.random_checkpoint import SHAPES
+from ..environment import describe_environment
 from ..model import ATTENTIONS
-from ..parity.certificate import add_to_certificate, replay
-from ..parity.environment import environment
-from ..parity.fullsize import prove
-from ..parity.page import write_page
-from ..parity.render import text_report
-from ..parity.request import ALL_MODES, Request, run_request
-from ..parity.shapes import SHAPES
-from ..parity.subjects import Settings
+from ..parity.modes.fullsize import prove
+from ..parity.report.certificate import add_to_certificate, replay
+from ..parity.report.html import write_page
+from ..parity.report.text import text_report
+from ..parity.requests import ALL_MODES, Request, run_request
+from ..parity.run.models import Settings
 from .common import DTYPES, positive
 
 HELP = "hold a model against transformers or another model: equal, or where they part, and whether it is a bug"
@@ -91,7 +91,7 @@ def run_comparison(args: argparse.Namespace) -> int:
     request = to_request(args)
     comparisons = run_request(request)
     if args.json:
-        content = {"environment": environment(), "request": request.as_dict()}
+        content = {"environment": describe_environment(), "request": request.as_dict()}
         print(json.dumps(content | {"comparisons": [each.as_dict() for each in comparisons]}, ensure_ascii=False))
     else:
         print(text_report(comparisons))

@@ -6,10 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from ..quantize import quantize, verify
-from ..quantize.certificate import Verdict
-from ..quantize.format import GROUP_SIZES, METHODS
-from ..quantize.texts import CALIBRATION, HELD_OUT
+from ..evaluation.documents import CALIBRATION, HELD_OUT
+from ..linear.scheme import GROUP_SIZES, METHODS
+from ..quantization.certificate import Verdict, verify
+from ..quantization.convert import quantize
 
 HELP = "write a checkpoint with int8 or int4 weights and a certificate of what that costs, or verify a certificate"
 EXAMPLE = "llama-jp quantize demo demo-int4 --bits 4 --group-size 64 --method gptq"

@@ -20,9 +20,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from ..checkpoint import choose_device
-from ..tensor_parallel import ShardedLlama
-from ..tokenizer import Tokenizer
+from ..checkpoint.load import choose_device
+from ..speed.tensor_parallel import ShardedLlama
+from ..text.tokenizer import Tokenizer
 
 TIMEOUT = timedelta(minutes=10)  # for the slowest rank to read its weights, and for one that hangs to be noticed
 PATIENCE = 2.0  # seconds in which rank 0 may say itself what another rank would have to say

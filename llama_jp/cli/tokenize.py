@@ -9,7 +9,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..tokenizer import Tokenizer
+from ..text.tokenizer import Tokenizer
 
 HELP = "show how text is cut into tokens: pieces, ids, bytes, characters per token"
 EXAMPLE = "llama-jp tokenize 吾輩は猫である。名前はまだ無い。"

@@ -1,10 +1,13 @@
-"""Hold two Llamas against each other: are they the same to the bit; if not, where do they part, and why?
+"""Compare two Llamas: bit-identical or not; if not, where they first differ, and whether that is a bug or rounding.
 
-One comparison goes through these rooms: `points` (what there is to look at) -> `record` (run a side and write it down)
--> `compare` (bits) -> `explain` (float64 as arbiter: bug or rounding) -> `render` (for people) and `page` (as HTML).
+operations.py   what can be compared: every operation of a Llama, in order of computation
+run/            run a model and record its activations
+judge/          compare the recordings; judge each operation against float64; name known mistakes
+modes/          what is run: logits, generation, gradients, tokenizers, a model of full size
+report/         text, HTML, and certificates that can be run again
 """
 
-from .comparison import Comparison, compare
-from .subjects import Settings, Subject, as_subject, open_subject
+from .modes.forward import Comparison, compare
+from .run.models import Settings, Subject, as_subject, open_subject
 
 __all__ = ["Comparison", "Settings", "Subject", "as_subject", "compare", "open_subject"]

@@ -1,4 +1,4 @@
-"""Write the texts that quantising comes with: calibration.ja.txt, held-out.ja.txt and prose.ja.txt in llama_jp/texts.
+"""Write the texts that quantising comes with: calibration.ja.txt, held-out.ja.txt and prose.ja.txt in llama_jp/evaluation/texts.
 
     python weights/demo/make_texts.py
 
@@ -18,7 +18,7 @@ import corpus
 
 from llama_jp import DEFAULT_SYSTEM_PROMPT
 
-TEXTS = Path(__file__).resolve().parents[2] / "llama_jp" / "texts"
+TEXTS = Path(__file__).resolve().parents[2] / "llama_jp" / "evaluation" / "texts"
 PROSE = {
     "calibration": (
         "図書館で本を借りるには、まず利用者カードを作ります。住所の分かるものを窓口に出すと、その場で発行してもらえます。借りられるのは一度に十冊まで、"

@@ -28,7 +28,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llama_jp import Llama, Tokenizer, instruct_prompt
-from llama_jp.checkpoint import file_name, multiplies_bfloat16, read_config
+from llama_jp.checkpoint.config import read_config
+from llama_jp.checkpoint.load import multiplies_bfloat16
+from llama_jp.checkpoint.tensors import file_name
 
 HERE = Path(__file__).resolve().parent
 IGNORE = -100  # a target that costs nothing

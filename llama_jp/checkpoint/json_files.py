@@ -1,0 +1,24 @@
+"""Read and write the JSON files of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def read_json(file: Path, missing_ok: bool = False) -> dict:
+    if missing_ok and not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no {file.name} in {file.parent}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__} where an object was expected")
+    return content
+
+
+def write_json(content: dict, file: Path) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,49 @@
+"""Checks of option values, one sentence for each mistake."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+
+def check_range(
+    name: str,
+    value: float | None,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    whole: bool = False,
+    hint: str = "",
+) -> None:
+    """One sentence for a number outside its range; None means "not asked for" and passes."""
+    if value is None:
+        return
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not (value > above and least <= value <= most and value < below):
+        kind = "a whole number" if whole else "a number"
+        limits = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)
+        limits += [f"of at least {least:g}"] * (least > -math.inf) + [f"of at most {most:g}"] * (most < math.inf)
+        raise ValueError(" ".join(f"{name} has to be {kind} {' and '.join(limits)}".split()) + f", not {value!r}{hint}")
+
+
+def check_ids(name: str, ids: Sequence[int], V: int | None = None) -> None:
+    """One sentence for what is no id, or none of a vocabulary of V."""
+    if wrong := [
+        token for token in ids if not isinstance(token, SupportsIndex) or token < 0 or token >= (V or math.inf)
+    ]:
+        raise ValueError(f"{name} has {wrong}, but ids are whole numbers from 0 {'on' if V is None else f'to {V - 1}'}")
+
+
+def check_forced(name: str, forced: int | Sequence[int] | None, suppressed: Sequence[int] | None) -> None:
+    """A token that is forced and suppressed would leave no token at all."""
+    forced = [] if forced is None else as_ids(forced)
+    if forced and set(forced) <= set(suppressed or ()):
+        raise ValueError(f"{name} asks for {forced}, but suppress_tokens forbids it; drop one of the two")
+
+
+def as_ids(given: int | Sequence[int] | None) -> list[int]:
+    """One id, several or none, as a list."""
+    return [] if given is None else [given] if isinstance(given, int) else list(given)

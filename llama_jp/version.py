@@ -1,0 +1,3 @@
+"""The package's version, read by pyproject.toml as well."""
+
+__version__ = "0.2.0"

@@ -1,0 +1,198 @@
+"""llama-jp tokenize, through its own arguments."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shlex
+import sys
+
+import pytest
+from helpers.tokenizer_files import llama_json, llama_model, write
+
+from llama_jp.cli import tokenize
+from llama_jp.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two tokenizers of different vocabularies, the second without a dummy prefix."""
+    if sys.getfilesystemencoding() == "ascii":
+        pytest.skip("folders cannot have Japanese names: LC_ALL=C, and Python's UTF-8 mode is off")
+    root = tmp_path_factory.mktemp("models")
+    other = llama_model(vocab_size=540, add_dummy_prefix=False)
+    one = write(root / "one", tokenizer_model=llama_model())
+    two = write(root / "二番目", tokenizer_json=llama_json(other, add_dummy_prefix=False))
+    return str(one), str(two)
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*argv):
+        parser = argparse.ArgumentParser()
+        tokenize.add_arguments(parser)
+        assert tokenize.run(parser.parse_args(argv)) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return captured.out
+
+    return call
+
+
+def give_input(monkeypatch, data: bytes):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_table_of_one_tokenizer(run, models):
+    """Against: wrong columns. The table is read back and compared with the tokenizer itself."""
+    text = "the 𠮷、犬\tA"
+    tokenizer = Tokenizer.from_pretrained(models[0])
+    ids = tokenizer.encode(text)
+    header, *rows, blank, summary, line = run(text, "--model", models[0]).splitlines()
+    assert header.split() == ["id", "bytes", "piece"]
+    assert [int(row.split()[0]) for row in rows] == ids
+    assert [row.split()[2] for row in rows] == tokenizer.pieces(ids)
+    sizes = [int(row.split()[1]) for row in rows]
+    assert sum(sizes) == len(text.encode("utf-8")) + 1  # and the space that this tokenizer adds
+    assert sizes[0] == 0 and rows[3].split()[1:] == ["1", "<0xF0>"]
+    assert blank == ""
+    assert summary == f"{len(text)} characters, {len(text.encode())} bytes"
+    assert f"{len(ids)} tokens, {len(text) / len(ids):.3f} characters per token" in line
+
+
+def test_flags_reach_the_tokenizer(run, models):
+    """Against: --no-bos and --parse-special that do nothing."""
+    tokenizer = Tokenizer.from_pretrained(models[0])
+
+    def ids(*argv):
+        return json.loads(run("<s>犬", "--model", models[0], "--json", *argv))["tokenizers"][0]["ids"]
+
+    assert ids() == tokenizer.encode("<s>犬")
+    assert ids("--no-bos") == tokenizer.encode("<s>犬", bos=False)
+    assert ids("--parse-special") == tokenizer.encode("犬")
+
+
+def test_json_holds_everything(run, models):
+    content = json.loads(run("犬と𠮷", "--model", models[0], "--model", models[1], "--json"))
+    assert (content["characters"], content["bytes"]) == (3, 10)
+    for name, column in zip(models, content["tokenizers"], strict=True):
+        tokenizer = Tokenizer.from_pretrained(name)
+        ids = tokenizer.encode("犬と𠮷")
+        assert column["model"] == name and column["kind"] == tokenizer.kind
+        assert column["ids"] == ids and column["pieces"] == tokenizer.pieces(ids)
+        assert column["tokens"] == len(ids) == len(column["bytes"])
+        assert column["byte_tokens"] == 4
+        assert column["characters_per_token"] == 3 / len(ids)
+
+
+def test_side_by_side_lines_up(run, models):
+    """Against: columns that full-width characters push out of line, and rows that do not belong together."""
+    out = run("小さな犬が、駅で待つ。the dog", "--model", models[0], "--model", models[1])
+    table = out.split("\n\n")[0].splitlines()
+    assert models[0] in table[0] and models[1] in table[0]
+    bars = {tokenize._width(line.split("|")[0]) for line in table if "|" in line}
+    assert len(bars) == 1
+    both = [[cell.split() for cell in line.split("|")] for line in table[2:]]
+    for column, name in enumerate(models):
+        tokenizer = Tokenizer.from_pretrained(name)
+        shown = [int(row[column][0]) for row in both if len(row) > column and row[column]]
+        assert shown == tokenizer.encode("小さな犬が、駅で待つ。the dog")
+    summary = out.split("\n\n")[1].splitlines()
+    assert len(summary) == 3 and "(sentencepiece)" in summary[1] and "(json)" in summary[2]
+
+
+def test_rows_share_the_place_in_the_text():
+    """By hand: "abcd" cut as ab|cd and as a|b|cd; rows begin at bytes 0, 1 and 2, BOS has one of its own."""
+    one = tokenize.Column("1", "json", [1, 7, 8], ["<s>", "ab", "cd"], [0, 2, 2], 0)
+    two = tokenize.Column("2", "json", [1, 4, 5, 8], ["<s>", "a", "b", "cd"], [0, 1, 1, 2], 0)
+    lines = [line.split() for line in tokenize._side_by_side([one, two])]
+    assert lines[2:] == [
+        ["1", "0", "<s>", "|", "1", "0", "<s>"],
+        ["7", "2", "ab", "|", "4", "1", "a"],
+        ["|", "5", "1", "b"],
+        ["8", "2", "cd", "|", "8", "2", "cd"],
+    ]
+    three = tokenize.Column("3", "json", [7, 8], ["ab", "cd"], [2, 2], 0)  # no BOS: only the first row moves
+    lines = [line.split() for line in tokenize._side_by_side([three, one])]
+    assert lines[2:] == [
+        ["7", "2", "ab", "|", "1", "0", "<s>"],
+        ["|", "7", "2", "ab"],
+        ["8", "2", "cd", "|", "8", "2", "cd"],
+    ]
+
+
+def test_width_counts_terminal_columns():
+    assert tokenize._width("abc") == 3
+    assert tokenize._width("犬ＡＢ　") == 8
+    assert tokenize._width("ｱｲｳ") == 3
+    assert tokenize._width("e\u0301") == 1
+    assert tokenize._pad("犬", 4) == "犬  "
+
+
+def test_control_characters_are_escaped(run, models):
+    """Against: a line end in a piece that breaks the table."""
+    table = run("a\r\n\tb", "--model", models[0]).split("\n\n")[0]
+    assert len(table.splitlines()) == 1 + len(Tokenizer.from_pretrained(models[0]).encode("a\r\n\tb"))
+    assert tokenize._visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
+
+
+def test_files_are_summed_up_with_their_line_ends(run, models, tmp_path):
+    """Against: text mode, which turns CR LF into LF and so loses tokens; and a table of a whole novel."""
+    text = "小さな犬。\r\n駅で待つ。\r\n"
+    path = tmp_path / "犬.txt"
+    path.write_bytes(text.encode("utf-8"))
+    tokens = len(Tokenizer.from_pretrained(models[0]).encode(text))
+    assert tokens > len(Tokenizer.from_pretrained(models[0]).encode(text.replace("\r\n", "\n")))
+    lines = run("--file", str(path), "--model", models[0], "--model", models[1]).splitlines()
+    assert len(lines) == 3
+    assert lines[0] == f"{len(text)} characters, {len(text.encode())} bytes"
+    assert f"{tokens} tokens, {len(text) / tokens:.3f} characters per token" in lines[1]
+    assert json.loads(run("--file", str(path), "--model", models[0], "--json"))["tokenizers"][0]["tokens"] == tokens
+
+
+def test_standard_input(run, models, monkeypatch):
+    """Against: input read in the machine's own encoding, or with its line ends changed."""
+    give_input(monkeypatch, "犬\r\n".encode())
+    content = json.loads(run("--model", models[0], "--json"))
+    assert content["tokenizers"][0]["ids"] == Tokenizer.from_pretrained(models[0]).encode("犬\r\n")
+
+
+def test_empty_text(run, models):
+    assert "0 characters, 0 bytes" in run("", "--model", models[0])
+    out = run("", "--model", models[0], "--no-bos")
+    assert "0 tokens" in out and "characters per token" not in out
+    content = json.loads(run("", "--model", models[0], "--no-bos", "--json"))
+    assert content["tokenizers"][0]["characters_per_token"] is None
+
+
+def test_what_is_not_utf8_is_refused(run, models, tmp_path, monkeypatch):
+    """Against: a message that names neither the file nor the place."""
+    path = tmp_path / "sjis.txt"
+    path.write_bytes("ok犬".encode("shift_jis"))
+    with pytest.raises(ValueError, match=r"sjis\.txt is not UTF-8 text: byte 2 is 0x8c"):
+        run("--file", str(path), "--model", models[0])
+    give_input(monkeypatch, b"\xff")
+    with pytest.raises(ValueError, match="standard input is not UTF-8 text: byte 0 is 0xff"):
+        run("--model", models[0])
+    with pytest.raises(FileNotFoundError):
+        run("--file", str(tmp_path / "none.txt"), "--model", models[0])
+
+
+def test_text_and_file_together_are_a_usage_error(run, models, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run("犬", "--file", "x.txt", "--model", models[0])
+    assert caught.value.code == 2
+    capsys.readouterr()
+
+
+def test_demo_is_the_default(run, models, monkeypatch):
+    asked = []
+
+    def from_pretrained(source, *args, **kwargs):
+        asked.append(source)
+        return Tokenizer.from_pretrained(models[0])
+
+    monkeypatch.setattr(tokenize, "Tokenizer", type("Stub", (), {"from_pretrained": staticmethod(from_pretrained)}))
+    run(*shlex.split(tokenize.EXAMPLE)[2:])
+    assert asked == ["demo"]

@@ -1,0 +1,195 @@
+"""Two processes on the CPU share a model: same logits but for the rounding of sums, own slices only, and no hanging.
+
+The sums over two ranks round in another order, so logits differ by a few units in the last place of the largest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from helpers import rank_worker
+from helpers.rank_worker import HANGING
+from helpers.reference import publish, save_random
+
+from llama_jp.checkpoint.config import read_config
+from llama_jp.checkpoint.hub import demo_folder
+from llama_jp.checkpoint.load import load_model
+from llama_jp.checkpoint.tensors import TensorInfo, group_tensors
+from llama_jp.cli import main, make_parser, ranks
+from llama_jp.speed import tensor_parallel
+
+TESTS = Path(__file__).resolve().parents[1]
+ULP = 16  # of the largest logit; measured: 4 to 6
+GROUPED = {
+    "vocab_size": 97,  # no number of processes shares this evenly
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 128,
+}
+
+
+def start(*words: str, count: int = 2) -> list[subprocess.Popen]:
+    """The same command on every rank, with what torchrun puts into the environment."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test"}
+    shared |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    processes = []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *words], env=os.environ | shared | own, text=True, encoding="utf-8", **pipes
+            )
+        )
+    processes[0].store = store  # which lives as long as they do
+    return processes
+
+
+def finish(processes: list[subprocess.Popen], stdin: str = "") -> list[tuple[int, str, str]]:
+    """Exit status, standard output and standard error of every rank; all of them have to end, rank 0 first."""
+    try:
+        written = [process.communicate(stdin, timeout=HANGING) for process in processes]
+        return [(process.returncode, *out) for process, out in zip(processes, written, strict=True)]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def worker(*words: str, **kwargs) -> list[tuple[int, str, str]]:
+    return finish(start(str(TESTS / "helpers" / "rank_worker.py"), *words, **kwargs))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    at = tmp_path_factory.mktemp("sharded")
+    shape = GROUPED | {"attention_bias": True, "mlp_bias": True}
+    grouped = save_random(at / "grouped", 31, torch.float32, **shape, tie_word_embeddings=True)
+    apart = save_random(at / "apart", 32, torch.float32, **shape)
+    return {"demo": demo_folder(), "grouped": grouped, "bin": publish(apart, at / "bin")}
+
+
+@pytest.fixture(scope="module")
+def answers(folders, tmp_path_factory) -> list[dict]:
+    """What both ranks found, by folder."""
+    out = tmp_path_factory.mktemp("answers")
+    for status, _, err in worker("logits", "float32", str(out), *map(str, folders.values())):
+        assert status == 0, err
+    return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", ["demo", "grouped", "bin"])
+def test_logits_and_tokens_are_those_of_one_process(folders, answers, name):
+    model = load_model(folders[name], dtype="float32", device="cpu")
+    alone, (first, second) = rank_worker.every_call(model), (found[str(folders[name])] for found in answers)
+    for call in ("whole", "padded", "steps"):
+        assert torch.equal(first[call], second[call]), "the ranks have to choose the same tokens"
+        assert ulps(first[call], alone[call]) <= ULP
+    for call in ("greedy", "drawn"):
+        assert first[call] == second[call] == alone[call]
+
+
+def ulps(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest difference in units in the last place of the largest logit."""
+    largest = theirs.abs().max()
+    unit = torch.nextafter(largest, torch.tensor(torch.inf)) - largest
+    return ((ours - theirs).abs().max() / unit).item()
+
+
+@pytest.mark.parametrize("name", ["demo", "grouped"])
+def test_a_rank_reads_and_holds_its_own_slices_only(folders, answers, name):
+    model = load_model(folders[name], dtype="float32", device="cpu")
+    whole = sum(p.numel() for p in model.parameters())
+    common = sum(
+        p.numel() for n, p in model.named_parameters() if "norm" in n or n.endswith(("o_proj.bias", "down_proj.bias"))
+    )
+    for found in answers:
+        share = found[str(folders[name])]
+        assert share["read"] == share["held"]
+        assert abs(share["held"] - common - (whole - common) / 2) <= model.config.hidden_size  # the odd token
+        assert share["heads in the cache"] == model.config.num_key_value_heads // 2
+        assert share["shapes"] == {n: tuple(p.shape) for n, p in model.named_parameters()}
+        assert share["contiguous"]
+    assert sum(found[str(folders[name])]["held"] - common for found in answers) == whole - common
+
+
+def test_what_is_copied_does_not_share_a_mapping_with_what_stays():
+    """A mapping keeps every page that was read through it, and columns are read through whole rows."""
+    rows, columns = (slice(0, 2),), (slice(None), slice(0, 2))
+    stored = [TensorInfo(Path("file"), str(part), (4, 4), torch.float32, part) for part in (rows, columns, ())]
+    assert [one.nbytes for one in stored] == [32, 32, 64]
+    groups = [group for _, group in group_tensors(stored, torch.float32, torch.device("cpu"))]
+    assert groups == [[stored[0], stored[2]], [stored[1]]]
+
+
+def test_one_process_imports_none_of_it():
+    """Nor a compiler, which drawing initial weights on the meta device would import: together two seconds."""
+    code = "import sys, llama_jp; llama_jp.load('demo', device='cpu'); print(*sys.modules)"
+    env = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+    modules = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    unwanted = {"torch.distributed.tensor", "torch._dynamo", "llama_jp.speed.tensor_parallel", "llama_jp.cli.ranks"}
+    assert not unwanted & set(modules.split())
+
+
+GENERATE = ("generate", "クマが", "--dtype", "float32", "--device", "cpu", "--max-new-tokens", "6")
+
+
+def test_the_command_line_speaks_once(capsys):
+    """Drawn without a seed, from a prompt on standard input that only one process can read."""
+    words = [*GENERATE, "--json", "--temperature", "9", "--top-k", "0"]
+    stdin = words.pop(1) + "\n"
+    (status, out, err), other = finish(start("-m", "llama_jp", *words), stdin)
+    assert status == 0, err
+    assert other == (0, "", "")
+    answer = json.loads(out)
+    assert main([*words, stdin.strip(), "--seed", str(answer["options"]["seed"])]) == 0
+    assert json.loads(capsys.readouterr().out)["ids"] == answer["ids"]
+    assert "6 new (length)" in err
+
+
+def test_what_cannot_be_is_refused(folders, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="num_key_value_heads is 2, which 4 processes cannot share evenly"):
+        tensor_parallel.refuse_uneven(read_config(folders["grouped"]), 4)
+    for words, sentence in (
+        (["--max-time", "3"], "--max-time works in a single process: the clocks of several processes differ"),
+        (["--cache", "file"], "--cache works in a single process: each process has the keys and values of its own"),
+        (["--device", "cuda:1"], "each process takes a GPU of its own: --device cuda, not cuda:1"),
+        (["--device", "meta"], "several processes run on the CPU or on CUDA GPUs, not on meta"),
+    ):
+        args = make_parser().parse_args([*GENERATE, *words])
+        with pytest.raises(ValueError, match=sentence):
+            ranks.open_sharded(args)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(ranks, "choose_device", lambda device: torch.device("cuda"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes want a GPU each, but this machine has 1; start fewer, or add"):
+        ranks.make_mesh("auto")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(sys, "argv", ["llama-jp", "chat"])
+    assert ranks.run(main) == 2
+    assert capsys.readouterr().err.startswith("llama-jp: under torchrun there is only the command generate")
+
+
+@pytest.mark.parametrize(("failure", "seconds"), [("other", 2 * HANGING), ("die", 2 * HANGING), ("hang", 3)])
+def test_a_rank_that_fails_stops_the_others_with_one_line(failure, seconds):
+    """One that has gone is noticed at once; one that does not answer, when the seconds are over."""
+    ended = worker("command", str(seconds), failure, *GENERATE)
+    assert ended[0][0] == 1 and ended[1][0] != 0
+    said = "".join(err for _, _, err in ended)
+    assert said.startswith("llama-jp: rank 1 of 2: nowhere is no" if failure == "other" else "llama-jp: rank 0 of 2: ")
+    assert said.count("\n") == 1

@@ -1,0 +1,107 @@
+"""Logits equal to transformers' to the bit, however a model is shaped and however it is called."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import transformers
+from helpers.reference import (
+    ATTENTIONS,
+    DTYPES,
+    ROPES,
+    SEED,
+    both,
+    first_difference,
+    publish,
+    random_config,
+    save_random,
+)
+
+MODELS_PER_CASE = 3
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rope_type", ROPES)
+def test_random_models_are_equal_to_the_bit(tmp_path, rope_type, dtype, attention):
+    rng = random.Random(f"{SEED} {rope_type} {dtype} {attention}")
+    for number in range(MODELS_PER_CASE):
+        config = random_config(rng, rope_type)
+        stored = rng.choice(DTYPES)
+        folder = save_random(tmp_path / str(number), rng.randrange(10**6), stored, **config)
+        if rng.random() < 0.4:
+            folder = publish(folder, tmp_path / f"{number}-published", shards=rng.choice([1, 2, 3]))
+        torch.set_num_threads(rng.choice([1, 2]))
+        difference = first_difference(*both(folder, dtype, attention), seed=rng.randrange(10**6))
+        assert difference is None, f"{difference}\nstored as {stored}, {config}"
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("kv_heads", [1, 2, 8], ids=["one head", "grouped", "all heads"])
+def test_elyza_head_size(tmp_path, kv_heads, attention):
+    """D = 128 as in the 7b models, with a slice of a long cache against transformers' growing one."""
+    config = random_config(random.Random(0), "default") | {
+        "hidden_size": 1024,
+        "num_attention_heads": 8,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 128,
+        "tie_word_embeddings": False,
+    }
+    folder = save_random(tmp_path, seed=3, **config)
+    for dtype in DTYPES:
+        our, their = both(folder, dtype, attention)
+        assert first_difference(our, their, seed=SEED) is None, (dtype, SEED)
+
+
+def test_dynamic_rope_keeps_growing_step_by_step(small, tmp_path):
+    """Beyond the context each step has frequencies of its own; keys cached before keep those they were made with."""
+    config = random_config(random.Random(1), "dynamic") | {"max_position_embeddings": 8}
+    folder = save_random(tmp_path, seed=4, **config)
+    our, their = both(folder, torch.float32)
+    ids = torch.randint(0, config["vocab_size"], (1, 40))
+    cache, past = our.new_cache(1, 40), transformers.DynamicCache(config=their.config)
+    with torch.no_grad():
+        for i in range(40):
+            step = ids[:, i : i + 1]
+            assert torch.equal(our(step, cache), their(step, past_key_values=past, use_cache=True).logits), i
+
+
+def test_gradients_are_equal(small):
+    """The same operations forward have the same gradients backward: a training run would go the same way."""
+    our, their = both(small, torch.float32)
+    ids = torch.randint(0, 96, (2, 17))
+    for model, logits in ((our, our(ids)), (their, their(ids).logits)):
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+        assert model.lm_head.weight.grad is not None
+    reference = {name.removeprefix("model."): parameter.grad for name, parameter in their.named_parameters()}
+    for name, parameter in our.named_parameters():
+        assert torch.equal(parameter.grad, reference[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_elyza_layer_width(tmp_path, attention):
+    """Two layers of ELYZA's real width, 4096 / 11008, with the larger vocabulary, in the published form."""
+    config = {
+        "vocab_size": 45043,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 4096,
+    }
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).to(torch.float16)
+    model.save_pretrained(tmp_path / "saved")
+    del model
+    folder = publish(tmp_path / "saved", tmp_path / "published")
+    for dtype in DTYPES:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            our, their = both(folder, dtype, attention)
+            assert first_difference(our, their, seed=5) is None, (dtype, threads)
+            del our, their
