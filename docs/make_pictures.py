@@ -17,6 +17,7 @@ from torch import Tensor
 
 import llama_jp
 from llama_jp.generation.filter_chain import make_filters
+from llama_jp.generation.options import Options
 
 PANELS = [
     {"temperature": 0.5},
@@ -71,7 +72,7 @@ def main() -> None:
     lines = []
     for number, options in enumerate(PANELS):
         scores = logits
-        for filter in make_filters(do_sample=True, prompt_length=0, **options):
+        for filter in make_filters(Options(do_sample=True, **options)):
             scores = filter(ids, scores)
         ((name, value),) = options.items()
         x = 12 + number % COLUMNS * (TOKENS * BAR + GAP)

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ..cache import Cache
-from ..generation.filter_chain import filters_of
+from ..generation.filter_chain import make_filters
 from ..generation.interface import stream_text
 from ..generation.options import Options
 from ..model import Llama
@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = open_model(args)
     if not is_instruction_tuned(model.folder):
         say(f"warning: {BASE_MODEL_WARNING}")
-    filters_of(Options.of(model, generation_options(args, model)), 1, 2)  # wrong values are refused now, not in a turn
+    make_filters(
+        Options.resolve(model, None, generation_options(args, model))
+    )  # wrong values are refused now, not in a turn
     conversation = Conversation(model, tokenizer, args.system, open_assistant(args))
     interactive = sys.stdin.isatty()
     if interactive:

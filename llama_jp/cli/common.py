@@ -14,7 +14,7 @@ import torch
 from ..checkpoint.hub import SHORT_NAMES
 from ..checkpoint.load import load_model
 from ..evaluation.documents import TEXTS
-from ..generation.interface import stream_text
+from ..generation.interface import TextGeneration
 from ..generation.options import Options
 from ..loading import load
 from ..long_context import extend_context
@@ -268,7 +268,7 @@ def generation_options(args: argparse.Namespace, model: Llama) -> dict:
         options["do_sample"] = False
     elif args.sample or drawing:
         options["do_sample"] = True
-    if Options.of(model, options).do_sample:
+    if Options.resolve(model, None, options).do_sample:
         options.setdefault("seed", random.randrange(2**31))
     return options
 
@@ -280,7 +280,7 @@ def common_prefix(cached: list[int], ids: list[int]) -> list[int]:
 
 
 def speed_report(
-    stream: stream_text, prompt_tokens: int, options: dict, interrupted: bool = False, known: int = 0
+    stream: TextGeneration, prompt_tokens: int, options: dict, interrupted: bool = False, known: int = 0
 ) -> str:
     """One line: how much (and what of it a cache knew), why it ended, time to the first token, tokens per second."""
     answer, (first, rest) = stream.generation, stream.seconds

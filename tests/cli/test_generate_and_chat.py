@@ -129,7 +129,7 @@ def test_a_longer_context(capsys, folder):
     [
         (["--greedy", "--typical-p", "0.5"], "--greedy draws nothing, so --typical-p cannot go with it"),
         (["--num-return-sequences", "2"], "greedy decoding has one answer"),
-        (["--num-beams", "2", "--prompt-lookup-num-tokens", "2"], "not for beam search"),
+        (["--num-beams", "2", "--prompt-lookup-num-tokens", "2"], "not with beam search"),
         (["--sequence-bias", "[[[3], 1]]"], "pairs ids with a float"),
         (["--rope-scaling", "none:2"], "needs more than a factor"),
         (["--top-logprobs", "3"], "--top-logprobs are shown with --json only"),

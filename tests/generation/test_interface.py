@@ -130,7 +130,7 @@ def test_seeds_of_their_own_make_rows_independent(small):
     ]
     assert [answer.ids for answer in together] == [answer.ids for answer in alone]
     assert alone[0].ids == generate(model, [prompts[0]], seed=7, **options)[0].ids, "one row: one seed or a list of one"
-    with pytest.raises(ValueError, match="2 seeds for 3 prompts"):
+    with pytest.raises(ValueError, match="2 seeds for 3 rows"):
         generate(model, prompts, seed=[1, 2], **options)
 
 
