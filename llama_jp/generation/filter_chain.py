@@ -61,6 +61,10 @@ def check_values(options: Options) -> None:
     check_range("encoder_no_repeat_ngram_size", options.encoder_no_repeat_ngram_size, least=0, whole=True)
     check_range("min_length", options.min_length, least=0, whole=True)
     check_range("min_new_tokens", options.min_new_tokens, least=0, whole=True)
+    check_forced("forced_bos_token_id", options.forced_bos_token_id, options.suppress_tokens)
+    check_forced("forced_eos_token_id", options.forced_eos_token_id, options.suppress_tokens)
+    if not options.do_sample:
+        return  # greedy decoding ignores the values below, whatever they are
     hint = "; for greedy decoding use do_sample=False (--greedy)"
     check_range("temperature", options.temperature, above=0, hint=hint)
     check_range("top_h", options.top_h, above=0, most=1)
@@ -70,8 +74,6 @@ def check_values(options: Options) -> None:
     check_range("typical_p", options.typical_p, above=0, most=1)
     check_range("epsilon_cutoff", options.epsilon_cutoff, least=0, below=1)
     check_range("eta_cutoff", options.eta_cutoff, least=0, below=1)
-    check_forced("forced_bos_token_id", options.forced_bos_token_id, options.suppress_tokens)
-    check_forced("forced_eos_token_id", options.forced_eos_token_id, options.suppress_tokens)
 
 
 def penalties(options: Options, prompt_length: int) -> list[Filter]:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ..cache import Cache
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
@@ -19,7 +21,7 @@ from .options import OptionFields, Options, show_option_fields
 from .results import GeneratedToken, Generation
 from .speculation import make_draft, speculate
 from .stop_strings import StopStringBuffer
-from .task import prepare_task
+from .task import as_prompts, prepare_task
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 @show_option_fields
 def generate(
     model: Llama,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]] | Tensor,
     options: Options | None = None,
     *,
     tokenizer: Tokenizer | None = None,
@@ -38,7 +40,7 @@ def generate(
 ) -> list[Generation]:
     """Generate whole answers to prompts of any lengths, in one batch.
 
-    prompts: lists of ids.
+    prompts: lists of ids, or a tensor of them.
     options: an `Options`. Each of its fields can also be given by name; a value by name counts before `options`, and
         both before the checkpoint's generation_config.json. A name with the value None switches that option off.
     tokenizer: needed for stop_strings only.
@@ -50,15 +52,15 @@ def generate(
     Raises ValueError before the first token when a prompt is empty, has ids outside the vocabulary, or does not fit
     the context; TypeError for an unknown option.
     """
-    resolved = Options.resolve(model, options, named)
+    resolved, rows = Options.resolve(model, options, named), as_prompts(prompts, model)
     if resolved.beams > 1:
         if assistant_model is not None or resolved.prompt_lookup_num_tokens:
             raise ValueError("speculation works with greedy decoding and sampling, not with beam search")
-        return beam_search(prepare_task(model, prompts, resolved, resolved.beams, cache), tokenizer)
-    rows = [prompt for prompt in prompts for _ in range(resolved.copies)]
-    answers = [Generation() for _ in rows]
-    texts = [StopStringBuffer(tokenizer, resolved.strings, prompt) for prompt in rows]
-    for tokens in start_decoding(model, prompts, resolved, texts, answers, cache, assistant_model):
+        return beam_search(prepare_task(model, rows, resolved, resolved.beams, cache), tokenizer)
+    copies = [prompt for prompt in rows for _ in range(resolved.copies)]
+    answers = [Generation() for _ in copies]
+    texts = [StopStringBuffer(tokenizer, resolved.strings, prompt) for prompt in copies]
+    for tokens in start_decoding(model, rows, resolved, texts, answers, cache, assistant_model):
         for answer, token in zip(answers, tokens, strict=True):
             if token is not None:
                 answer.add(token)
@@ -69,7 +71,7 @@ def generate(
 def stream_text(
     model: Llama,
     tokenizer: Tokenizer,
-    prompt: Sequence[int],
+    prompt: Sequence[int] | Tensor,
     options: Options | None = None,
     *,
     cache: Cache | None = None,
@@ -85,14 +87,15 @@ def stream_text(
     resolved = Options.resolve(model, options, named)
     if resolved.beams > 1 or resolved.copies > 1:
         raise ValueError("a stream has one answer that grows at its end; use generate() for beams or several answers")
-    return TextGeneration(model, tokenizer, prompt, resolved, cache, assistant_model)
+    (row,) = as_prompts([prompt], model)
+    return TextGeneration(model, tokenizer, row, resolved, cache, assistant_model)
 
 
 @show_option_fields
 def stream_batch(
     model: Llama,
     tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]] | Tensor,
     options: Options | None = None,
     **named: Unpack[OptionFields],
 ) -> BatchGeneration:
@@ -104,7 +107,7 @@ def stream_batch(
     resolved = Options.resolve(model, options, named)
     if resolved.beams > 1:
         raise ValueError("beams can change all of an answer until its end, so they cannot stream; use generate()")
-    return BatchGeneration(model, tokenizer, prompts, resolved)
+    return BatchGeneration(model, tokenizer, as_prompts(prompts, model), resolved)
 
 
 class TextGeneration:

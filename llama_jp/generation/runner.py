@@ -33,9 +33,10 @@ class ModelRunner:
         context: int | None = None,
         sinks: int = 0,
         exact: bool = True,
+        finite: bool = True,
     ) -> None:
         B, capacity = mask.shape
-        self.model, self.chunk, self.exact = model, chunk, exact
+        self.model, self.chunk, self.exact, self.finite = model, chunk, exact, finite
         self.mask = None if bool(mask.all()) else mask  # (B, capacity); None: no padding
         self.context, self.sinks = context, sinks  # context None: never shift
         self.dropped_tokens = 0  # tokens of the text that shifts removed from the cache
@@ -64,10 +65,21 @@ class ModelRunner:
                 mask = None if self.mask is None else self.mask[self.rows, :end]
                 logits = self.model(part, self.cache, mask=mask, last_only=True)
         self.logits = self.logits.clone()
-        self.logits[self.rows] = logits[:, -1].float()
+        self.logits[self.rows] = self.checked(logits[:, -1])
         if self.shared > 1:
             self.expand_rows()
         return self.logits
+
+    def checked(self, logits: Tensor) -> Tensor:
+        """Logits (N, V) in float32. Raises ValueError for NaN or infinity, unless `finite` is False."""
+        if self.finite and not logits.isfinite().all():
+            dtype = str(logits.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"the model's logits are not finite after {self.cache.length + self.dropped_tokens} tokens in {dtype}; "
+                "float16 overflows where bfloat16 and float32 do not, so load with another dtype; "
+                "if that does not help, the weights hold NaN or infinity"
+            )
+        return logits.float()
 
     def prefill_by_length(self, new: Tensor, mask: Tensor) -> Tensor:
         """Prefill prompts (B, N) in groups of similar length, so padding costs little: logits (B, 1, V)."""

@@ -179,7 +179,9 @@ def speculate(
         drafted = draft.propose(ids[0, :end].tolist(), most) if most else Draft([])
         new = torch.cat((ids[:, end - 1 : end], row_of(drafted.tokens, ids)), dim=1)
         with query_by_query(runner.model) if same_bits and drafted.tokens else nullcontext():
-            logits = runner.model(new, runner.cache)[0].float()  # the newest token and all draft tokens in one call
+            logits = runner.checked(
+                runner.model(new, runner.cache)[0]
+            )  # the newest token and all draft tokens in one call
 
 
 def row_of(tokens: list[int], like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..cache import Cache
 from ..model import Llama
 from ..rope import context_length
-from .checks import check_range
+from .checks import check_ids, check_range
 from .filter_chain import make_filters
 from .filters import Filter
 from .guidance import Guidance
@@ -79,6 +79,7 @@ def prepare_task(
             context=context_length(model.config) if shift else None,
             sinks=options.sink_tokens,
             exact=options.exact,
+            finite=not options.remove_invalid_values,
         ),
         filters=filters,
         generators=make_generators(options.seed, len(prompts) if options.beams > 1 else len(rows), device),
@@ -94,19 +95,31 @@ def prepare_task(
     )
 
 
-def resolve_max_new_tokens(model: Llama, prompts: Sequence[Sequence[int]], options: Options) -> int:
-    """The number of new tokens. Raises ValueError for prompts that are not lists of ids or do not fit the context."""
+def as_prompts(given: Sequence[Sequence[int] | Tensor] | Tensor, model: Llama) -> list[list[int]]:
+    """Prompts as lists of ids. Accepts lists, tensors and arrays; raises ValueError for anything else."""
     V = model.config.vocab_size
+    prompts = []
+    for number, prompt in enumerate(given):
+        values = prompt.tolist() if hasattr(prompt, "tolist") else prompt
+        if isinstance(values, int | float | str):
+            raise ValueError(f"prompts are lists of ids, one for each row, but prompt {number} is {values!r}")
+        ids = list(values)
+        if not ids:
+            raise ValueError(f"prompt {number} is empty; begin it with the BOS id {model.config.bos_token_id} at least")
+        check_ids(f"prompt {number}", ids)
+        if max(ids) >= V:
+            raise ValueError(
+                f"prompt {number} has the id {max(ids)}, but the model's vocabulary has ids 0 to {V - 1}; "
+                "use the tokenizer that belongs to this model"
+            )
+        prompts.append(ids)
     if not prompts:
         raise ValueError("there are no prompts")
-    for number, prompt in enumerate(prompts):
-        if isinstance(prompt, int | str):
-            raise ValueError(f"prompts are lists of ids, one for each row, but the first entry is {prompt!r}")
-        if not len(prompt):
-            raise ValueError(f"prompt {number} is empty; begin it with the BOS id {model.config.bos_token_id} at least")
-        if not 0 <= min(prompt) <= max(prompt) < V:
-            raise ValueError(f"prompt {number} has an id outside the vocabulary of {V}: {min(prompt)} … {max(prompt)}")
+    return prompts
 
+
+def resolve_max_new_tokens(model: Llama, prompts: Sequence[Sequence[int]], options: Options) -> int:
+    """The number of new tokens. Raises ValueError for prompts and answers that do not fit the context."""
     longest, context = max(map(len, prompts)), context_length(model.config)
     if options.past_context == "shift":
         context = sys.maxsize  # only the newest tokens have to fit
