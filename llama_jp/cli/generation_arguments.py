@@ -56,7 +56,8 @@ def generation_options(args: argparse.Namespace, model: Llama) -> dict[str, Any]
 def length_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group(
         "length and stopping",
-        "The defaults here and below apply where the checkpoint's generation_config.json has no value.",
+        "The defaults of this group and of the next ones apply where the checkpoint's\n"
+        "generation_config.json has no value.",
     ).add_argument
     return [
         add("--max-new-tokens", type=positive_int, metavar="N", help="generate at most N tokens (default: 256)"),
@@ -99,13 +100,11 @@ def length_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def sampling_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The options of sampling. --greedy and --sample are not among them: both set do_sample."""
     group = parser.add_argument_group(
-        "sampling", "Every flag of this group except --greedy implies --sample. Filters can be combined."
+        "sampling", "Every flag of this group except --greedy implies --sample. They can be combined."
     )
     do_sample = group.add_mutually_exclusive_group()
-    do_sample.add_argument(
-        "--greedy", action="store_true", help="always choose the most probable token (default: greedy)"
-    )
-    do_sample.add_argument("--sample", action="store_true", help="sample each token at random by its probability")
+    do_sample.add_argument("--greedy", action="store_true", help="always choose the most probable token (the default)")
+    do_sample.add_argument("--sample", action="store_true", help="sample each token from the model's distribution")
     add = group.add_argument
     return [
         add(
@@ -251,7 +250,7 @@ def token_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             "--exponential-decay-length-penalty",
             type=json_list,
             metavar="JSON",
-            help="[20, 1.1]: after 20 new tokens, raise the EOS logit by the factor 1.1 per token, exponentially",
+            help="raise the EOS logit exponentially; [20, 1.1]: after 20 new tokens, by the factor 1.1 per token",
         ),
     ]
 
@@ -327,8 +326,9 @@ def speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The options of speculation. --assistant-model is not among them: `generate` takes the loaded model."""
     group = parser.add_argument_group(
         "speculative decoding",
-        "Draft several tokens and check them in one model call. Greedy answers stay the same except for near ties;\n"
-        "sampled answers keep their distribution. Generation is faster where many draft tokens are accepted.",
+        "Draft several tokens and check them in one model call. Greedy answers stay the\n"
+        "same except for near ties, and sampled answers keep their distribution.\n"
+        "Generation is faster where many draft tokens are accepted.",
     )
     add = group.add_argument
     flags = [

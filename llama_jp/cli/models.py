@@ -28,7 +28,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         default="auto",
         help="dtype of weights and computation; stored: as in the files; auto: as stored on a GPU, and on a CPU "
-        "bfloat16 where the CPU computes in it, else float32 (default: auto)",
+        "bfloat16 if the CPU multiplies it natively, else float32 (default: auto)",
     )
     group.add_argument(
         "--device",
