@@ -1,6 +1,6 @@
 """Flags for the options of generation.
 
-Each group is a function that returns its options' flags. A flag's `dest` is the name of a field of `Options`, and the
+Each group has a function that adds its flags and returns those that are options. A flag's `dest` is the name of a field of `Options`, and the
 flag itself is that name with hyphens, except where a `dest` is given. A flag that is not typed leaves None.
 """
 
@@ -20,14 +20,14 @@ def add_generation_arguments(parser: argparse.ArgumentParser, several_answers: b
 
     several_answers  False leaves out the flags of beam search and of several answers to one prompt
     """
-    length = length_flags(parser)
-    sampling = sampling_flags(parser)
-    options = [*length, *sampling, *repetition_flags(parser), *token_flags(parser)]
-    options += [*guidance_flags(parser), *logits_flags(parser)]
+    length = add_length_flags(parser)
+    sampling = add_sampling_flags(parser)
+    options = [*length, *sampling, *add_repetition_flags(parser), *add_token_flags(parser)]
+    options += [*add_guidance_flags(parser), *add_logits_flags(parser)]
     if several_answers:
-        options += beam_flags(parser)
-    options += speculation_flags(parser)
-    options += context_flags(parser, several_answers)
+        options += add_beam_flags(parser)
+    options += add_speculation_flags(parser)
+    options += add_context_flags(parser, several_answers)
     parser.set_defaults(
         option_names=[flag.dest for flag in options], sampling_option_names=[flag.dest for flag in sampling]
     )
@@ -53,7 +53,7 @@ def generation_options(args: argparse.Namespace, model: Llama) -> dict[str, Any]
     return options
 
 
-def length_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_length_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group(
         "length and stopping",
         "The defaults of this group and of the next ones apply where the checkpoint's\n"
@@ -97,7 +97,7 @@ def length_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def sampling_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_sampling_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The options of sampling. --greedy and --sample are not among them: both set do_sample."""
     group = parser.add_argument_group(
         "sampling", "Every flag of this group except --greedy implies --sample. They can be combined."
@@ -161,7 +161,7 @@ def sampling_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def repetition_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_repetition_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group("repetition").add_argument
     return [
         add(
@@ -215,7 +215,7 @@ def repetition_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def token_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_token_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group(
         "forbidden and forced tokens", "`llama-jp tokenize TEXT` shows the ids of a text."
     ).add_argument
@@ -255,7 +255,7 @@ def token_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def guidance_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_guidance_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group("classifier-free guidance").add_argument
     return [
         add(
@@ -274,7 +274,7 @@ def guidance_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def logits_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_logits_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group("logits").add_argument
     return [
         add(
@@ -289,7 +289,7 @@ def logits_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def beam_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_beam_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument_group(
         "beam search and several answers", "Answers are printed when all of them are complete, without streaming."
     ).add_argument
@@ -322,7 +322,7 @@ def beam_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def add_speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The options of speculation. --assistant-model is not among them: `generate` takes the loaded model."""
     group = parser.add_argument_group(
         "speculative decoding",
@@ -359,7 +359,7 @@ def speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     ]
 
 
-def context_flags(parser: argparse.ArgumentParser, several_answers: bool) -> list[argparse.Action]:
+def add_context_flags(parser: argparse.ArgumentParser, several_answers: bool) -> list[argparse.Action]:
     """The options for long texts. --rope-scaling is not among them: it changes the model when the model is opened."""
     group = parser.add_argument_group("context and memory")
     add = group.add_argument
