@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             status: int = args.run(args)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # the process that reads our output has ended: `llama-jp … | head`
-        # Python flushes standard output at exit. Without a pipe that still accepts data, it prints a second error.
+    except BrokenPipeError:  # the process that reads our output has ended, as in `llama-jp … | head`
+        # Python flushes standard output at exit. Into the closed pipe, the flush would print another error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """Flags for the options of generation.
 
-Each group has a function that adds its flags and returns those that are options. A flag's `dest` is the name of a field of `Options`, and the
-flag itself is that name with hyphens, except where a `dest` is given. A flag that is not typed leaves None.
+Each group has a function that adds its flags and returns those that are options. The `dest` of an option's flag is the
+name of a field of `Options`. The flag is this name with hyphens, except where a `dest` is given. A flag that is not
+typed leaves None.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from .arguments import int_list, json_list, positive_int
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser, several_answers: bool = True) -> None:
-    """Add one flag for each option that can be typed, in groups; groups and flags in frequent use come first.
+    """Add one flag for each option that can be typed, in groups. Flags in frequent use come first.
 
     several_answers  False leaves out the flags of beam search and of several answers to one prompt
+
+    The parser also sets `option_names` and `sampling_option_names`, from which `generation_options` collects.
     """
     length = add_length_flags(parser)
     sampling = add_sampling_flags(parser)

@@ -34,12 +34,12 @@ def test_a_turn_prefills_only_its_new_tokens(folder, monkeypatch, capsys):
     """Guards against a conversation whose turns are all prefilled again at each turn."""
     seen = []
 
-    def watched(args):
+    def open_counting_model(args):
         model, tokenizer = llama_jp.load(folder, dtype="float32")
         model.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
         return model, tokenizer
 
-    monkeypatch.setattr("llama_jp.cli.chat.open_model", watched)
+    monkeypatch.setattr("llama_jp.cli.chat.open_model", open_counting_model)
     monkeypatch.setattr(sys, "stdin", io.StringIO("犬は坂を下りてきます\n犬\n"))
     main(["chat", "--max-new-tokens", "3", "--model", str(folder)])
     first, second = [length for length in seen if length > 1]
@@ -49,7 +49,7 @@ def test_a_turn_prefills_only_its_new_tokens(folder, monkeypatch, capsys):
 def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(folder, monkeypatch, capsys):
     calls = []
 
-    def interrupting(args):
+    def open_interrupted_model(args):
         model, tokenizer = llama_jp.load(folder, dtype="float32")
 
         def hook(*_):
@@ -60,7 +60,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(folder, monkeypatch, 
         model.layers[1].register_forward_hook(hook)
         return model, tokenizer
 
-    monkeypatch.setattr("llama_jp.cli.chat.open_model", interrupting)
+    monkeypatch.setattr("llama_jp.cli.chat.open_model", open_interrupted_model)
     monkeypatch.setattr(sys, "stdin", io.StringIO("犬\n猫\n"))
     assert main(["chat", "--max-new-tokens", "8", "--model", str(folder)]) == 0
     out, err = capsys.readouterr()
@@ -90,25 +90,25 @@ def test_a_base_model_gets_a_warning(run, folder, tmp_path):
 @pytest.mark.parametrize("past_context", ["refuse", "shift"])
 def test_a_turn_prefills_only_its_new_tokens_in_both_context_modes(capsys, base_folder, monkeypatch, past_context):
     """Guards against a turn that prefills the turns before, and against the reuse of a cache that has shifted."""
-    read: list[list[int]] = [[]]
+    lengths: list[list[int]] = [[]]  # of the ids of each model call, by turn
     plain = llama_jp.Llama.forward
 
     def counted(self, ids, cache=None, **options):
-        read[-1].append(ids.shape[1])
+        lengths[-1].append(ids.shape[1])
         return plain(self, ids, cache, **options)
 
-    def say(prompt=""):
-        if len(read) > 3:
+    def type_message(prompt=""):
+        if len(lengths) > 3:
             raise EOFError
-        read.append([])
+        lengths.append([])
         return "猫"
 
     monkeypatch.setattr(llama_jp.Llama, "forward", counted)
-    monkeypatch.setattr("builtins.input", say)
+    monkeypatch.setattr("builtins.input", type_message)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     flags = ["--max-new-tokens", "20", "--past-context", past_context, "--dtype", "float32", "--eos-token-id", "0"]
     assert main(["chat", "--model", str(base_folder), *flags]) == 0
-    first, second, third = (turn[0] for turn in read[1:4])
+    first, second, third = (turn[0] for turn in lengths[1:4])
     assert first > second and first > third, "turns have equal lengths, but only the first has the system prompt"
     assert abs(second - third) <= 20, "no turn prefills the turns before"
 
@@ -122,7 +122,7 @@ def test_chat_refuses_wrong_values_before_the_first_turn(capsys, base_folder):
 
 
 def test_a_turn_reports_its_cached_tokens(capsys, base_folder, monkeypatch):
-    """The first turn has none. The second has the prompt of the first, except where the answer changes its last tokens."""
+    """The first turn has none. The second has the first prompt, except tokens that merge with the answer."""
     monkeypatch.setattr("sys.stdin", io.StringIO("吾輩は猫である。\nなまえはまだない。\n"))
     assert main(["chat", "--model", str(base_folder), "--dtype", "float32", "--greedy", "--max-new-tokens", "4"]) == 0
     reports = [line for line in capsys.readouterr().err.splitlines() if "prompt tokens" in line]
