@@ -47,12 +47,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--optimize",
         choices=list(LEVELS),
         help="measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may "
-        "differ; int8: activations of int8 weights are also rounded to int8 (default: no optimization)",
+        "differ; int8: activations of int8 weights are also rounded to int8 (default: off)",
     )
 
 
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
-    """Load the model of the flags, extend its context and optimize it as they say, and load its tokenizer."""
+    """Load the model of the flags, extend its context and optimize it, and load its tokenizer."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
