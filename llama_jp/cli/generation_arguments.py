@@ -102,9 +102,7 @@ def add_length_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """The options of sampling. --greedy and --sample are not among them: both set do_sample."""
-    group = parser.add_argument_group(
-        "sampling", "Every flag except --greedy implies --sample. Flags can be combined."
-    )
+    group = parser.add_argument_group("sampling", "Every flag except --greedy implies --sample. Flags can be combined.")
     do_sample = group.add_mutually_exclusive_group()
     do_sample.add_argument("--greedy", action="store_true", help="always choose the most probable token (the default)")
     do_sample.add_argument("--sample", action="store_true", help="sample each token from the model's distribution")

@@ -52,7 +52,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
-    """Load the model of the flags, extend its context and optimize it, and load its tokenizer."""
+    """Load the model and the tokenizer of --model, then apply --rope-scaling and --optimize."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
