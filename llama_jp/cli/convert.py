@@ -8,9 +8,8 @@ from pathlib import Path
 
 from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
-from .common import DTYPES
+from .arguments import DTYPES
 
-HELP = "write a checkpoint anew as safetensors, in the same or another dtype"
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
 

@@ -17,9 +17,8 @@ from ..checkpoint.tensors import find_tensors
 from ..model import Llama
 from ..rope import context_length
 from ..text.tokenizer import Tokenizer
-from .common import add_source_arguments
+from .arguments import add_source_arguments
 
-HELP = "show what a checkpoint is, without loading its weights: sizes, files, memory, tokenizer"
 EXAMPLE = "llama-jp info --model demo"
 
 

@@ -16,9 +16,8 @@ from ..parity.report.html import write_page
 from ..parity.report.text import text_report
 from ..parity.requests import ALL_MODES, Request, run_request
 from ..parity.run.models import Settings
-from .common import DTYPES, positive
+from .arguments import DTYPES, positive_int
 
-HELP = "hold a model against transformers or another model: equal, or where they part, and whether it is a bug"
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
 
 
@@ -30,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="MODEL", help="what transformers and functions load, where A is no model"
     )
     sides.add_argument("--random", choices=list(SHAPES), help="random weights of this shape in place of A's checkpoint")
-    sides.add_argument("--layers", type=positive, metavar="N", help="how many layers the random model has")
+    sides.add_argument("--layers", type=positive_int, metavar="N", help="how many layers the random model has")
     for prefix, whose in (("", "both sides or A"), ("against-", "B, where it is not as A")):
         sides.add_argument(f"--{prefix}dtype", choices=DTYPES, help=f"what {whose} computes in")
         sides.add_argument(f"--{prefix}attention", choices=list(ATTENTIONS), help=f"the attention of {whose}")
-        sides.add_argument(f"--{prefix}threads", type=positive, metavar="N", help=f"the CPU threads of {whose}")
-        sides.add_argument(f"--{prefix}batch", type=positive, metavar="N", help=f"rows at once through {whose}")
+        sides.add_argument(f"--{prefix}threads", type=positive_int, metavar="N", help=f"the CPU threads of {whose}")
+        sides.add_argument(f"--{prefix}batch", type=positive_int, metavar="N", help=f"rows at once through {whose}")
 
     work = parser.add_argument_group("what is run")
     work.add_argument(
@@ -46,9 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"one or several of {', '.join(ALL_MODES)}, with commas between, or all",
     )
     work.add_argument("--text", metavar="FILE", help="text to run on, UTF-8 (default: random ids)")
-    work.add_argument("--rows", type=positive, default=2, metavar="N", help="rows of ids (default: 2)")
-    work.add_argument("--tokens", type=positive, default=32, metavar="N", help="ids in a row (default: 32)")
-    work.add_argument("--new-tokens", type=positive, default=16, metavar="N", help="tokens to generate (default: 16)")
+    work.add_argument("--rows", type=positive_int, default=2, metavar="N", help="rows of ids (default: 2)")
+    work.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="ids in a row (default: 32)")
+    work.add_argument(
+        "--new-tokens", type=positive_int, default=16, metavar="N", help="tokens to generate (default: 16)"
+    )
     work.add_argument("--seed", type=int, default=0, metavar="N", help="for ids, cuts, weights, draws (default: 0)")
 
     full = parser.add_argument_group("the proof at full size")

@@ -11,7 +11,6 @@ from ..linear.scheme import GROUP_SIZES, METHODS
 from ..quantization.certificate import Verdict, verify
 from ..quantization.convert import quantize
 
-HELP = "write a checkpoint with int8 or int4 weights and a certificate of what that costs, or verify a certificate"
 EXAMPLE = "llama-jp quantize demo demo-int4 --bits 4 --group-size 64 --method gptq"
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..text.tokenizer import Tokenizer
 
-HELP = "show how text is cut into tokens: pieces, ids, bytes, characters per token"
 EXAMPLE = "llama-jp tokenize 吾輩は猫である。名前はまだ無い。"
 
 GAP = "  "

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers import tokenizer_files
 from helpers.faults import FAULTS
+from llama_jp.parity.comparison import Tolerance
 
 from llama_jp import cli
 from llama_jp.checkpoint.random_checkpoint import random_config, random_ids, write_random
@@ -23,8 +24,7 @@ from llama_jp.numerics import difference, ulps
 from llama_jp.parity import Settings, compare, open_subject
 from llama_jp.parity.judge.weights import weight_cause
 from llama_jp.parity.modes import generation as parity_generation
-from llama_jp.parity.modes.forward import Tolerance
-from llama_jp.parity.modes.fullsize import prove
+from llama_jp.parity.modes.fullsize import compare_fullsize
 from llama_jp.parity.modes.generation import compare_generation
 from llama_jp.parity.modes.gradients import compare_gradients
 from llama_jp.parity.modes.tokenizers import compare_tokenizers
@@ -230,7 +230,7 @@ def check_clean_pairs(folder: Path, numbers: range):
     for number in numbers:
         found = clean_pair(random.Random(number), folder / str(number), number)
         said = None if found.bug is None else found.bug.as_dict()
-        assert found.verdict in ("equal", "rounding"), (number, found.sides, said)
+        assert found.verdict in ("equal", "rounding"), (number, found.models, said)
 
 
 def test_clean_pairs_are_never_called_a_bug(tmp_path):
@@ -446,7 +446,7 @@ def test_the_whole_committed_certificate_gives_the_same_bytes():
 
 
 def test_the_full_size_proof_in_miniature(tmp_path):
-    result = prove("tiny", tmp_path / "checkpoint")
+    result = compare_fullsize("tiny", tmp_path / "checkpoint")
     assert not result.different and len(result.rows) > 70
     files = {path.name for path in (tmp_path / "checkpoint").iterdir()}
     assert files == {"config.json", "pytorch_model.bin.index.json", *result.shards} and len(result.shards) == 2
@@ -460,7 +460,7 @@ def test_the_full_size_proof_in_miniature(tmp_path):
     [("7b", 6_738_415_616, 13_476_839_424), ("7b-fast", 6_845_263_872, 13_690_535_936)],
 )
 def test_the_full_size_proof(tmp_path, shape, parameters, size):
-    result = prove(shape, tmp_path)
+    result = compare_fullsize(shape, tmp_path)
     assert (result.parameters, result.total_size) == (parameters, size)
     assert result.peak_bytes < 16 * 2**30
     assert not result.different
