@@ -38,8 +38,8 @@ class QuantizedLinear(nn.Module):
     """`nn.Linear` with an int8 or int4 weight.
 
     The definition of the result is the product with the dequantised weight. In bfloat16 on a CPU, a kernel of
-    `kernels.py` multiplies by the stored bytes directly when this machine has one. Gradients flow to the input; the
-    weight is not trained.
+    `kernels.py` multiplies by the stored bytes directly, if one is available on this machine. Gradients flow to the
+    input; the weight is not trained.
 
     layouts  shape and dtype of the stored tensors, from `Scheme.tensor_layouts`
     bias     (N,), or None

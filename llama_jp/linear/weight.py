@@ -10,8 +10,8 @@ The letters in the shapes:
 
     N outputs   K inputs   g group size (inputs that share a scale and a zero)   G = K / g groups
 
-The int4 numbers have the convention of torch's `_weight_int4pack_mm_for_cpu`, so that kernel needs no conversion that
-rounds.
+The int4 numbers have the convention of torch's `_weight_int4pack_mm_for_cpu`. That kernel uses them without a
+conversion, which would round.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ from ..linear.weight import Weight, dequantize, dequantize_int4, pack_int4
 from ..model import Block, Llama
 from .rounding import check_finite, fit_groups, nearest_int4
 
-DAMPING = 0.01  # times the mean of H's diagonal, added to the diagonal: a short text leaves directions without input
+# This fraction of the mean of H's diagonal is added to the diagonal: a text does not cover every direction, and H must
+# be positive definite.
+DAMPING = 0.01
 
 PANEL = 1024  # rows of H that one product computes
 
