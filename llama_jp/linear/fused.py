@@ -64,14 +64,14 @@ class FusedLinear:
 
 def weight_of(layer: nn.Module) -> Weight:
     """What a plain or a quantised linear layer multiplies by."""
-    return Weight(layer.weight.detach()) if isinstance(layer, nn.Linear) else layer.stored()
+    return Weight(layer.weight.detach()) if isinstance(layer, nn.Linear) else layer.stored_weight()
 
 
 def fill(layer: nn.Module, weight: Weight) -> nn.Module:
     if isinstance(layer, nn.Linear):
         layer.weight = nn.Parameter(weight.values, layer.weight.requires_grad)
     else:
-        layer.fill(weight)
+        layer.assign_weight(weight)
     return layer
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .weight import Weight, dequantized
+from .weight import Weight, dequantize
 
 BLOCK = 64  # numbers, or bytes, that the kernels for few bits read at once
 
@@ -49,7 +49,7 @@ class LinearKernel:
     def __call__(self, x: Tensor) -> Tensor:
         """x (..., K) -> (..., N), in the dtype of x."""
         # rounding: as one matrix, which F.linear makes of x only where the weight has a gradient; others it may copy
-        y = F.linear(x.reshape(-1, x.shape[-1]), dequantized(self.weight, x.dtype))
+        y = F.linear(x.reshape(-1, x.shape[-1]), dequantize(self.weight, x.dtype))
         return y.view(*x.shape[:-1], -1)
 
     def unpack(self) -> Weight:
@@ -189,13 +189,15 @@ class Int4WeightKernel(LinearKernel):
         return outputs % BLOCK == 0
 
     def __init__(self, weight: Weight):
-        from .weight import unpack
+        from .weight import unpack_int4
 
         self.group_size = weight.group_size
         self.packed = torch.empty_like(weight.values)
         blocks = zip(self.packed.split(OUTPUTS_AT_ONCE), weight.values.split(OUTPUTS_AT_ONCE), strict=True)
         for packed, values in blocks:  # the operator takes 32 bits a number
-            packed.copy_(torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(values).int(), 1).view_as(packed))
+            packed.copy_(
+                torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack_int4(values).int(), 1).view_as(packed)
+            )
         self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).contiguous()  # (G, N, 2)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -205,13 +207,13 @@ class Int4WeightKernel(LinearKernel):
 
     def unpack(self) -> Weight:
         """Undo the packing: for each input, half of a block of outputs in the low halves of bytes, half in the high."""
-        from .weight import pack
+        from .weight import pack_int4
 
         outputs, half = len(self.packed), rows_in_int4_block() // 2
         bytes_ = self.packed.view(-1, 2 * self.packed.shape[1], half)  # (blocks, K, half a block)
         values = torch.cat((bytes_ & 15, bytes_ >> 4), -1).transpose(1, 2).reshape(outputs, -1)
         scale, zero = (part.t().contiguous() for part in self.scale_and_zero.unbind(-1))
-        return Weight(pack(values), scale, zero)
+        return Weight(pack_int4(values), scale, zero)
 
 
 @functools.cache
@@ -366,7 +368,7 @@ def why_unavailable(way: type[LinearKernel], kind: str, dtype: torch.dtype) -> s
         return None
     weight, x = kernel_test_case(kind, dtype)
     try:
-        right = F.linear(x.float(), dequantized(weight, torch.float32))
+        right = F.linear(x.float(), dequantize(weight, torch.float32))
         made = way(weight)
         for rows in (x[:1], x[:8], x):
             y = made(rows)

@@ -162,7 +162,7 @@ def groups_of(model: Llama, joining: bool) -> Iterator[tuple[nn.Module, tuple[st
 
 def can_be_replaced(layers: list[nn.Module]) -> bool:
     """LinearKernel or quantised linear layers without bias, all alike. A researcher's own module or hook stays where it is."""
-    ours = all(type(layer) is nn.Linear or hasattr(layer, "stored") for layer in layers)
+    ours = all(type(layer) is nn.Linear or hasattr(layer, "stored_weight") for layer in layers)
     ours = ours and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
     return ours and len({kind_of(layer) for layer in layers}) == 1 and all(layer.bias is None for layer in layers)
 

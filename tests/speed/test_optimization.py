@@ -16,7 +16,7 @@ from llama_jp import Llama
 from llama_jp.cli import main
 from llama_jp.linear.fused import FusedSlice
 from llama_jp.linear.kernels import FEW, KERNELS, LinearKernel, available_kernels, why_unavailable
-from llama_jp.linear.weight import Weight, dequantized, join
+from llama_jp.linear.weight import Weight, dequantize, join
 
 optimize_module = importlib.import_module("llama_jp.speed.optimization")
 kernels = importlib.import_module("llama_jp.linear.kernels")
@@ -45,7 +45,7 @@ def test_every_way_multiplies_by_the_same_weight(kind, dtype, shape):
     if kind == "int4" and inputs % 64:
         pytest.skip("groups of 64 do not divide it")
     given = weight(kind, dtype, outputs, inputs)
-    matrix = dequantized(given, torch.float64)
+    matrix = dequantize(given, torch.float64)
     ways, _ = available_kernels(kind, shape, dtype, "int8")
     assert LinearKernel in ways
     for way in ways:
