@@ -17,9 +17,9 @@ from tqdm import tqdm
 from ..checkpoint.config import read_config, read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json, write_json
-from ..checkpoint.load import check_complete, untie_if_stored_apart
+from ..checkpoint.load import check_complete, untie_if_stored_separately
 from ..checkpoint.save import copy_tokenizer, write_atomically
-from ..checkpoint.tensors import TensorInfo, file_name, find_tensors
+from ..checkpoint.tensors import TensorInfo, checkpoint_name, find_tensors
 from ..evaluation.documents import CALIBRATION, HELD_OUT, Text, read_text
 from ..evaluation.layerwise import choose_arithmetic, read_one
 from ..linear.layer import linear_modules
@@ -112,7 +112,7 @@ def open_original(folder: Path) -> tuple[Llama, dict[str, TensorInfo]]:
     stored = find_tensors(folder)
     with torch.device("meta"):
         model = Llama(read_config(folder))
-    untie_if_stored_apart(model, stored)
+    untie_if_stored_separately(model, stored)
     check_complete(model, stored, folder)
     if model.config.tie_word_embeddings:
         head = stored.pop("lm_head.weight", None)  # one of the two is stored, or both are the same
@@ -165,12 +165,12 @@ def write_shards(tensors: Iterator[tuple[str, Tensor]], layout: Layout, folder: 
     files = ["model.safetensors"]
     if len(shards) > 1:
         files = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
-        where = {file_name(name): file for file, names in zip(files, shards, strict=True) for name in names}
+        where = {checkpoint_name(name): file for file, names in zip(files, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
         write_json(index, folder / "model.safetensors.index.json")
     for file, names in zip(files, shards, strict=True):
-        content = {file_name(name): tensor for name, tensor in islice(tensors, len(names))}
-        assert list(content) == list(map(file_name, names)), "tensors come in the order of the plan"
+        content = {checkpoint_name(name): tensor for name, tensor in islice(tensors, len(names))}
+        assert list(content) == list(map(checkpoint_name, names)), "tensors come in the order of the plan"
         save_file(content, folder / file, metadata={"format": "pt"})
 
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from llama_jp import Llama, Tokenizer, instruct_prompt
 from llama_jp.checkpoint.config import read_config
 from llama_jp.checkpoint.load import multiplies_bfloat16
-from llama_jp.checkpoint.tensors import file_name
+from llama_jp.checkpoint.tensors import checkpoint_name
 
 HERE = Path(__file__).resolve().parent
 IGNORE = -100  # a target that costs nothing
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     if o.quick:
         o.checkpoint.unlink()
     else:  # float16, under the names of the published checkpoints
-        tensors = {file_name(name): tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+        tensors = {checkpoint_name(name): tensor.half().contiguous() for name, tensor in model.state_dict().items()}
         replace(o.folder / "model.safetensors", lambda file: save_file(tensors, file, metadata={"format": "pt"}))
         replace(o.folder / "training_log.json", lambda file: file.write_text(json.dumps(log, indent=1) + "\n"))
     last = log[-1]
