@@ -45,7 +45,7 @@ def give_input(monkeypatch, data: bytes):
 
 
 def test_table_of_one_tokenizer(run, models):
-    """Against: wrong columns. The table is read back and compared with the tokenizer itself."""
+    """Guards against wrong columns. The table is read back and compared with the tokenizer itself."""
     text = "the 𠮷、犬\tA"
     tokenizer = Tokenizer.from_pretrained(models[0])
     ids = tokenizer.encode(text)
@@ -62,7 +62,7 @@ def test_table_of_one_tokenizer(run, models):
 
 
 def test_flags_reach_the_tokenizer(run, models):
-    """Against: --no-bos and --parse-special that do nothing."""
+    """Guards against --no-bos and --parse-special that do nothing."""
     tokenizer = Tokenizer.from_pretrained(models[0])
 
     def ids(*argv):
@@ -87,7 +87,7 @@ def test_json_holds_everything(run, models):
 
 
 def test_side_by_side_lines_up(run, models):
-    """Against: columns that full-width characters push out of line, and rows that do not belong together."""
+    """Guards against columns that full-width characters push out of line, and rows that do not belong together."""
     out = run("小さな犬が、駅で待つ。the dog", "--model", models[0], "--model", models[1])
     table = out.split("\n\n")[0].splitlines()
     assert models[0] in table[0] and models[1] in table[0]
@@ -131,14 +131,14 @@ def test_width_counts_terminal_columns():
 
 
 def test_control_characters_are_escaped(run, models):
-    """Against: a line end in a piece that breaks the table."""
+    """Guards against a line end in a piece that breaks the table."""
     table = run("a\r\n\tb", "--model", models[0]).split("\n\n")[0]
     assert len(table.splitlines()) == 1 + len(Tokenizer.from_pretrained(models[0]).encode("a\r\n\tb"))
     assert tokenize._visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
 
 
 def test_files_are_summed_up_with_their_line_ends(run, models, tmp_path):
-    """Against: text mode, which turns CR LF into LF and so loses tokens; and a table of a whole novel."""
+    """Guards against text mode, which turns CR LF into LF and so loses tokens; and a table of a whole novel."""
     text = "小さな犬。\r\n駅で待つ。\r\n"
     path = tmp_path / "犬.txt"
     path.write_bytes(text.encode("utf-8"))
@@ -152,7 +152,7 @@ def test_files_are_summed_up_with_their_line_ends(run, models, tmp_path):
 
 
 def test_standard_input(run, models, monkeypatch):
-    """Against: input read in the machine's own encoding, or with its line ends changed."""
+    """Guards against input read in the machine's own encoding, or with its line ends changed."""
     give_input(monkeypatch, "犬\r\n".encode())
     content = json.loads(run("--model", models[0], "--json"))
     assert content["tokenizers"][0]["ids"] == Tokenizer.from_pretrained(models[0]).encode("犬\r\n")
@@ -167,7 +167,7 @@ def test_empty_text(run, models):
 
 
 def test_what_is_not_utf8_is_refused(run, models, tmp_path, monkeypatch):
-    """Against: a message that names neither the file nor the place."""
+    """Guards against a message that names neither the file nor the place."""
     path = tmp_path / "sjis.txt"
     path.write_bytes("ok犬".encode("shift_jis"))
     with pytest.raises(ValueError, match=r"sjis\.txt is not UTF-8 text: byte 2 is 0x8c"):
