@@ -1,4 +1,4 @@
-"""llama-jp convert: any checkpoint that loads, written as safetensors."""
+"""llama-jp convert: write any checkpoint that loads as safetensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="folder, hub repository or short name")
-    parser.add_argument("target", metavar="DST", type=Path, help="folder to write; it must be new or empty")
+    parser.add_argument("target", metavar="DST", type=Path, help="folder to write to, new or empty")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
     parser.add_argument(
         "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
