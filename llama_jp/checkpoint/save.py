@@ -61,6 +61,12 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
             copy_tokenizer(model.folder, new_folder)
 
 
+def check_target_is_new(folder: Path) -> None:
+    """Raise ValueError if a folder to write to holds files already."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not an empty folder; choose another, or remove it")
+
+
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer files of a checkpoint, byte for byte, into another folder."""
     for name in TOKENIZER_FILES:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
+from ..checkpoint.save import check_target_is_new
 from .common import DTYPES
 
 HELP = "write a checkpoint anew as safetensors, in the same or another dtype"
@@ -27,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.target.exists() and (not args.target.is_dir() or any(args.target.iterdir())):
-        raise ValueError(f"{args.target} exists and is not an empty folder; choose another, or remove it")
+    check_target_is_new(args.target)
     model = load_model(args.source, dtype=args.dtype, device="cpu", revision=args.revision)
     model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
