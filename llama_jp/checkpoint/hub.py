@@ -57,7 +57,7 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
 
 
 def demo_folder() -> Path:
-    """The folder of the bundled model: inside an installed package, beside the package in a clone."""
+    """The folder of the bundled model: inside an installed package, or beside the package in a clone."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "weights" / "demo", package.parent / "weights" / "demo"):
         if (folder / "config.json").is_file():
@@ -89,13 +89,13 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
                 patterns = [weight_file]
             if not all((folder / name).is_file() for name in patterns):
                 snapshot_download(repository, revision=revision, allow_patterns=patterns)
-            if (folder / patterns[0]).is_file():
+            if patterns and (folder / patterns[0]).is_file():
                 break
         return folder
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{at} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set); "
-            "download it once with a network, or give a folder"
+            "download it once with a network, or name a folder"
         ) from error
     except HfHubHTTPError as error:
         raise FileNotFoundError(f"the hub refused {at}: {' '.join(str(error).split())}") from error

@@ -28,7 +28,7 @@ SAFETENSORS_DTYPES = {
 
 
 class TensorInfo(NamedTuple):
-    """A tensor in a file: its place, shape and dtype, without its data."""
+    """A tensor in a file: its name, shape and dtype, without its data."""
 
     file: Path
     name: str  # in the file

@@ -157,8 +157,8 @@ def open_backend(folder: Path, kind: str) -> Backend:
 def check_agreement(folder: Path, model_file: Backend, json_file: Backend) -> None:
     """Raise ValueError if a tokenizer.model and a tokenizer.json belong to different tokenizers.
 
-    The check compares all pieces, and whether encoding adds a space to a text. Tests show that the two libraries encode
-    alike beyond that.
+    The check compares all pieces, and whether encoding adds a space to a text. Given these, both libraries encode any
+    text to the same ids (`tests/text/test_backends.py`).
     """
     model_pieces, json_pieces = model_file.vocabulary.pieces, json_file.vocabulary.pieces
     advice = 'remove the wrong one, or choose with kind="sentencepiece" or kind="json"'

@@ -93,3 +93,12 @@ def test_offline_with_a_cached_copy_loads_it(small, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     model = load_model("7b", dtype="float32")
     assert model.folder == home / "snapshots" / ("0" * 40)
+
+
+def test_an_index_without_names_on_the_hub_is_refused(small, tmp_path, monkeypatch):
+    """Guards against an IndexError for a repository with an empty index."""
+    repository = publish(small, tmp_path / "repository")
+    (repository / "pytorch_model.bin.index.json").write_text("{}")
+    Hub(repository, tmp_path / "fetched", monkeypatch)
+    with pytest.raises(ValueError, match="has no weight_map"):
+        load_model("7b-fast", dtype="float32")

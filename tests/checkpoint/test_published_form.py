@@ -12,7 +12,7 @@ from llama_jp.checkpoint.random_checkpoint import SHAPES, random_ids
 
 
 def test_a_random_checkpoint_has_the_published_form_and_loads(tmp_path):
-    """Guards against a stand-in that loads by another route than ELYZA's files, and against weights that stay zero."""
+    """Guards against a file format that differs from ELYZA's, and against weights that stay zero."""
     config = SHAPES["tiny"]
     write_published(tmp_path, config, seed=1)
     index = json.loads((tmp_path / "pytorch_model.bin.index.json").read_text())

@@ -192,12 +192,12 @@ def test_text_and_file_together_are_a_usage_error(run, models, capsys):
 
 def test_demo_is_the_default(run, models, monkeypatch):
     """Guards against an example that needs a download."""
-    asked = []
+    calls = []
 
     def from_pretrained(source, *args, **kwargs):
-        asked.append(source)
+        calls.append(source)
         return Tokenizer.from_pretrained(models[0])
 
     monkeypatch.setattr(tokenize, "Tokenizer", type("Stub", (), {"from_pretrained": staticmethod(from_pretrained)}))
     run(*shlex.split(tokenize.EXAMPLE)[2:])
-    assert asked == ["demo"]
+    assert calls == ["demo"]

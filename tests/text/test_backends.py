@@ -43,7 +43,7 @@ def test_both_kinds_agree_without_a_dummy_prefix_and_with_more_special_tokens(pa
 
 
 def test_dummy_prefix_comes_from_the_file(pair, pair_without_prefix):
-    """Guards against adding or removing a leading space whatever the file says."""
+    """Guards against adding or removing a leading space against the rule in the file."""
     for tokenizer in pair.both:
         ids = tokenizer.encode("犬", bos=False)
         assert "".join(tokenizer.pieces(ids)).startswith("▁")

@@ -222,12 +222,12 @@ def test_damaged_json_files_beside_the_tokenizer_are_named(tmp_path):
 
 def test_names_are_resolved_as_for_models(pair, monkeypatch):
     """Guards against short names that work for models only, and against downloading weights for a tokenizer."""
-    asked = []
+    calls = []
     monkeypatch.setattr(
-        "llama_jp.text.tokenizer.find_checkpoint", lambda *given, **kw: asked.append((given, kw)) or pair.folder
+        "llama_jp.text.tokenizer.find_checkpoint", lambda *given, **kw: calls.append((given, kw)) or pair.folder
     )
     assert Tokenizer.from_pretrained("7b-fast", "refs/pr/2").vocab_size == pair.json.vocab_size
-    assert asked == [(("7b-fast", "refs/pr/2"), {"weights": False})]
+    assert calls == [(("7b-fast", "refs/pr/2"), {"weights": False})]
 
 
 def test_save_pretrained_copies_the_files(tmp_path, pair):

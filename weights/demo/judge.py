@@ -2,8 +2,8 @@
 
     python weights/demo/judge.py --count 100 --show 3
 
-A story is right if it has both animals, the place, and the ending near its end, ends with EOS, and repeats no sentence.
-The count says nothing about style; --show prints stories for a human reader.
+A story is right if it has both animals, the place, and the ending near its end, and if it ends with EOS and repeats no
+sentence. The count does not measure style; --show prints stories for a human reader.
 """
 
 from __future__ import annotations
