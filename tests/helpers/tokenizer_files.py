@@ -24,7 +24,7 @@ The train leaves at 7 and the dog waits for the letter. Letters are written on t
 A small dog, a red bicycle and  two  letters: that is all there is in the story, 100 words and 25 more.
 """
 
-# Texts that tokenizers often get wrong: spaces, line ends, full and half width, rare kanji, emoji, marks, other scripts.
+# Texts that tokenizers often get wrong: spaces, line ends, half and full width, rare kanji, emoji, marks, more scripts.
 HARD_TEXTS = [
     "",
     " ",
