@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoint.load import build_on_meta, multiplies_bfloat16
-from ..checkpoint.tensors import TensorInfo, read_group
+from ..checkpoint.tensors import TensorInfo, read_tensor
 from ..linear.weight import PARTS, Weight, dequantize
 from ..model import Llama, LlamaConfig, positions_and_mask
 from .documents import Window
@@ -68,12 +68,6 @@ def rotation_and_mask(model: Llama, x: Tensor) -> tuple[tuple[Tensor, Tensor], T
     positions, visible = positions_and_mask(None, T, T, x.device)
     cos, sin = model.rope(positions)
     return (cos.to(x.dtype), sin.to(x.dtype)), visible  # rounding: as in `Llama.forward`
-
-
-def read_tensor(info: TensorInfo) -> Tensor:
-    """Read one stored tensor, memory-mapped."""
-    ((_, tensor),) = read_group(info.file, [info])
-    return tensor
 
 
 def read_dequantized(stored: dict[str, TensorInfo], dtype: torch.dtype) -> dict[str, Tensor]:

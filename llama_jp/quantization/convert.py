@@ -18,11 +18,11 @@ from tqdm import tqdm
 from ..checkpoint.config import read_config, read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json, write_json
-from ..checkpoint.load import check_complete, untie_if_stored_apart
-from ..checkpoint.save import copy_tokenizer, write_atomically
-from ..checkpoint.tensors import TensorInfo, file_name, find_tensors
+from ..checkpoint.load import check_complete, untie_if_stored_separately
+from ..checkpoint.save import check_target_is_new, copy_tokenizer, write_atomically
+from ..checkpoint.tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor
 from ..evaluation.documents import CALIBRATION, HELD_OUT, Text, read_text
-from ..evaluation.layerwise import choose_compute_dtype, read_tensor
+from ..evaluation.layerwise import choose_compute_dtype
 from ..linear.layer import linear_modules
 from ..linear.scheme import Scheme, TensorLayout
 from ..model import Llama, LlamaConfig
@@ -73,8 +73,7 @@ def quantize(
     short, or a size does not fit. The target appears complete or not at all.
     """
     folder, target = find_checkpoint(source, revision), Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not an empty folder; choose another, or remove it")
+    check_target_is_new(target)
     if existing := read_scheme(folder):
         raise ValueError(f"{source} is already quantised ({existing}); quantise its original instead")
     model, stored = open_original(folder)
@@ -131,7 +130,7 @@ def open_original(folder: Path) -> tuple[Llama, dict[str, TensorInfo]]:
     stored = find_tensors(folder)
     with torch.device("meta"):
         model = Llama(read_config(folder))
-    untie_if_stored_apart(model, stored)
+    untie_if_stored_separately(model, stored)
     check_complete(model, stored, folder)
     if model.config.tie_word_embeddings and "lm_head.weight" in stored:
         head = stored.pop("lm_head.weight")  # equal to the embedding matrix, or stored in its place
@@ -199,12 +198,12 @@ def write_shards(
     files = ["model.safetensors"]
     if len(shards) > 1:
         files = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
-        weight_map = {file_name(name): file for file, names in zip(files, shards, strict=True) for name in names}
+        weight_map = {checkpoint_name(name): file for file, names in zip(files, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         write_json(index, folder / "model.safetensors.index.json")
     for file, names in zip(files, shards, strict=True):
-        content = {file_name(name): tensor for name, tensor in islice(tensors, len(names))}
-        assert list(content) == list(map(file_name, names)), "tensors have the order of the layouts"
+        content = {checkpoint_name(name): tensor for name, tensor in islice(tensors, len(names))}
+        assert list(content) == list(map(checkpoint_name, names)), "tensors have the order of the layouts"
         save_file(content, folder / file, metadata={"format": "pt"})
 
 

@@ -63,7 +63,7 @@ class ShardedLlama(Llama):
         model, stored = build_on_meta(folder, cls, attention=attention, rope=rope, norm=norm)
         dtype = choose_dtype(dtype, device, stored)
         model.split(mesh)
-        shares = {name: one._replace(part=own_part(model.get_parameter(name))) for name, one in stored.items()}
+        shares = {name: one._replace(slices=own_part(model.get_parameter(name))) for name, one in stored.items()}
         tensors = read_tensors(shares, dtype, device)
         return assign_weights(
             model, {name: as_share(model.get_parameter(name), own) for name, own in tensors.items()}, folder

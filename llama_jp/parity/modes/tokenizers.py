@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...text.template import DEFAULT_SYSTEM_PROMPT
-from ...text.tokenizer import READINGS, Tokenizer
+from ...text.tokenizer import SEGMENTATIONS, Tokenizer
 from ..run.models import is_function
 from .forward import Comparison
 from .generation import parts_at
@@ -70,8 +70,8 @@ def reading_of(encode: Encode, ours: Tokenizer) -> str:
         return ids
 
     found = without_bos(encode(PROBE))
-    for reading in READINGS:
-        if without_bos(ours.encode(PROBE, bos=bool(bos), parse_special=True, reading=reading)) == found:
+    for reading in SEGMENTATIONS:
+        if without_bos(ours.encode(PROBE, bos=bool(bos), parse_special=True, segmentation=reading)) == found:
             return reading
     return "none that is known"
 
