@@ -16,7 +16,7 @@ from ..text.tokenizer import Tokenizer
 from .modes.forward import Comparison, Tolerance, compare
 from .modes.generation import compare_generation
 from .modes.gradients import compare_gradients
-from .modes.tokenizers import compare_tokenizers
+from .modes.tokenizer_mode import compare_tokenizers
 from .run.models import Settings, Subject, open_subject
 from .run.recording import MODES
 

@@ -27,7 +27,7 @@ from llama_jp.parity.modes.forward import Tolerance
 from llama_jp.parity.modes.fullsize import prove
 from llama_jp.parity.modes.generation import compare_generation
 from llama_jp.parity.modes.gradients import compare_gradients
-from llama_jp.parity.modes.tokenizers import compare_tokenizers
+from llama_jp.parity.modes.tokenizer_mode import compare_tokenizers
 from llama_jp.parity.report.certificate import read_certificate, replay
 from llama_jp.parity.requests import Request, run_request
 from llama_jp.parity.run.models import as_subject
@@ -116,7 +116,7 @@ def test_a_fault_is_found_behind_honest_rounding(folder):
     model = here(folder, attention="eager")
     model.layers[2].input_layernorm.eps *= 10
     found = compare(model, reference(folder), IDS)
-    assert found.divergence.operation == "layers.0.self_attn.mixed" and found.divergence.verdict == "rounding"
+    assert found.divergence.operation == "layers.0.self_attn.attn_output" and found.divergence.verdict == "rounding"
     assert found.bug.operation == "layers.2.input_layernorm" and "eps 1e-05" in found.bug.cause
 
 

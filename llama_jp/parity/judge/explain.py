@@ -164,7 +164,7 @@ def with_lonely(pair: Pair, rows: list[Row], operations: list[Operation]) -> lis
         for op in operations:
             written = op.kind in ("scores", "softmax") and any(op.name in call.points for call in calls)
             if written and (number, op.name) not in there:
-                mixed = there.get((number, f"{op.name.rpartition('.')[0]}.mixed"))
+                mixed = there.get((number, f"{op.name.rpartition('.')[0]}.attn_output"))
                 if mixed is None or mixed.difference is None or not mixed.difference.equal:
                     lonely.append(Row(number, op, None, None if mixed is None else mixed.apart))
     return sorted(rows + lonely, key=lambda row: (row.call, order[row.operation.name])) if lonely else rows

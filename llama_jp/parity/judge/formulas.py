@@ -348,7 +348,7 @@ def judge_attention(site: Site) -> Judged:
 def written_probabilities(site: Site) -> Tensor | None:
     """The probabilities that attention wrote down, if it did so in the usual shape."""
     q, k, _ = site.inputs
-    name = site.op.name.replace("mixed", "probabilities")
+    name = site.op.name.replace("attn_output", "probabilities")
     written = site.at(name) if name in site.call.points else None
     return None if written is None or written.shape != (*q.shape[:3], k.shape[2]) else written
 

@@ -141,7 +141,7 @@ def run_by_layer(folder: Path, config: LlamaConfig, ids: Tensor, wanted: list) -
     for i in range(config.num_hidden_layers):
         assign(model.model.layers[0], f"layers.{i}.")
         inside = [op for op in wanted if op.layer == 0 or op.kind == "rope"]
-        with trace(model, names_in(model, inside), beside=False) as seen:
+        with trace(model, names_in(model, inside), compute_scores=False) as seen:
             model(inputs_embeds=x, use_cache=False)
         points |= {renumbered(name, i): tensor for name, tensor in seen.items()}
         x = points[f"layers.{i}"]

@@ -41,7 +41,7 @@ RAMP = ("#9cc9c0", "#7fb6c6", "#6d9bc9", "#7a7fc4", "#9a66b5", "#b94f93", "#cf44
 COLUMNS = (
     "input_layernorm",
     *(f"self_attn.{point}" for point in ("q_proj", "k_proj", "v_proj", "q_rot", "k_rot", "keys", "values")),
-    *(f"self_attn.{point}" for point in ("scores", "probabilities", "mixed", "o_proj")),
+    *(f"self_attn.{point}" for point in ("scores", "probabilities", "attn_output", "o_proj")),
     "after_attention",
     "post_attention_layernorm",
     *(f"mlp.{point}" for point in ("gate_proj", "up_proj", "mlp_act", "down_proj")),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...model import positions_and_mask
-from ...tracing import Seen, point_names, trace
+from ...tracing import Activations, point_names, trace
 from ..operations import Operation
 from .models import Subject
 
@@ -112,7 +112,7 @@ def record_rows(subject: Subject, steps: list[Step], wanted: list[Operation]) ->
     for step in steps:
         seen += step.ids.shape[1]
         # scores that attention does not write down are left out
-        with trace(subject.model, asked, beside=False) if asked else nullcontext(Seen()) as found:
+        with trace(subject.model, asked, compute_scores=False) if asked else nullcontext(Activations()) as found:
             logits = run(step.ids, step.mask)
         points = {name: found.calls(name)[0] for name in found} | {"logits": logits}
         passes = {name: len(found.calls(name)) for name in found}
