@@ -25,7 +25,7 @@ import torch
 
 from llama_jp import Llama
 from llama_jp.checkpoint.random_checkpoint import SHAPES, random_config, random_ids, write_random
-from llama_jp.parity import Settings, compare, open_subject
+from llama_jp.parity import Settings, compare, open_model
 
 RUNS = 5
 SMALL = {"hidden_size": 512, "head_dim": 64, "num_attention_heads": 8, "num_key_value_heads": 8}
@@ -53,7 +53,7 @@ def main() -> None:
     ids = random_ids(config, 1, args.tokens)
     with tempfile.TemporaryDirectory() as folder:
         write_random(Path(folder), config, getattr(torch, args.dtype))
-        theirs = open_subject("transformers", Settings(args.dtype, "sdpa"), Path(folder))
+        theirs = open_model("transformers", Settings(args.dtype, "sdpa"), Path(folder))
         for what, attention in (("equal", "sdpa"), ("differing", "eager"), ("wrong", "eager")):
             ours = Llama.from_pretrained(folder, dtype=args.dtype, device="cpu", attention=attention)
             if what == "wrong":

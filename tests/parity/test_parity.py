@@ -20,18 +20,18 @@ from llama_jp.environment import describe_environment, environment_changes
 from llama_jp.generation.interface import generate
 from llama_jp.model import Llama, repeat_heads
 from llama_jp.numerics import difference, ulps
-from llama_jp.parity import Settings, compare, open_subject
+from llama_jp.parity import Settings, compare, open_model
+from llama_jp.parity.comparison import Tolerance
 from llama_jp.parity.judge.weights import weight_cause
 from llama_jp.parity.modes import generation as parity_generation
-from llama_jp.parity.modes.forward import Tolerance
-from llama_jp.parity.modes.fullsize import prove
+from llama_jp.parity.modes.fullsize import compare_fullsize
 from llama_jp.parity.modes.generation import compare_generation
 from llama_jp.parity.modes.gradients import compare_gradients
 from llama_jp.parity.modes.tokenizer_mode import compare_tokenizers
 from llama_jp.parity.report.certificate import read_certificate, replay
 from llama_jp.parity.requests import Request, run_request
-from llama_jp.parity.run.models import as_subject
-from llama_jp.parity.run.recording import MODES
+from llama_jp.parity.run.models import as_compared_model
+from llama_jp.parity.run.recording import FORWARD_MODES
 
 transformers = pytest.importorskip("transformers", reason="the reference is not installed")
 
@@ -55,7 +55,7 @@ def here(folder, dtype="float32", attention="sdpa"):
 
 
 def reference(folder, dtype="float32", attention="sdpa"):
-    return open_subject("transformers", Settings(dtype, attention), folder)
+    return open_model("transformers", Settings(dtype, attention), folder)
 
 
 # ---- bits
@@ -149,7 +149,7 @@ def test_scores_and_probabilities_of_another_dtype_are_a_fault_even_if_no_bit_of
 
 def test_casting_after_loading_names_the_rotary_frequencies(folder):
     for dtype in ("bfloat16", "float16"):
-        found = compare(open_subject("transformers-cast", Settings(dtype), folder), reference(folder, dtype), IDS)
+        found = compare(open_model("transformers-cast", Settings(dtype), folder), reference(folder, dtype), IDS)
         assert found.verdict == "bug" and found.bug.operation == "rope.cos"
         assert found.bug.side == "transformers-cast"
         assert "inv_freq" in found.bug.cause and dtype in found.bug.cause
@@ -164,7 +164,7 @@ def test_a_callable_that_shows_nothing_is_judged_by_its_logits(folder):
         return lambda ids: holder[0](ids)
 
     assert compare(hidden(good), reference(folder), IDS).verdict == "equal"
-    for mode in MODES:  # a function of ids alone has no cache, so its last digits may differ
+    for mode in FORWARD_MODES:  # a function of ids alone has no cache, so its last digits may differ
         assert compare(hidden(good), reference(folder), IDS, mode).verdict in ("equal", "rounding")
         assert compare(hidden(bad), reference(folder), IDS, mode).verdict == "bug"
     assert compare(hidden(here(folder, "bfloat16")), reference(folder, "float32"), IDS).verdict == "rounding"
@@ -223,14 +223,14 @@ def clean_pair(draw: random.Random, folder: Path, number: int):
     against = draw.choice(["transformers", str(folder)])
     ids = random_ids(config, draw.randrange(2, 4), draw.randrange(2, 33), draw.randrange(1 << 30))
     mode = draw.choice(["whole", "steps", "chunks", "ragged"])
-    return compare(open_subject(str(folder), sides[0]), open_subject(against, sides[1], folder), ids, mode)
+    return compare(open_model(str(folder), sides[0]), open_model(against, sides[1], folder), ids, mode)
 
 
 def check_clean_pairs(folder: Path, numbers: range):
     for number in numbers:
         found = clean_pair(random.Random(number), folder / str(number), number)
         said = None if found.bug is None else found.bug.as_dict()
-        assert found.verdict in ("equal", "rounding"), (number, found.sides, said)
+        assert found.verdict in ("equal", "rounding"), (number, found.models, said)
 
 
 def test_clean_pairs_are_never_called_a_bug(tmp_path):
@@ -245,7 +245,7 @@ def test_more_clean_pairs_are_never_called_a_bug(tmp_path):
 def test_a_model_without_a_cache_is_clean_in_every_mode(folder):
     """Each call runs the whole text, so what passes inside must not be taken for the tokens of that call."""
     model = here(folder)
-    for mode in MODES:
+    for mode in FORWARD_MODES:
         assert compare(lambda ids: model(ids), reference(folder), IDS, mode).verdict in ("equal", "rounding")
 
 
@@ -293,20 +293,20 @@ def test_a_tolerance_is_part_of_the_verdict(folder):
 
 def test_gradients_are_compared_by_parameter(folder):
     tolerance = Tolerance()
-    found = compare_gradients(as_subject(here(folder)), reference(folder), IDS, CONFIG, tolerance)
+    found = compare_gradients(as_compared_model(here(folder)), reference(folder), IDS, CONFIG, tolerance)
     assert found.verdict == "equal"
-    eager = as_subject(here(folder, attention="eager"))
+    eager = as_compared_model(here(folder, attention="eager"))
     assert compare_gradients(eager, reference(folder), IDS, CONFIG, tolerance).verdict == "rounding"
 
     cut = here(folder)
     cut.layers[1].self_attn.v_proj.register_forward_hook(lambda module, args, out: out.detach())
-    found = compare_gradients(as_subject(cut), reference(folder), IDS, CONFIG, tolerance)
+    found = compare_gradients(as_compared_model(cut), reference(folder), IDS, CONFIG, tolerance)
     assert found.bug.operation == "layers.1.self_attn.v_proj.weight"
     assert "graph is cut" in found.bug.cause
 
     wrong = here(folder)
     wrong.layers[2].input_layernorm.eps *= 1000
-    found = compare_gradients(as_subject(wrong), reference(folder), IDS, CONFIG, tolerance)
+    found = compare_gradients(as_compared_model(wrong), reference(folder), IDS, CONFIG, tolerance)
     assert found.bug.operation == "layers.2.input_layernorm"  # not a gradient: they only follow
 
 
@@ -325,7 +325,7 @@ def test_a_wrong_choice_of_token_is_located(folder, monkeypatch):
             for each in generate(model, prompts, **options)
         ],
     )
-    sides = as_subject(here(folder)), reference(folder)
+    sides = as_compared_model(here(folder)), reference(folder)
     found = compare_generation(*sides, IDS, 6, "greedy", CONFIG, Tolerance(), 0)
     assert found.verdict == "bug" and found.bug.operation == "choice" and found.bug.token == (0, 3)
 
@@ -446,7 +446,7 @@ def test_the_whole_committed_certificate_gives_the_same_bytes():
 
 
 def test_the_full_size_proof_in_miniature(tmp_path):
-    result = prove("tiny", tmp_path / "checkpoint")
+    result = compare_fullsize("tiny", tmp_path / "checkpoint")
     assert not result.different and len(result.rows) > 70
     files = {path.name for path in (tmp_path / "checkpoint").iterdir()}
     assert files == {"config.json", "pytorch_model.bin.index.json", *result.shards} and len(result.shards) == 2
@@ -460,7 +460,7 @@ def test_the_full_size_proof_in_miniature(tmp_path):
     [("7b", 6_738_415_616, 13_476_839_424), ("7b-fast", 6_845_263_872, 13_690_535_936)],
 )
 def test_the_full_size_proof(tmp_path, shape, parameters, size):
-    result = prove(shape, tmp_path)
+    result = compare_fullsize(shape, tmp_path)
     assert (result.parameters, result.total_size) == (parameters, size)
     assert result.peak_bytes < 16 * 2**30
     assert not result.different

@@ -1,52 +1,87 @@
-"""The mode `tokenizer`: a text through two tokenizers, line by line, and how each of them reads `<s>` in a prompt."""
+"""The mode `tokenizer`: encode a text line by line with two tokenizers, and find their reading of `<s>` in a prompt.
+
+The readings are those of `Tokenizer.encode`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from ...text.template import DEFAULT_SYSTEM_PROMPT
 from ...text.tokenizer import READINGS, Tokenizer
-from ..run.models import is_function
-from .forward import Comparison
-from .generation import parts_at
+from ..comparison import Comparison
+from ..run.models import ModelDescription, is_function
+from .generation import first_difference
 
 Encode = Callable[[str], "list[int]"]
-PROBE = f"<s>[INST] <<SYS>>\n{DEFAULT_SYSTEM_PROMPT}\n<</SYS>>\n\nクマ [/INST] "
+PROMPT = f"<s>[INST] <<SYS>>\n{DEFAULT_SYSTEM_PROMPT}\n<</SYS>>\n\nクマ [/INST] "
+
+
+@dataclass
+class LineDifference:
+    """The first line with different ids."""
+
+    where: str
+    token: int  # the index of the first id that differs
+    line: str
+    ids: tuple[list[int], list[int]]
+    lines: int  # how many lines differ
 
 
 def compare_tokenizers(first: str, second: str, folder: Path, lines: list[str]) -> Comparison:
-    """Encode every line on both sides; the first that differs is shown with its pieces."""
-    ours = Tokenizer.from_pretrained(folder)
-    sides = [encoder(name, folder) for name in (first, second)]
-    described = tuple({"name": name, "reading": reading_of(encode, ours)} for name, encode in sides)
-    found = Comparison("tokenizer", "equal", described)
-    found.details["readings"] = {each["name"]: each["reading"] for each in described}
-    found.notes.append(
-        "reading of a prompt with <s>: " + ", ".join(f"{side['name']} {side['reading']}" for side in described)
-    )
-    different = [
-        (number, line, *ids)
-        for number, line in enumerate([*lines, PROBE])
-        if (ids := [encode(line) for _, encode in sides])[0] != ids[1]
-    ]
-    if not different:
-        found.notes.append(f"{len(lines)} lines and ELYZA's prompt have the same ids")
+    """Encode every line and ELYZA's prompt with both tokenizers, and show the first line that differs.
+
+    first, second  a checkpoint, or transformers for its tokenizer of the checkpoint in `folder`
+    folder         the checkpoint whose vocabulary names the pieces
+
+    Raises ValueError for a function, which has no tokenizer.
+    """
+    tokenizer = Tokenizer.from_pretrained(folder)
+    name_a, encode_a = open_encoder(first, folder)
+    name_b, encode_b = open_encoder(second, folder)
+    reading_a, reading_b = reading_of(encode_a, tokenizer), reading_of(encode_b, tokenizer)
+    models = ModelDescription(name_a, reading=reading_a), ModelDescription(name_b, reading=reading_b)
+    found = Comparison("tokenizer", "equal", models)
+    found.details["readings"] = {name_a: reading_a, name_b: reading_b}
+    found.notes.append(f"reading of a prompt with <s>: {name_a} {reading_a}, {name_b} {reading_b}")
+    difference = find_line(encode_a, encode_b, lines)
+    if difference is None:
+        found.notes.append(f"{len(lines)} lines and ELYZA's prompt have equal ids")
         return found
-    number, line, a, b = different[0]
-    at = parts_at(a, b)
-    where = "ELYZA's prompt" if number == len(lines) else f"line {number + 1}"
+
     found.verdict = "bug"
-    found.notes.append(f"{len(different)} of {len(lines) + 1} lines differ, first {where} at token {at}: {line!r}")
-    for (name, _), ids in zip(sides, (a, b), strict=True):
-        found.notes.append(f"  {name}: {show(ours, ids[max(0, at - 2) : at + 6])}")
-    found.notes.append(f"  likely cause: {cause(a, b, ours, found.details['readings'])}")
-    found.details["tokenizer"] = {"where": where, "token": at, "line": line, "ids": [a, b], "lines": len(different)}
+    found.details["tokenizer"] = asdict(difference)
+    token, (a, b) = difference.token, difference.ids
+    found.notes += [
+        f"{difference.lines} of {len(lines) + 1} lines differ; "
+        f"first: {difference.where} at token {token}: {difference.line!r}",
+        f"  {name_a}: {show_pieces(tokenizer, a[max(0, token - 2) : token + 6])}",
+        f"  {name_b}: {show_pieces(tokenizer, b[max(0, token - 2) : token + 6])}",
+        f"  likely cause: {likely_cause(a, b, tokenizer, reading_a, reading_b)}",
+    ]
     return found
 
 
-def encoder(spec: str, folder: Path) -> tuple[str, Encode]:
-    """A side's name and its encode: with BOS, specials in the text taken for the tokens."""
+def find_line(encode_a: Encode, encode_b: Encode, lines: list[str]) -> LineDifference | None:
+    """The first line or prompt with different ids, and the number of such lines."""
+    first: LineDifference | None = None
+    for number, line in enumerate([*lines, PROMPT]):
+        a, b = encode_a(line), encode_b(line)
+        token = first_difference(a, b)
+        if token is None:
+            continue
+        if first is None:
+            where = "ELYZA's prompt" if number == len(lines) else f"line {number + 1}"
+            first = LineDifference(where, token, line, (a, b), 0)
+        first.lines += 1
+    return first
+
+
+def open_encoder(spec: str, folder: Path) -> tuple[str, Encode]:
+    """The name and the encode function of a tokenizer. It adds BOS, and parses special tokens in the text."""
     if not spec.startswith("transformers"):
         if is_function(spec):
             raise ValueError(f"the mode tokenizer compares checkpoints and transformers; {spec} is a function")
@@ -60,40 +95,32 @@ def encoder(spec: str, folder: Path) -> tuple[str, Encode]:
     return "transformers", lambda line: list(reference(line).input_ids)
 
 
-def reading_of(encode: Encode, ours: Tokenizer) -> str:
-    """Which of the three known readings of the prompt this side follows."""
-    bos = [ours.bos_id] if ours.bos_id is not None else []
-
-    def without_bos(ids: list[int]) -> list[int]:
-        while bos and ids[:1] == bos:
-            ids = ids[1:]
-        return ids
-
-    found = without_bos(encode(PROBE))
+def reading_of(encode: Encode, tokenizer: Tokenizer) -> str:
+    """The known reading of special tokens that gives the same ids for ELYZA's prompt, leading BOS tokens aside."""
+    expected = encode(PROMPT)[count_bos(encode(PROMPT), tokenizer) :]
     for reading in READINGS:
-        if without_bos(ours.encode(PROBE, bos=bool(bos), parse_special=True, reading=reading)) == found:
+        ids = tokenizer.encode(PROMPT, bos=tokenizer.bos_id is not None, parse_special=True, reading=reading)
+        if ids[count_bos(ids, tokenizer) :] == expected:
             return reading
-    return "none that is known"
+    return "unknown"
 
 
-def cause(a: list[int], b: list[int], tokenizer: Tokenizer, readings: dict[str, str]) -> str:
+def count_bos(ids: list[int], tokenizer: Tokenizer) -> int:
+    """The number of BOS tokens at the start."""
+    return len(list(takewhile(lambda token: token == tokenizer.bos_id, ids)))
+
+
+def likely_cause(a: list[int], b: list[int], tokenizer: Tokenizer, reading_a: str, reading_b: str) -> str:
     causes = []
-    begins = [sum(1 for _ in take_while(ids, tokenizer.bos_id)) for ids in (a, b)]
-    if begins[0] != begins[1]:
-        causes.append("double BOS" if max(begins) > 1 else "BOS on one side only")
-    if len(set(readings.values())) > 1:
-        causes.append(f"different readings of the prompt: {' and '.join(readings.values())}")
+    bos_a, bos_b = count_bos(a, tokenizer), count_bos(b, tokenizer)
+    if bos_a != bos_b:
+        causes.append("double BOS" if max(bos_a, bos_b) > 1 else "BOS in one model only")
+    if reading_a != reading_b:
+        causes.append(f"different readings of the prompt: {reading_a} and {reading_b}")
     return "; ".join(causes) or "different vocabularies or normalisers"
 
 
-def take_while(ids: list[int], token: int | None):
-    for each in ids:
-        if each != token:
-            return
-        yield each
-
-
-def show(tokenizer: Tokenizer, ids: list[int]) -> str:
+def show_pieces(tokenizer: Tokenizer, ids: list[int]) -> str:
     return " ".join(
         f"{i} {tokenizer.vocabulary.piece(i)!r}" if i < tokenizer.vocab_size else f"{i} (not in the vocabulary)"
         for i in ids
