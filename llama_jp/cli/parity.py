@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--random", choices=list(SHAPES), help="random weights of this shape, in place of A's checkpoint"
     )
     models.add_argument("--layers", type=positive, metavar="N", help="number of layers of the random model")
-    for prefix, of in (("", "both models, or of A"), ("against-", "B, if they differ from A's")):
-        models.add_argument(f"--{prefix}dtype", choices=DTYPES, help=f"weights and activations of {of}")
+    for prefix, of in (("", "A, and of B by default"), ("against-", "B (default: as A)")):
+        models.add_argument(f"--{prefix}dtype", choices=DTYPES, help=f"dtype of {of}")
         models.add_argument(f"--{prefix}attention", choices=list(ATTENTIONS), help=f"attention function of {of}")
         models.add_argument(f"--{prefix}threads", type=positive, metavar="N", help=f"CPU threads of {of}")
         models.add_argument(f"--{prefix}batch", type=positive, metavar="N", help=f"rows per forward pass of {of}")
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     full.add_argument(
         "--fullsize", choices=list(SHAPES), help="write a random checkpoint in published form, and compare it by layer"
     )
-    full.add_argument("--folder", metavar="DIR", help="folder for this checkpoint (7b: 13.5 GB); an existing one stays")
+    full.add_argument("--folder", metavar="DIR", help="folder of this checkpoint (7b: 13.5 GB), new or existing")
 
     output = parser.add_argument_group(
         "verdict and output", "exit status: 0 equal or within the tolerance, 1 different, 2 nothing could be compared"

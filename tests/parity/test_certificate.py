@@ -59,9 +59,7 @@ def certified() -> list[int]:
 def skip_elsewhere() -> None:
     changed = environment_changes(read_certificate(CERTIFICATE)["environment"], describe_environment())
     if changed:
-        pytest.skip(
-            f"bits may differ under other conditions than the certificate has: {'; '.join(changed)}"
-        )
+        pytest.skip(f"bits may differ under other conditions than the certificate has: {'; '.join(changed)}")
 
 
 def test_a_part_of_the_committed_certificate_gives_the_same_bytes():
