@@ -6,7 +6,7 @@
 
 There are three cases. "equal": the models are bit-identical. "differing": one has eager attention, so the last digits
 differ from the first attention on, and the judge computes every later operation in float64. "wrong": one has a wrong
-eps as well, and the judge looks for the cause. The unit is CPU time in seconds on one thread, which other processes
+eps as well, and the judge searches for its cause. The unit is CPU time in seconds on one thread, which other processes
 disturb least. The output is the median and range of several runs, and a JSON line.
 """
 
