@@ -313,7 +313,7 @@ def softmax_by_hand(scores):
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("attention past its seam, scaled wrongly", "layers.0.self_attn.mixed", mode="steps")
+@fault("attention past its seam, scaled wrongly", "layers.0.self_attn.attn_output", mode="steps")
 def _(model):
     return rewritten("mixed = self.attend(q, k, v, visible)", "mixed = attend_sdpa(q * 1.5, k, v, visible)")(model)
 
@@ -322,20 +322,20 @@ fault("scale dropped", "layers.1.self_attn.scores", "scale")(with_attention(1, c
 fault("kv heads tiled", "layers.2.self_attn.scores", "kv-head order")(with_attention(2, changed(tiled=True)))
 fault("mask shifted by one", "layers.0.self_attn.scores", "mask offset")(with_attention(0, changed(shift=1)))
 fault("no query sees itself", "layers.3.self_attn.scores", "mask offset")(with_attention(3, changed(shift=-1)))
-fault("softmax not upcast", "layers.1.self_attn.mixed", "softmax not upcast", dtypes=("bfloat16", "float16"))(
+fault("softmax not upcast", "layers.1.self_attn.attn_output", "softmax not upcast", dtypes=("bfloat16", "float16"))(
     with_attention(1, changed(softmax=softmax_by_hand))
 )
-fault("a fused kernel without the scale", "layers.1.self_attn.mixed", "scale")(
+fault("a fused kernel without the scale", "layers.1.self_attn.attn_output", "scale")(
     with_attention(1, lambda q, k, v, mask: llama_jp.model.attend_sdpa(q * q.shape[3] ** 0.5, k, v, mask))
 )
 
 
-@fault("padding seen", "layers.0.self_attn.mixed", "padding mask is ignored", mode="ragged")
+@fault("padding seen", "layers.0.self_attn.attn_output", "padding mask is ignored", mode="ragged")
 def _(model):
     return rewritten("visible = (visible & tokens[:, None, None, :]) | itself  # (B, 1, T, S)", "pass")(model)
 
 
-@fault("mask aligned to the first key", "layers.0.self_attn.mixed", "aligned to the first key", mode="chunks")
+@fault("mask aligned to the first key", "layers.0.self_attn.attn_output", "aligned to the first key", mode="chunks")
 def _(model):
     return rewritten(
         "visible = (index <= index[S - T :, None])[None, None]", "visible = (index <= index[:T, None])[None, None]"
@@ -355,7 +355,7 @@ def with_moved(move) -> Callable:
 fault("keys late", "layers.1.self_attn.scores", "one token late")(
     with_attention(1, with_moved(lambda k, v: (k.roll(1, 2), v)))
 )
-fault("values late", "layers.1.self_attn.mixed", "one token late, of the values only")(
+fault("values late", "layers.1.self_attn.attn_output", "one token late, of the values only")(
     with_attention(1, with_moved(lambda k, v: (k, v.roll(1, 2))))
 )
 fault("rows look at the first row", "layers.2.self_attn.scores", "first row")(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...model import LlamaConfig
 from ..operations import DESCRIPTIONS, Operation
-from ..run.recording import KEPT, Call
+from ..run.recording import CACHE_POINTS, Call
 from .formulas import Both, Judged, Site, flat, heads_of, judge, norm, turn, where_to_look
 from .mistakes import mistakes, right
 from .rows import Row, by_token
@@ -27,7 +27,7 @@ from .weights import differing_parameters, weight_cause
 
 T = TypeVar("T")
 
-JUDGED_WHOLE = ("embedding", "rope", "remember")  # the other operations on a sample of their tokens
+JUDGED_WHOLE = ("embedding", "rope", "cache")  # the other operations on a sample of their tokens
 REPLAYED_WHOLE = 1 << 18  # larger results are replayed on a sample, too
 BITWISE = ("embedding", "rope", "norm", "rotate", "softmax", "mlp_act", "residual", "attention")
 TOGETHER = ("norm", "linear", "rotate", "residual", "mlp_act", "same")  # their formulas take both sides as one batch
@@ -83,7 +83,7 @@ def explain(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Fi
         for call in pair.calls[side]:
             call.past = past | call.past
             make_missing(pair, side, call, operations)
-            past = {name: x for name, x in call.made.items() if name.endswith(KEPT)}
+            past = {name: x for name, x in call.reconstructed.items() if name.endswith(CACHE_POINTS)}
     rows = [row for row in with_lonely(pair, rows, operations) if differs(pair, row)]
     chosen = worth_judging(rows)
     known: dict[str, str | None] = {}  # weights that have been compared
@@ -133,10 +133,10 @@ def make_missing(pair: Pair, side: int, call: Call, operations: list[Operation])
     for op in operations:
         if op.name in call.points or op.kind not in MADE:
             continue
-        if all(name in call.points or name in call.made for name in op.reads):
+        if all(name in call.points or name in call.reconstructed for name in op.inputs):
             site = Site(op, call, pair.config, pair.weights_of(op, side))
             if op.weight is None or site.parameter() is not None:
-                call.made[op.name] = MADE[op.kind](site)
+                call.reconstructed[op.name] = MADE[op.kind](site)
 
 
 def remembered(site: Site) -> Tensor:
@@ -151,7 +151,7 @@ MADE = {
     "residual": lambda site: site.inputs[0] + site.inputs[1],
     "mlp_act": lambda site: F.silu(site.inputs[0]) * site.inputs[1],
     "rotate": lambda site: turn(heads_of(site.inputs[0], site.config.head_dim), *site.rotation),
-    "remember": remembered,
+    "cache": remembered,
 }
 
 
@@ -164,7 +164,7 @@ def with_lonely(pair: Pair, rows: list[Row], operations: list[Operation]) -> lis
         for op in operations:
             written = op.kind in ("scores", "softmax") and any(op.name in call.points for call in calls)
             if written and (number, op.name) not in there:
-                mixed = there.get((number, f"{op.name.rpartition('.')[0]}.mixed"))
+                mixed = there.get((number, f"{op.name.rpartition('.')[0]}.attn_output"))
                 if mixed is None or mixed.difference is None or not mixed.difference.equal:
                     lonely.append(Row(number, op, None, None if mixed is None else mixed.apart))
     return sorted(rows + lonely, key=lambda row: (row.call, order[row.operation.name])) if lonely else rows
@@ -225,7 +225,7 @@ def both_right(sites: list[tuple[int, Site]]) -> bool:
     if len(sites) < 2 or sites[0][1].op.kind not in TOGETHER:
         return False
     a, b = (site for _, site in sites)
-    made = any(name in site.call.made for site in (a, b) for name in a.op.reads)
+    made = any(name in site.call.reconstructed for site in (a, b) for name in a.op.inputs)
     shapes = {(site.out.shape, site.out.dtype, *(x.shape for x in site.inputs)) for site in (a, b)}
     if made or len(shapes) > 1 or (a.op.weight and a.parameter().dtype != b.parameter().dtype):
         return False
@@ -238,8 +238,8 @@ def both_right(sites: list[tuple[int, Site]]) -> bool:
 
 def blame_what_was_not_run(finding: Finding, site: Site) -> None:
     """Where a side left an operation out and goes on without it, the mistake is there, not where it shows."""
-    for name in site.op.reads:
-        if name in site.call.made and name in site.call.skipped and f"{name}.weight" in site.weights:
+    for name in site.op.inputs:
+        if name in site.call.reconstructed and name in site.call.skipped and f"{name}.weight" in site.weights:
             why = f": {finding.cause}" if finding.cause else ""
             finding.cause = f"not run; {finding.operation} goes on without it{why}"
             finding.operation, finding.kind = name, "norm" if name.endswith("norm") else "linear"
@@ -259,7 +259,9 @@ def site_of(pair: Pair, row: Row, side: int, sample: tuple[Tensor, Tensor] | Non
     """One side's operation, ready for the arbiter; None where its inputs or weights were not seen."""
     op, (call, beside) = row.operation, (pair.calls[at][row.call] for at in (side, 1 - side))
     weights = pair.weights_of(op, side)
-    if op.name not in call.points or any(name not in call.points and name not in call.made for name in op.reads):
+    if op.name not in call.points or any(
+        name not in call.points and name not in call.reconstructed for name in op.inputs
+    ):
         return None
     if op.weight is not None and f"{op.weight}.weight" not in weights:
         return None

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...model import LlamaConfig, repeat_heads
 from ...rope import make_rope
 from ..operations import Operation
-from ..run.recording import KEPT, Call
+from ..run.recording import CACHE_POINTS, Call
 
 U32 = 2.0**-24  # half an ULP of float32, in which everything is summed
 ROWS, TOKENS, COLUMNS = 4, 8, 48  # at most so many rows of the batch, tokens of a row, columns of a product are judged
@@ -42,8 +42,8 @@ class Site:
     def at(self, name: str, call: Call | None = None) -> Tensor:
         """What the side has at a point."""
         call = call or self.call
-        x = call.points[name] if name in call.points else call.made[name]
-        return x if self.sample is None else self.cut(x, 2 if x.dim() == 4 else 1, name.endswith(KEPT))
+        x = call.points[name] if name in call.points else call.reconstructed[name]
+        return x if self.sample is None else self.cut(x, 2 if x.dim() == 4 else 1, name.endswith(CACHE_POINTS))
 
     def cut(self, x: Tensor, dim: int, every: bool = False) -> Tensor:
         """The sample of x, whose tokens are numbered along `dim`; `every`: keep all tokens of the rows."""
@@ -62,12 +62,12 @@ class Site:
 
     @cached_property
     def inputs(self) -> list[Tensor]:
-        return [self.at(name) for name in self.op.reads]
+        return [self.at(name) for name in self.op.inputs]
 
     def like_input(self) -> list[str]:
         """Other points where something of the first input's shape passes, that might have been read in its place."""
-        first, points = self.op.reads[0], self.call.points
-        shape = flat_shape(points[first] if first in points else self.call.made[first])
+        first, points = self.op.inputs[0], self.call.points
+        shape = flat_shape(points[first] if first in points else self.call.reconstructed[first])
         return [name for name, x in points.items() if flat_shape(x) == shape and name not in (first, self.op.name)]
 
     @property
@@ -193,7 +193,9 @@ class Judged:
 
 def judge(site: Site) -> Judged:
     judged = JUDGES[site.op.kind](site)
-    if any(name in site.call.made for name in site.op.reads):  # rounded elsewhere, if the side computed it at all
+    if any(
+        name in site.call.reconstructed for name in site.op.inputs
+    ):  # rounded elsewhere, if the side computed it at all
         judged.bound = judged.bound + 16 * site.u * judged.exact.abs().amax(-1, keepdim=True)
     return judged
 
@@ -348,7 +350,7 @@ def judge_attention(site: Site) -> Judged:
 def written_probabilities(site: Site) -> Tensor | None:
     """The probabilities that attention wrote down, if it did so in the usual shape."""
     q, k, _ = site.inputs
-    name = site.op.name.replace("mixed", "probabilities")
+    name = site.op.name.replace("attn_output", "probabilities")
     written = site.at(name) if name in site.call.points else None
     return None if written is None or written.shape != (*q.shape[:3], k.shape[2]) else written
 
@@ -377,7 +379,7 @@ JUDGES: dict[str, Callable[[Site], Judged]] = {
     "norm": judge_norm,
     "linear": judge_linear,
     "rotate": judge_rotate,
-    "remember": judge_remember,
+    "cache": judge_remember,
     "scores": judge_scores,
     "softmax": judge_softmax,
     "attention": judge_attention,

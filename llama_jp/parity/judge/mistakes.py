@@ -178,7 +178,7 @@ def norm_mistakes(site: Site) -> Iterator[Mistake]:
     yield "L2 norm: a sum where the mean should be", lambda: norm(x, weight, eps) * x.shape[-1] ** -0.5
     yield "no norm at all", lambda: x
     for name in site.like_input():
-        yield f"it reads {name}, not {site.op.reads[0]}", lambda name=name: norm(site.at(name), weight, eps)
+        yield f"it reads {name}, not {site.op.inputs[0]}", lambda name=name: norm(site.at(name), weight, eps)
     for name, tensor in site.weights.items():
         if tensor.shape == weight.shape and name != f"{site.op.weight}.weight" and not torch.equal(tensor, weight):
             yield f"it uses {name}", lambda tensor=tensor: norm(x, tensor, eps)
@@ -198,7 +198,7 @@ def linear_mistakes(site: Site) -> Iterator[Mistake]:
     if bias is not None:
         yield "the bias is left out", lambda: F.linear(flat(x), weight)
     if x.dim() == 4:
-        all_tokens = site.call.points[site.op.reads[0]]
+        all_tokens = site.call.points[site.op.inputs[0]]
         yield (
             "heads not moved back behind the tokens before they are joined",
             lambda: F.linear(site.cut(all_tokens.reshape(len(all_tokens), all_tokens.shape[2], -1), 1), weight, bias),
@@ -214,7 +214,7 @@ def linear_mistakes(site: Site) -> Iterator[Mistake]:
         if tensor.shape == weight.shape and name != f"{site.op.weight}.weight" and name.endswith("weight"):
             yield f"it uses {name}", lambda tensor=tensor: F.linear(flat(x), tensor, bias)
     for name in site.like_input():
-        yield f"it reads {name}, not {site.op.reads[0]}", lambda name=name: F.linear(flat(site.at(name)), weight, bias)
+        yield f"it reads {name}, not {site.op.inputs[0]}", lambda name=name: F.linear(flat(site.at(name)), weight, bias)
 
 
 def rotate_mistakes(site: Site) -> Iterator[Mistake]:
@@ -451,7 +451,7 @@ def residual_mistakes(site: Site) -> Iterator[Mistake]:
     yield "subtracted", lambda: x - y
     yield "halved", lambda: (x + y) * 0.5
     for name in site.like_input():
-        yield f"it adds to {name}, not to {site.op.reads[0]}", lambda name=name: site.at(name) + y
+        yield f"it adds to {name}, not to {site.op.inputs[0]}", lambda name=name: site.at(name) + y
 
 
 def gated_mistakes(site: Site) -> Iterator[Mistake]:
@@ -487,7 +487,7 @@ TABLE: dict[str, Callable[[Site], Iterator[Mistake]]] = {
     "norm": norm_mistakes,
     "linear": linear_mistakes,
     "rotate": rotate_mistakes,
-    "remember": remember_mistakes,
+    "cache": remember_mistakes,
     "scores": score_mistakes,
     "softmax": softmax_mistakes,
     "attention": attention_mistakes,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...numerics import Difference, difference_by_token, kl_divergence, rows_in_block, same_bits
 from ..operations import Operation
-from ..run.recording import KEPT, Call
+from ..run.recording import CACHE_POINTS, Call
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ def compare_point(a: Call, b: Call, name: str) -> tuple[Difference | None, Tenso
     x, y = a.points[name], b.points[name]
     if x.shape[1:] != y.shape[1:]:
         return None, None
-    whole = name.endswith(KEPT)  # keys and values of every token so far
+    whole = name.endswith(CACHE_POINTS)  # keys and values of every token so far
     tokens = (None if a.mask is None else a.mask.bool()) if whole else a.tokens
     return difference_by_token(by_token(x), by_token(y), tokens)
 
