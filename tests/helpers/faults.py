@@ -502,14 +502,14 @@ def _(model):
     return rewritten("x = x + self.self_attn(", "x = self.self_attn(")(model)
 
 
-@fault("MLP reads the stream without its norm", "layers.0.mlp.gate_proj", "it reads layers.0.after_attention")
+@fault("MLP reads the stream without its norm", "layers.0.mlp.gate_proj", "its input is layers.0.after_attention")
 def _(model):
     return rewritten(
         "x + self.mlp(self.post_attention_layernorm(x))", "x + self.mlp((self.post_attention_layernorm(x), x)[1])"
     )(model)
 
 
-@fault("layers in another order", "layers.1.input_layernorm", "it reads layers.2")
+@fault("layers in another order", "layers.1.input_layernorm", "its input is layers.2")
 def _(model):
     return rewritten(
         "for i, layer in enumerate(self.layers):", "for i, layer in ((n, self.layers[n]) for n in (0, 2, 1, 3)):"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...model import LlamaConfig
 from ...numerics import Difference, cosine, difference
-from ..judge.explain import Finding, Pair, explain
-from ..judge.float64_reference import distance, exact_model, farther, too_far
+from ..judge.findings import Finding, Pair, explain
+from ..judge.float64_reference import distance, exact_model, exceeds_peer, exceeds_rounding
 from ..judge.rows import Prediction, Row, compare_calls, predictions
 from ..operations import operations
 from ..run.models import Subject, as_subject
@@ -169,8 +169,8 @@ def judge_logits(
         "logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True))
     )
     for (name, logits), mine, other in zip(sides, far, far[::-1], strict=True):
-        if (farther if alike else too_far)(mine, other, logits.dtype):
-            finding.verdict, finding.side = "bug", name
+        if (exceeds_peer if alike else exceeds_rounding)(mine, other, logits.dtype):
+            finding.verdict, finding.model = "bug", name
     return [finding]
 
 

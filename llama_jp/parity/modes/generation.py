@@ -10,7 +10,7 @@ from torch import Tensor
 from ...generation.interface import generate
 from ...model import LlamaConfig
 from ...tracing import is_reference
-from ..judge.explain import Finding
+from ..judge.findings import Finding
 from ..run.models import Subject
 from ..run.recording import threads
 from .forward import Comparison, Tolerance, compare, digest, name_apart

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...model import LlamaConfig
 from ...numerics import difference
-from ..judge.explain import Finding
-from ..judge.float64_reference import distance, exact_model, too_far
+from ..judge.findings import Finding
+from ..judge.float64_reference import distance, exact_model, exceeds_rounding
 from ..judge.weights import same_weights
 from ..operations import operations
 from ..run.models import Subject
@@ -93,8 +93,8 @@ def judge_gradients(first, second, ids, config, a, b, differing: list[str]) -> l
         if not same_weights(weights[0][name], weights[1][name]):
             finding.verdict, finding.cause = "bug", f"{name} itself is not the same on both sides"
         for side, mine, other, grad in ((first, *far, a[name]), (second, *far[::-1], b[name])):
-            if too_far(mine, other, grad.dtype):
-                finding.verdict, finding.side = "bug", side.name
+            if exceeds_rounding(mine, other, grad.dtype):
+                finding.verdict, finding.model = "bug", side.name
                 if not grad.any():
                     finding.cause = "the gradient is zero: the graph is cut (detach, no_grad)"
         findings.append(finding)

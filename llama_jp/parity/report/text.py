@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..judge.explain import Finding
+from ..judge.findings import Finding
 from ..modes.forward import Comparison
 from ..operations import DESCRIPTIONS
 
@@ -50,7 +50,7 @@ def story(comparison: Comparison) -> list[str]:
         lines.append(f"first bug: {place(comparison.bug)}")
         lines += measured(comparison.bug)
     if comparison.bug is not None:
-        on = f" on the side of {comparison.bug.side}" if comparison.bug.side else ""
+        on = f" on the side of {comparison.bug.model}" if comparison.bug.model else ""
         lines.append(f"likely cause{on}: {comparison.bug.cause or 'none of the known mistakes'}")
     return lines
 
