@@ -27,10 +27,10 @@ from .bounds import Judged
 from .context import OperationContext
 
 V = TypeVar("V")
-A = TypeVar("A", bound="SameArithmetic")
 
 Formula = Callable[[OperationContext], Judged]
 SameArithmetic = Callable[[OperationContext], "Tensor | None"]
+A = TypeVar("A", bound=SameArithmetic)
 Mistake = Callable[[OperationContext], Tensor]
 MistakeWithValue = Callable[[OperationContext, V], Tensor]
 Condition = Callable[[OperationContext], bool]
@@ -50,6 +50,7 @@ def always(context: OperationContext) -> bool:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
+    """The name without the module: "bfloat16"."""
     return str(dtype).removeprefix("torch.")
 
 
