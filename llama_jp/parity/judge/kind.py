@@ -93,7 +93,7 @@ class MistakeGroup(Generic[V]):
 
 @dataclass
 class OperationKind:
-    """What is known about the operations of one kind."""
+    """The formula, the known mistakes and the properties of one kind of operation."""
 
     name: str  # `Operation.kind`
     sampled: bool = True  # judged on a sample of its tokens; otherwise on all
