@@ -1,4 +1,4 @@
-"""The kinds of operations that the judge knows: complete, lazy, and in a fixed order of trial."""
+"""The kinds of operations in the registry: complete, lazy, and in a fixed order of trial."""
 
 from __future__ import annotations
 
