@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import Difference
-from .judge.explain import Finding
+from .judge.findings import Finding
 from .judge.rows import Prediction, Row
 from .run.models import ModelDescription
 

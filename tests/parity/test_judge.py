@@ -81,7 +81,7 @@ def test_casting_after_loading_names_the_rotary_frequencies(folder):
     for dtype in ("bfloat16", "float16"):
         found = compare(open_model("transformers-cast", Settings(dtype), folder), reference(folder, dtype), IDS)
         assert found.verdict == "bug" and found.bug.operation == "rope.cos"
-        assert found.bug.side == "transformers-cast"
+        assert found.bug.model == "transformers-cast"
         assert "inv_freq" in found.bug.cause and dtype in found.bug.cause
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from ...model import LlamaConfig
 from ...numerics import Difference, cosine, difference
 from ..comparison import Comparison, Tolerance, sha256_of
-from ..judge.explain import Finding, Pair, explain
-from ..judge.float64_reference import distance, exact_model, farther, too_far
+from ..judge.findings import Finding, Pair, explain
+from ..judge.float64_reference import distance, exact_model, exceeds_peer, exceeds_rounding
 from ..judge.rows import compare_calls, predictions
 from ..operations import operations
 from ..run.models import ComparedModel, as_compared_model, with_distinct_names
@@ -96,12 +96,12 @@ def judge_logits(models: Models, calls: Calls, config: LlamaConfig) -> list[Find
         exact = exact_model(config, weights)(ids, mask=calls[0][-1].mask)[tokens]  # (N, V)
     logits = [torch.cat([call.logits for call in recorded], 1)[tokens] for recorded in calls]
     distances = [distance(each, exact) for each in logits]
-    exceeds = farther if logits[0].dtype == logits[1].dtype else too_far
+    exceeds = exceeds_peer if logits[0].dtype == logits[1].dtype else exceeds_rounding
     finding = Finding("logits", "same", None, 0, "rounding")
     finding.distance = {model.name: value for model, value in zip(models, distances, strict=True)}
     for this, other in ((0, 1), (1, 0)):
         if exceeds(distances[this], distances[other], logits[this].dtype):
-            finding.verdict, finding.side = "bug", models[this].name
+            finding.verdict, finding.model = "bug", models[this].name
     return [finding]
 
 

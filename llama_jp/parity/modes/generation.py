@@ -12,7 +12,7 @@ from ...generation.interface import generate
 from ...model import LlamaConfig
 from ...tracing import is_reference
 from ..comparison import Comparison, Tolerance, sha256_of
-from ..judge.explain import Finding
+from ..judge.findings import Finding
 from ..run.models import ComparedModel, with_distinct_names
 from ..run.recording import torch_threads
 from .forward import compare

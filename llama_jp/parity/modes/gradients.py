@@ -12,8 +12,8 @@ from ...model import LlamaConfig
 from ...numerics import difference
 from ...tracing import named_modules
 from ..comparison import Comparison, Tolerance, sha256_of
-from ..judge.explain import Finding
-from ..judge.float64_reference import distance, exact_model, too_far
+from ..judge.findings import Finding
+from ..judge.float64_reference import distance, exact_model, exceeds_rounding
 from ..judge.weights import same_weights
 from ..operations import operations
 from ..run.models import ComparedModel, with_distinct_names
@@ -130,7 +130,7 @@ def judge_gradients(
 
 def judge_gradient(finding: Finding, model: ComparedModel, gradient: Tensor, far: float, other_far: float) -> None:
     """Mark the finding as a bug of this model when rounding cannot explain its distance from float64."""
-    if too_far(far, other_far, gradient.dtype):
-        finding.verdict, finding.side = "bug", model.name
+    if exceeds_rounding(far, other_far, gradient.dtype):
+        finding.verdict, finding.model = "bug", model.name
         if not gradient.any():
             finding.cause = "the gradient is zero: the graph is cut (detach, no_grad)"

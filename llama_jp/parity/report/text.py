@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..comparison import Comparison
-from ..judge.explain import Finding
+from ..judge.findings import Finding
 from ..operations import DESCRIPTIONS
 from ..run.models import ModelDescription
 
@@ -65,7 +65,7 @@ def finding_lines(comparison: Comparison) -> list[str]:
         lines.append(f"first bug: {place(bug)}")
         lines += [f"  {line}" for line in distance_lines(bug)]
     if bug is not None:
-        model = f" in {bug.side}" if bug.side else ""
+        model = f" in {bug.model}" if bug.model else ""
         lines.append(f"likely cause{model}: {bug.cause or 'none of the known mistakes'}")
     return lines
 
