@@ -20,7 +20,7 @@ class Operation(NamedTuple):
     layer: int | None = None
 
 
-def operations(config: LlamaConfig) -> list[Operation]:
+def operations_of(config: LlamaConfig) -> list[Operation]:
     """Every operation between the ids and the logits, first to last."""
     steps = [
         Operation("embed_tokens", "embedding", weight="embed_tokens"),

@@ -9,7 +9,7 @@ from llama_jp.checkpoint.random_checkpoint import random_config
 from llama_jp.parity.judge.context import OperationContext
 from llama_jp.parity.judge.kind import OperationKind
 from llama_jp.parity.judge.registry import KINDS
-from llama_jp.parity.operations import Operation, operations
+from llama_jp.parity.operations import Operation, operations_of
 from llama_jp.parity.run.recording import Call
 
 CONFIG = random_config("tiny")
@@ -24,7 +24,7 @@ def context_of(operation: Operation) -> OperationContext:
 
 def test_every_operation_has_a_kind_with_a_formula():
     """A new operation without a kind would end a comparison with a KeyError."""
-    for op in operations(CONFIG):
+    for op in operations_of(CONFIG):
         assert KINDS[op.kind].float64_formula is not None, op
 
 

@@ -10,7 +10,7 @@ import torch
 from helpers.compared_models import CONFIG, IDS, here, parity, reference
 
 from llama_jp.parity import ComparedModel, as_compared_model, compare, open_model
-from llama_jp.parity.operations import operations
+from llama_jp.parity.operations import operations_of
 from llama_jp.parity.run.models import Settings, with_distinct_names
 from llama_jp.parity.run.recording import FORWARD_MODES, plan_calls, record
 
@@ -37,7 +37,7 @@ def test_an_unknown_mode_is_refused_by_name():
 def test_rows_in_groups_are_recorded_as_rows_together(folder):
     """Guards against rows in another order, and against points of one group only."""
     together, by_row = as_compared_model(here(folder)), as_compared_model(here(folder), Settings(rows=1))
-    wanted = operations(CONFIG)
+    wanted = operations_of(CONFIG)
     for a, b in zip(*(record(model, plan_calls("steps", IDS), wanted) for model in (together, by_row)), strict=True):
         assert a.points.keys() == b.points.keys() and a.past.keys() == b.past.keys()
         for name in a.points:

@@ -32,3 +32,11 @@ def test_imports_go_to_a_lower_layer_or_stay_in_their_folder():
             if room != other and LAYERS[other] >= LAYERS[room] and (file.name, other) != EXCEPTION:
                 upward.append(f"{file.relative_to(PACKAGE)} imports {name}")
     assert upward == []
+
+
+def test_no_function_has_the_name_of_its_module():
+    """Against: `import llama_jp.generate` that gives a function or a module, whichever was imported last."""
+    for file in PACKAGE.rglob("*.py"):
+        name = file.parent.name if file.stem == "__init__" else file.stem
+        names = {node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if hasattr(node, "name")}
+        assert name not in names, file

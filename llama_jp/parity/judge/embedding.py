@@ -19,7 +19,7 @@ def embedding_in_float64(context: OperationContext) -> Judged:
 
 
 @EMBEDDING.same_arithmetic
-def embedding(context: OperationContext) -> Tensor:
+def embedding_in_dtype(context: OperationContext) -> Tensor:
     return context.weight[context.ids]
 
 

@@ -37,7 +37,7 @@ def linear_in_float64(context: OperationContext) -> Judged:
 
 
 @LINEAR.same_arithmetic
-def linear(context: OperationContext) -> Tensor:
+def linear_in_dtype(context: OperationContext) -> Tensor:
     return product(context, context.inputs[0])
 
 

@@ -25,7 +25,7 @@ def norm_in_float64(context: OperationContext) -> Judged:
 
 
 @NORM.same_arithmetic
-def norm(context: OperationContext) -> Tensor:
+def norm_in_dtype(context: OperationContext) -> Tensor:
     return rms_norm(context.inputs[0], context.weight, context.config.rms_norm_eps)
 
 

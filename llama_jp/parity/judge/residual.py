@@ -19,7 +19,7 @@ def residual_in_float64(context: OperationContext) -> Judged:
 
 
 @RESIDUAL.same_arithmetic
-def residual(context: OperationContext) -> Tensor:
+def residual_in_dtype(context: OperationContext) -> Tensor:
     x, y = context.inputs
     return x + y
 

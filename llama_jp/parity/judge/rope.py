@@ -37,7 +37,7 @@ def rope_in_float64(context: OperationContext) -> Judged:
 
 
 @ROPE.same_arithmetic
-def rope(context: OperationContext) -> Tensor:
+def rope_in_dtype(context: OperationContext) -> Tensor:
     return cos_or_sin(context, *context.configured_rotation())
 
 

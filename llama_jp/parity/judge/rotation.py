@@ -33,7 +33,7 @@ def rotation_in_float64(context: OperationContext) -> Judged:
 
 
 @ROTATION.same_arithmetic
-def rotation(context: OperationContext) -> Tensor:
+def rotation_in_dtype(context: OperationContext) -> Tensor:
     return rotate(unrotated(context), *context.rotation)
 
 
@@ -109,7 +109,7 @@ def cos_and_sin_exchanged(context: OperationContext) -> Tensor:
 
 @ROTATION.mistake("rotated twice")
 def rotated_twice(context: OperationContext) -> Tensor:
-    return rotate(rotation(context), *context.rotation)
+    return rotate(rotation_in_dtype(context), *context.rotation)
 
 
 # Mistakes of angles
@@ -148,7 +148,7 @@ def cos_and_sin_rounded(context: OperationContext, low: torch.dtype) -> Tensor:
 
 @ROTATION.mistake("heads in reverse order")
 def heads_reversed(context: OperationContext) -> Tensor:
-    return rotation(context).flip(1)
+    return rotation_in_dtype(context).flip(1)
 
 
 @ROTATION.mistake("(tokens, heads) viewed as (heads, tokens)")
@@ -159,4 +159,4 @@ def tokens_viewed_as_heads(context: OperationContext) -> Tensor:
 
 @ROTATION.mistake("scaled already, before the scores are")
 def scaled_too_early(context: OperationContext) -> Tensor:
-    return rotation(context) * context.scale
+    return rotation_in_dtype(context) * context.scale

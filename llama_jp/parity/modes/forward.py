@@ -11,7 +11,7 @@ from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding, Pair, explain
 from ..judge.float64_reference import distance, exact_model, exceeds_peer, exceeds_rounding
 from ..judge.rows import compare_calls, predictions
-from ..operations import operations
+from ..operations import operations_of
 from ..run.models import ComparedModel, as_compared_model, with_distinct_names
 from ..run.recording import Call, plan_calls, record
 
@@ -43,7 +43,7 @@ def compare(
     models = with_distinct_names(as_compared_model(first), as_compared_model(second))
     config = config or models[1].config or models[0].config
     plan = plan_calls(mode, ids, seed)
-    wanted = operations(config) if config is not None else []
+    wanted = operations_of(config) if config is not None else []
     calls = record(models[0], plan, wanted), record(models[1], plan, wanted)
     same_dtype = all(a.logits.dtype == b.logits.dtype for a, b in zip(*calls, strict=True))
     same_shape = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
@@ -76,7 +76,7 @@ def with_findings_of_logits(
     recorded = [call.points.keys() for each in calls for call in each]
     if any(names == {"logits"} for names in recorded):
         return judge_logits(models, calls, config)
-    needed = {op.name for op in operations(config) if op.kind in ("attention", "residual", "norm")}
+    needed = {op.name for op in operations_of(config) if op.kind in ("attention", "residual", "norm")}
     if any(finding.verdict == "bug" for finding in findings) or all(needed <= names for names in recorded):
         return findings
     return findings + [finding for finding in judge_logits(models, calls, config) if finding.verdict == "bug"]
@@ -107,7 +107,7 @@ def judge_logits(models: Models, calls: Calls, config: LlamaConfig) -> list[Find
 
 def complete_weights(models: Models, config: LlamaConfig) -> dict[str, Tensor] | None:
     """The parameters of the first model that shows all weights of the configuration, or None."""
-    needed = {f"{op.weight}.weight" for op in operations(config) if op.weight}
+    needed = {f"{op.weight}.weight" for op in operations_of(config) if op.weight}
     for model in models:
         parameters = model.parameters()
         if needed <= parameters.keys():

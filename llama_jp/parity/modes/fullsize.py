@@ -29,7 +29,7 @@ from ...environment import peak_memory
 from ...model import Llama, LlamaConfig
 from ...tracing import trace
 from ..judge.rows import Row, compare_calls
-from ..operations import Operation, operations
+from ..operations import Operation, operations_of
 from ..run.models import ComparedModel, Settings
 from ..run.recording import Call, PlannedCall, record, traceable_names
 
@@ -96,7 +96,7 @@ def compare_fullsize(
 
     config = read_config(folder)
     ids = random_ids(config, 1, tokens, seed)
-    wanted = [op for op in operations(config) if op.kind not in ("scores", "softmax")]  # fused attention has neither
+    wanted = [op for op in operations_of(config) if op.kind not in ("scores", "softmax")]  # fused attention has neither
     with timed(result, "load llama_jp"):
         model = Llama.from_pretrained(folder, dtype="bfloat16", device="cpu")
     result.parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -15,7 +15,7 @@ from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding
 from ..judge.float64_reference import distance, exact_model, exceeds_rounding
 from ..judge.weights import same_weights
-from ..operations import operations
+from ..operations import operations_of
 from ..run.models import ComparedModel, with_distinct_names
 from ..run.recording import torch_threads
 from .forward import compare
@@ -41,7 +41,7 @@ def compare_gradients(
     loss = difference(a.loss[None, None], b.loss[None, None])
     names = [
         f"{op.weight}.{parameter}"
-        for op in reversed(operations(config))
+        for op in reversed(operations_of(config))
         if op.weight
         for parameter in ("weight", "bias")
         if f"{op.weight}.{parameter}" in a.gradients and f"{op.weight}.{parameter}" in b.gradients
