@@ -11,7 +11,8 @@ import llama_jp
 
 model, tokenizer = llama_jp.load("demo", dtype="float32")
 model.requires_grad_(False)
-bear, cat = (torch.tensor([tokenizer.encode(f"むかしむかし、あるところに、{name}がいました。")]) for name in ("クマ", "ネコ"))
+texts = [f"むかしむかし、あるところに、{name}がいました。" for name in ("クマ", "ネコ")]
+bear, cat = (torch.tensor([tokenizer.encode(text)]) for text in texts)
 name_at = int((bear != cat)[0].nonzero())  # the only position at which the texts differ
 names = [int(bear[0, name_at]), int(cat[0, name_at])]
 

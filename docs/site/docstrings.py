@@ -24,6 +24,9 @@ class Docstrings(griffe.Extension):
     def visit(self, obj: griffe.Object) -> None:
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value, argument_names(obj)) + fields(obj)
+        if isinstance(obj, griffe.Class) and any("dataclass" in str(each.value) for each in obj.decorators):
+            obj.decorators = []  # griffe makes no signature, which would repeat the fields
+            obj.labels.add("dataclass")
         for member in obj.members.values():
             if not member.is_alias:
                 self.visit(member)
@@ -47,7 +50,10 @@ def fields(obj: griffe.Object) -> str:
     annotated = [node for node in annotated if not methods or node.lineno < methods[0]]
     if not annotated:
         return ""
-    code = textwrap.dedent("\n".join(lines[annotated[0].lineno - 1 : annotated[-1].end_lineno]))
+    start = annotated[0].lineno - 1
+    while lines[start - 1].lstrip().startswith("#"):  # a comment above the first field belongs to it
+        start -= 1
+    code = textwrap.dedent("\n".join(lines[start : annotated[-1].end_lineno]))
     return f"\n\n```python\n{code}\n```"
 
 

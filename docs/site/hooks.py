@@ -27,6 +27,8 @@ OUTSIDE = [
     "weights/demo/loss.png",
 ]
 HOME = {"README.md": "index.md", "README.ja.md": "index.ja.md"}
+CJK = "\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
+BETWEEN_CJK = re.compile(rf"(?<=[{CJK}])\n(?=[{CJK}])")
 LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -65,6 +67,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     lines = [line for line in markdown.split("\n") if not names_other_language(line, source)]
     return LINK.sub(on_the_site, "\n".join(lines))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Join lines between Japanese characters: a browser would show the line break as a space."""
+    parts = re.split(r"(<pre.*?</pre>)", html, flags=re.S)
+    return "".join(part if part.startswith("<pre") else BETWEEN_CJK.sub("", part) for part in parts)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Make links from the root of the server relative, so that the site works under any address."""
+    root = posixpath.relpath(".", page.url or ".")
+    return re.sub(r'href="/(?!/)', f'href="{root}/', output)
 
 
 def site_path(path: str) -> str | None:
