@@ -66,7 +66,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{image}[{text}]({place.replace('.ja.md', '.md')}{anchor or ''})"
 
     lines = [line for line in markdown.split("\n") if not names_other_language(line, source)]
-    return LINK.sub(on_the_site, "\n".join(lines))
+    text = LINK.sub(on_the_site, "\n".join(lines))
+    return with_scripts(text) if source == "examples/README.md" else text
+
+
+def with_scripts(markdown: str) -> str:
+    """Put the source of each example below its heading; the repository has it in a file beside the page."""
+
+    def with_source(match: re.Match[str]) -> str:
+        code = (ROOT / "examples" / match[1]).read_text(encoding="utf-8")
+        return f"{match[0]}\n\n```python\n{code}```\n\nOutput:"
+
+    return re.sub(r"^## (\w+\.py)$", with_source, markdown, flags=re.M)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
