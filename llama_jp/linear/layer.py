@@ -51,6 +51,11 @@ class QuantizedLinear(nn.Module):
         self.product: LinearKernel | None = None  # made at the first use; while it is there, it holds the weight
 
     def forward(self, x: Tensor) -> Tensor:
+        uses_kernel = x.device.type == "cpu" and not (torch.is_grad_enabled() and x.requires_grad)
+        if uses_kernel and torch.compiler.is_compiling():
+            from .untraced import call_untraced  # imports the compiler
+
+            return call_untraced(self.forward, x)  # torch.compile cannot trace kernels, nor the packing of a weight
         if self.bias is not None or x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
             return F.linear(x, self.dequantize(x.dtype), self.bias)
         if self.product is None or self.product_dtype != x.dtype:
