@@ -241,7 +241,7 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
         ids = torch.tensor([tokenizer.encode(text)[:128]])
         optimized = optimize(model, args.optimize, 1 + (getattr(args, "prompt_lookup_num_tokens", None) or 0), ids)
-        print(f"optimised; price on a page of prose: {optimized.price}", file=sys.stderr)
+        print(f"optimised; numerical deviation on a page of prose: {optimized.deviation}", file=sys.stderr)
     return model, tokenizer
 
 
