@@ -1,13 +1,13 @@
-"""What does a comparison cost, measured in the two forward passes that it compares?
+"""The time of a comparison, relative to the two forward passes that it compares.
 
     python benchmarks/parity_cost.py                                        # a small model, 128 tokens
     python benchmarks/parity_cost.py --random 7b --layers 1 --tokens 64     # ELYZA's layers
     python benchmarks/parity_cost.py --dtype bfloat16
 
-Three times: for sides that are equal; for sides whose last digits differ from the first attention on (fused against
-written-out), so that each operation behind it is judged in float64; and for those with a wrong eps besides, whose cause
-is looked for. On one thread, in seconds of CPU time, which other processes disturb least. Prints the medians and the
-spread of several runs, and a JSON line.
+Measures three pairs of models. "equal": the models are equal. "differing": fused and eager attention give other last
+digits, so each later operation is judged in float64. "wrong": eps is wrong as well, so the comparison searches for the
+cause. Runs on one thread and measures CPU time, which other processes disturb least. Prints the medians and the spread
+of several runs, and a JSON line for each pair.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def seconds(run: Callable[[], object]) -> float:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--random", choices=SHAPES, help="random weights of this shape, not of the small one")
+    parser.add_argument("--random", choices=SHAPES, help="shape of the random weights (default: a small model)")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--dtype", default="float32")
@@ -54,18 +54,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_random(Path(folder), config, getattr(torch, args.dtype))
         theirs = open_subject("transformers", Settings(args.dtype, "sdpa"), Path(folder))
-        for what, attention in (("equal", "sdpa"), ("differing", "eager"), ("wrong", "eager")):
+        for pair, attention in (("equal", "sdpa"), ("differing", "eager"), ("wrong", "eager")):
             ours = Llama.from_pretrained(folder, dtype=args.dtype, device="cpu", attention=attention)
-            if what == "wrong":
+            if pair == "wrong":
                 ours.layers[-1].post_attention_layernorm.eps *= 1000
             forward, both = [], []
-            for _ in range(RUNS + 1):  # side by side, so that both see the same machine
+            for _ in range(RUNS + 1):  # in turn, so that a slow moment of the machine affects both
                 forward.append(seconds(lambda ours=ours: (ours(ids), theirs.whole(ids))))
                 both.append(seconds(lambda ours=ours: compare(ours, theirs, ids)))
             forward, both = forward[1:], both[1:]  # the first is a warm-up
             ratio = statistics.median(both) / statistics.median(forward)
-            print(f"{what:10} {ratio:5.2f} × the two passes; {min(both):.2f} to {max(both):.2f} s a comparison")
-            print(json.dumps({"sides": what, **vars(args), "ratio": ratio, "forward": forward, "compare": both}))
+            print(f"{pair:10} {ratio:5.2f} × the two passes; {min(both):.2f} to {max(both):.2f} s per comparison")
+            print(json.dumps({"pair": pair, **vars(args), "ratio": ratio, "forward": forward, "compare": both}))
 
 
 if __name__ == "__main__":
