@@ -1,9 +1,9 @@
-"""Draw docs/filters.svg: what each filter does to one real distribution, the next token after a beginning.
+"""Draw docs/filters.svg: the effect of each filter on the distribution of one next token.
 
-    python docs/make_pictures.py --model demo --prompt むかしむかし、あるところに、
+    python docs/make_pictures.py
 
-Each panel has the likeliest tokens from left to right; grey is what the model said, colour what the filter left. Needs
-nothing but llama_jp itself.
+Each panel shows the most probable tokens from left to right. Grey bars are the model's probabilities, red bars the
+probabilities after the filter. The default prompt has a next-token distribution that every filter changes.
 """
 
 from __future__ import annotations
@@ -17,47 +17,61 @@ from torch import Tensor
 
 import llama_jp
 from llama_jp.generation.filter_chain import make_filters
+from llama_jp.generation.options import Options
 
+PROMPT = "防犯登録の番号が分かると、手"
 PANELS = [
     {"temperature": 0.5},
     {"temperature": 2.0},
-    {"top_k": 8},
-    {"top_p": 0.7},
-    {"min_p": 0.1},
+    {"top_k": 4},
+    {"top_p": 0.6},
+    {"min_p": 0.2},
     {"typical_p": 0.5},
-    {"epsilon_cutoff": 0.02},
-    {"eta_cutoff": 0.1},
+    {"epsilon_cutoff": 0.05},
+    {"eta_cutoff": 0.2},
     {"top_h": 0.5},
     {"repetition_penalty": 1.5},
     {"frequency_penalty": 1.0},
     {"no_repeat_ngram_size": 1},
 ]
-TOKENS, COLUMNS = 24, 3
-BAR, HEIGHT, GAP = 11, 90, 34
+TOKENS, COLUMNS = 12, 3
+BAR, HEIGHT = 20, 90
+LEFT, RIGHT, ABOVE, BELOW = 40, 14, 30, 40  # around the bars of a panel
+STYLE = (
+    "text{font:11px sans-serif;fill:#444}.title{font:13px monospace;fill:#111}.token{font:10px sans-serif}"
+    ".before{fill:#b5bac2}.after{fill:#c0392b}.axis{stroke:#888;stroke-width:1}.grid{stroke:#e4e4e4;stroke-width:1}"
+)
 
 
-def panel(title: str, before: Tensor, after: Tensor, names: list[str], x: int, y: int) -> list[str]:
-    """One small bar chart, at (x, y): probabilities (TOKENS,), drawn against the same scale."""
-    scale = HEIGHT / max(before.max(), after.max()).item()
-    lines = [f'<text x="{x}" y="{y - 6}" class="title">{escape(title)}</text>']
-    for i, (was, now, name) in enumerate(zip(before.tolist(), after.tolist(), names, strict=True)):
-        left = x + i * BAR
-        for value, kind in ((was, "was"), (now, "now")):
-            if not value:
-                continue
-            width, inset = (BAR - 2, 0) if kind == "was" else (BAR - 5, 1.5)
-            top = y + HEIGHT - value * scale
-            lines.append(
-                f'<rect class="{kind}" x="{left + inset}" y="{top:.1f}" width="{width}" height="{value * scale:.1f}">'
-                f"<title>{escape(name)}: {was:.3f} → {now:.3f}</title></rect>"
-            )
+def panel(title: str, before: Tensor, after: Tensor, tokens: list[str], x: int, y: int) -> list[str]:
+    """One bar chart with axes, its bars at (x, y): probabilities (TOKENS,) in percent."""
+    top = max(before.max().item(), after.max().item())
+    step = next(step for step in (0.05, 0.1, 0.2, 0.5) if top / step <= 3)
+    scale, bottom, right = HEIGHT / top, y + HEIGHT, x + TOKENS * BAR
+    lines = [f'<text x="{x}" y="{y - 12}" class="title">{escape(title)}</text>']
+    for tick in range(int(top / step) + 1):
+        level = bottom - tick * step * scale
+        lines.append(f'<line class="grid" x1="{x}" x2="{right}" y1="{level:.1f}" y2="{level:.1f}"/>')
+        lines.append(f'<text x="{x - 5}" y="{level + 4:.1f}" text-anchor="end">{tick * step:.0%}</text>')
+    for i, (was, now, token) in enumerate(zip(before.tolist(), after.tolist(), tokens, strict=True)):
+        for value, kind, inset in ((was, "before", 2), (now, "after", 6)):
+            if value:
+                lines.append(
+                    f'<rect class="{kind}" x="{x + i * BAR + inset}" y="{bottom - value * scale:.1f}" '
+                    f'width="{BAR - 2 * inset}" height="{value * scale:.1f}">'
+                    f"<title>{escape(token)}: {was:.1%}, after the filter {now:.1%}</title></rect>"
+                )
+        middle = x + i * BAR + BAR / 2
+        label = token if len(token) <= 2 else token[:1] + "…"
+        lines.append(f'<text class="token" x="{middle}" y="{bottom + 14}" text-anchor="middle">{escape(label)}</text>')
+    lines.append(f'<line class="axis" x1="{x}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--prompt", default="むかしむかし、あるところに、")
+    parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "filters.svg")
     args = parser.parse_args()
     model, tokenizer = llama_jp.load(args.model, dtype="float32", device="cpu")
@@ -66,27 +80,25 @@ def main() -> None:
         logits = model(ids, last_only=True)[:, -1].float()
     before = logits.softmax(-1)[0]
     order = before.topk(TOKENS).indices
-    names = tokenizer.pieces(order.tolist())
+    tokens = [tokenizer.vocabulary.spell(piece) for piece in tokenizer.pieces(order.tolist())]
 
     lines = []
+    wide, high = LEFT + TOKENS * BAR + RIGHT, ABOVE + HEIGHT + BELOW
     for number, options in enumerate(PANELS):
         scores = logits
-        for filter in make_filters(do_sample=True, prompt_length=0, **options):
+        for filter in make_filters(Options(do_sample=True, **options)):
             scores = filter(ids, scores)
         ((name, value),) = options.items()
-        x = 12 + number % COLUMNS * (TOKENS * BAR + GAP)
-        y = 28 + number // COLUMNS * (HEIGHT + GAP)
-        lines += panel(f"{name} {value}", before[order], scores.softmax(-1)[0][order], names, x, y)
+        x, y = LEFT + number % COLUMNS * wide, ABOVE + number // COLUMNS * high
+        lines += panel(f"{name} {value}", before[order], scores.softmax(-1)[0][order], tokens, x, y)
 
-    width = COLUMNS * (TOKENS * BAR + GAP)
-    height = -(-len(PANELS) // COLUMNS) * (HEIGHT + GAP) + 40
-    caption = f"after {args.prompt!r}: {' '.join(names[:8])} …"
-    style = ".title{font:12px monospace}.was{fill:#bbb}.now{fill:#c0392b}.note{font:11px sans-serif;fill:#555}"
+    width, height = COLUMNS * wide, -(-len(PANELS) // COLUMNS) * high + 24
+    caption = f"Next token after {args.prompt} ({args.model}): grey = the model, red = after the filter"
     args.out.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n'
-        f'<style>{style}</style><rect width="100%" height="100%" fill="#fff"/>\n'
+        f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>\n'
         + "\n".join(lines)
-        + f'\n<text class="note" x="12" y="{height - 10}">{escape(caption)}</text>\n</svg>\n',
+        + f'\n<text x="{LEFT}" y="{height - 10}">{escape(caption)}</text>\n</svg>\n',
         encoding="utf-8",
     )
     print(args.out)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint.hub import find_checkpoint
 from .checkpoint.load import load_model
-from .model import Attention, Llama
+from .model import Attention, Llama, Norm
+from .rope import Rope
 from .text.tokenizer import Tokenizer
 
 
@@ -18,7 +18,12 @@ def load(
     device: str | torch.device = "auto",
     revision: str | None = None,
     attention: str | Attention = "sdpa",
+    rope: Rope | None = None,
+    norm: Norm | None = None,
 ) -> tuple[Llama, Tokenizer]:
-    """A model and its tokenizer, ready to generate. For the arguments see `load_model`."""
-    folder = find_checkpoint(source, revision)
-    return load_model(folder, dtype, device, attention=attention), Tokenizer.from_pretrained(folder)
+    """Load a model and its tokenizer. The arguments and errors are those of `checkpoint.load.load_model`.
+
+    The tokenizer comes first: a missing or damaged tokenizer is reported before gigabytes of weights are loaded.
+    """
+    tokenizer = Tokenizer.from_pretrained(source, revision)
+    return load_model(source, dtype, device, revision, attention, rope, norm), tokenizer

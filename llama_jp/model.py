@@ -297,7 +297,7 @@ ATTENTIONS: dict[str, Attention] = {"sdpa": attend_sdpa, "eager": attend_eager}
 
 
 def repeat_heads(x: Tensor, heads: int) -> Tensor:
-    """Repeat each key/value head for its query heads: (B, K, S, D) -> (B, H, S, D), in the order 0 0 1 1, not 0 1 0 1."""
+    """Repeat each key/value head for its query heads: (B, K, S, D) -> (B, H, S, D), as 0 0 1 1, not 0 1 0 1."""
     B, K, S, D = x.shape
     if heads == K:
         return x

@@ -1,27 +1,28 @@
-"""Look inside a model while it runs: record activations by name, or change one on its way.
+"""Record or edit the activations of a model by name.
 
-    with trace(model, ["layers.*.mlp", "layers.3.self_attn.q_rot"]) as seen:
+    with trace(model, ["layers.*.mlp", "layers.3.self_attn.q_rot"]) as activations:
         model(ids)
-    seen["layers.0.mlp"]                     # the tensor of the last call; seen.calls(name) has one for each call
+    activations["layers.0.mlp"]              # the tensor of the last call; activations.calls(name): one for each call
 
-    with trace(model, [], edit={"layers.3.self_attn.q_proj": torch.zeros_like}):
-        model(ids)                           # what if layer 3 asked nothing?
+    with trace(model, edit={"layers.3.self_attn.q_proj": torch.zeros_like}):
+        model(ids)                           # ablation: all queries of layer 3 are zero
 
-A point is a module's path, without the `model.` that transformers puts before it, or one of the places in between:
+A point is the name of one activation. The path of a module, without transformers' prefix `model.`, names its output.
+Other points lie between modules:
 
-    rope.cos  rope.sin                           the rotation that the layers share             (B or 1, T, D)
-    layers.N.self_attn.q_rot  .k_rot     queries and new keys, before they are cached   (B, H or K, T, D)
-    layers.N.self_attn.keys  .values             all that are visible, cached ones included     (B, K, S, D)
-    layers.N.self_attn.scores                    scaled and masked, what softmax is given       (B, H, T, S)
-    layers.N.self_attn.probabilities             what softmax makes of them                     (B, H, T, S)
-    layers.N.self_attn.mixed                     attention's result, before o_proj              (B, H, T, D)
-    layers.N.after_attention                     the residual stream between attention and MLP  (B, T, C)
-    layers.N.mlp.mlp_act                           silu(gate) * up, what down_proj is given       (B, T, F)
+    rope.cos  rope.sin                       the rotation, which all layers share                (B or 1, T, D)
+    layers.N.self_attn.q_rot  .k_rot         rotated queries and new keys, before the KV cache   (B, H or K, T, D)
+    layers.N.self_attn.keys  .values         keys and values of all visible tokens               (B, K, S, D)
+    layers.N.self_attn.scores                scaled and masked scores, the input of softmax      (B, H, T, S)
+    layers.N.self_attn.probabilities         attention weights, the output of softmax            (B, H, T, S)
+    layers.N.self_attn.attn_output           the output of attention, before o_proj              (B, H, T, D)
+    layers.N.after_attention                 the residual stream between attention and MLP       (B, T, C)
+    layers.N.mlp.mlp_act                     silu(gate) * up, the input of down_proj             (B, T, F)
 
-The same names work on this project's model, on a changed copy of it and on transformers' Llama; on any other module
-the module paths do. Fused attention never writes scores or probabilities down: there they are computed beside it, from
-the same q, k and mask. Nothing that is recorded changes a bit of the output, and leaving the `with` block, by an
-exception too, leaves the model as it was.
+This project's model, a changed copy of it and transformers' Llama have the same points. Other modules have only the
+points that are module paths. A fused attention kernel produces no scores and no probabilities. `trace` computes them
+separately, from the same q, k and mask. Recording does not change a bit of the model's output. The end of the `with`
+block removes all hooks, also after an exception. Traces of one model may be nested and may end in any order.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,19 +40,18 @@ from .model import repeat_heads
 
 Edit = Callable[[Tensor], Tensor]
 
-IN_ATTENTION = ("q_rot", "k_rot", "keys", "values", "scores", "probabilities", "mixed")
-LOOK_ONLY = ("rope.cos", "rope.sin", "k_rot", "after_attention")  # a change here would reach only some readers
+IN_ATTENTION = ("q_rot", "k_rot", "keys", "values", "scores", "probabilities", "attn_output")
+NOT_EDITABLE = ("rope.cos", "rope.sin", "k_rot", "after_attention")  # an edit would reach only some of their consumers
 
 
-class Seen(Mapping):
-    """What a trace recorded: name -> tensor of the last call, in the order of computation."""
+class Activations(Mapping[str, Tensor]):
+    """The recorded tensors of a trace: point -> tensor of the last call, in the order of computation."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._calls: dict[str, list[Tensor]] = {}
-        self.written: set[str] = set()  # scores and probabilities that the model itself wrote down
 
     def calls(self, name: str) -> list[Tensor]:
-        """One tensor for each time the point was passed."""
+        """The tensors of a point, one for each time that it was computed. KeyError: it was not computed."""
         return self._calls[name]
 
     def add(self, name: str, value: Tensor) -> None:
@@ -68,58 +69,63 @@ class Seen(Mapping):
 
 @contextmanager
 def trace(
-    model: nn.Module, points: Sequence[str] = (), edit: Mapping[str, Edit] | None = None, *, beside: bool = True
-) -> Iterator[Seen]:
-    """Record the points that match, and pass those named in `edit` through a function.
+    model: nn.Module,
+    points: Sequence[str] = (),
+    edit: Mapping[str, Edit] | None = None,
+    *,
+    compute_scores: bool = True,
+) -> Iterator[Activations]:
+    """Record the activations at `points`, and replace those at the points in `edit`.
 
-    points    names; in a pattern `*` stands for any one part between dots, `**` for any number of parts
-    edit      name or pattern -> function of the tensor, which returns what to go on with
-    beside    compute scores and probabilities where attention does not write them; False leaves them out
+    points          names or patterns: `*` matches one part between dots, `**` one or more parts
+    edit            name or pattern -> a function that returns the tensor's replacement
+    compute_scores  compute scores and probabilities separately where attention is fused; False: leave them out
 
-    Raises ValueError for a name or pattern that matches no point, and for an edit where none is possible.
+    A point with an edit is recorded after the edit.
+    Raises ValueError for a name or pattern that matches no point, and for an edit of a point that is not editable.
     """
     edit = dict(edit or {})
-    names = dict.fromkeys(point_names(model))
-    asked = {pattern: matching(pattern, names) for pattern in [*points, *edit]}
-    for pattern, found in asked.items():
-        if not found:
-            raise ValueError(f"no point of this model matches {pattern!r}; there are {', '.join([*names][:40])}, …")
-        for name in found:
-            if pattern in edit and name.endswith(LOOK_ONLY):
-                raise ValueError(f"{name} can be looked at but not edited; edit what comes before or after it")
+    names = point_names(model)
+    matches = {pattern: matching_points(pattern, names) for pattern in [*points, *edit]}
+    for pattern, matched in matches.items():
+        if not matched:
+            raise ValueError(f"no point of this model matches {pattern!r}; there are {', '.join(names[:40])}, …")
+        for name in matched:
+            if pattern in edit and name.endswith(NOT_EDITABLE):
+                raise ValueError(f"{name} can be recorded but not edited; edit a point before or after it")
     modules = named_modules(model)
-    watch = _Watch(
-        {name for pattern in points for name in asked[pattern]},
-        {name: change for pattern, change in edit.items() for name in asked[pattern]},
-        beside,
+    hooks = _Hooks(
+        {name for pattern in points for name in matches[pattern]},
+        {name: change for pattern, change in edit.items() for name in matches[pattern]},
+        compute_scores,
         modules,
     )
-    with ExitStack() as undo:
+    with ExitStack() as undo:  # undoes a part of the installation as well, when the rest of it fails
         for path, module in modules.items():
-            watch.install(path, module, undo)
-        yield watch.seen
+            hooks.install(path, module, undo)
+        yield hooks.activations
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules by the names that points have: transformers' paths lose their `model.`.
+    """The modules of a model under the names of their points, without transformers' prefix `model.`.
 
-    A module that stands at several places in the tree has a name for each of them.
+    A module that occurs at several places of the tree has one name for each place.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    inner = "model." if hasattr(modules.get("model"), "layers") else ""
-    return {path.removeprefix(inner): module for path, module in modules.items() if path not in ("", "model")}
+    prefix = "model." if hasattr(modules.get("model"), "layers") else ""
+    return {path.removeprefix(prefix): module for path, module in modules.items() if path not in ("", "model")}
 
 
 def point_names(model: nn.Module) -> list[str]:
-    """Every point of a model that can be traced."""
+    """The names of all points of a model."""
     names = []
     modules = named_modules(model)
     for path, module in modules.items():
         names.append(path)
         if is_attention(path, module):
             names += [f"{path}.{point}" for point in IN_ATTENTION]
-        elif f"{path}.o_proj" in modules and hasattr(module, "head_dim"):
-            names.append(f"{path}.mixed")  # without a seam around attention, its result is what o_proj is given
+        elif f"{path}.o_proj" in modules and head_size(module):
+            names.append(f"{path}.attn_output")  # the input of o_proj
         if f"{path}.post_attention_layernorm" in modules:
             names.append(f"{path}.after_attention")
         if f"{path}.down_proj" in modules:
@@ -130,196 +136,243 @@ def point_names(model: nn.Module) -> list[str]:
 
 
 def is_attention(path: str, module: nn.Module) -> bool:
-    """Has this module a seam around its attention: an `attend` as here, or transformers' table of functions?"""
+    """Whether a module calls its attention through an attribute `attend` or through transformers' table."""
     return path.endswith("self_attn") and (hasattr(module, "attend") or is_reference(module))
 
 
-def is_reference(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("transformers.")
+def is_reference(model: object) -> bool:
+    """Whether a model or module is one of transformers'."""
+    return type(model).__module__.startswith("transformers.")
 
 
-def matching(pattern: str, names: Mapping[str, None]) -> list[str]:
-    """The names that a name or pattern asks for."""
+def head_size(attention: nn.Module) -> int:
+    """D of an attention module; 0 where it is not known."""
+    return getattr(attention, "head_dim", 0)
+
+
+def matching_points(pattern: str, names: Sequence[str]) -> list[str]:
+    """The names that equal a name or match a pattern."""
     if "*" not in pattern:
         return [pattern] if pattern in names else []
     parts = {"*": r"[^.]+", "**": r".+"}
-    wanted = re.compile(r"\.".join(parts.get(part, re.escape(part)) for part in pattern.split(".")))
-    return [name for name in names if wanted.fullmatch(name)]
+    expression = re.compile(r"\.".join(parts.get(part, re.escape(part)) for part in pattern.split(".")))
+    return [name for name in names if expression.fullmatch(name)]
 
 
-class _Watch:
-    """The hooks of one trace, and what they have seen."""
+PreHook = Callable[[nn.Module, tuple[Any, ...]], "tuple[Any, ...] | None"]
+PreHookWithNames = Callable[
+    [nn.Module, tuple[Any, ...], dict[str, Any]], "tuple[tuple[Any, ...], dict[str, Any]] | None"
+]
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
-    def __init__(self, wanted: set[str], edits: dict[str, Edit], beside: bool, modules: Mapping[str, nn.Module]):
-        self.wanted = wanted
+
+class _Hooks:
+    """The hooks of one trace and the activations that they record."""
+
+    def __init__(
+        self,
+        recorded: set[str],
+        edits: Mapping[str, Edit],
+        compute_scores: bool,
+        modules: Mapping[str, nn.Module],
+    ):
+        self.recorded = recorded
         self.edits = edits
-        self.beside = beside
+        self.compute_scores = compute_scores
         self.modules = modules
-        self.seen = Seen()
-        self.mixed: set[str] = set()  # attentions whose result was seen at the seam
-        self.cached: set[str] = set()  # attentions whose new keys were seen on their way into a cache
-        self.places: dict[nn.Module, list[str]] = {}  # the paths of each module, and how often it was passed
-        self.passes: dict[nn.Module, int] = {}
+        self.activations = Activations()
+        self.attended: set[str] = set()  # attention modules whose attn_output has passed, and their o_proj not yet
+        self.cached: set[str] = set()  # attention modules whose new keys have passed on their way to the KV cache
+        self.paths: dict[nn.Module, list[str]] = {}  # every path of each module
+        self.runs: dict[nn.Module, int] = {}  # how often each module with several paths has run
         for path, module in modules.items():
-            self.places.setdefault(module, []).append(path)
+            self.paths.setdefault(module, []).append(path)
 
-    def concerns(self, *names: str) -> bool:
-        return any(name in self.wanted or name in self.edits for name in names)
+    def uses(self, *names: str) -> bool:
+        """Whether this trace records or edits one of the points."""
+        return any(name in self.recorded or name in self.edits for name in names)
 
-    def passing(self, name: str, value: Tensor) -> Tensor:
-        """A tensor at a point: changed if that was asked for, then recorded."""
+    def at_point(self, name: str, value: Tensor) -> Tensor:
+        """Edit and record the tensor of a point, as far as the trace needs it."""
         if name in self.edits:
             value = self.edits[name](value)
-        if name in self.wanted:
-            self.seen.add(name, value)
+        if name in self.recorded:
+            self.activations.add(name, value)
         return value
 
-    def is_here(self, path: str, module: nn.Module) -> bool:
-        """Of a module that stands at several places: is this pass the one at `path`? They are passed in turn."""
-        paths = self.places[module]
-        return len(paths) == 1 or paths[(self.passes.get(module, 0) - 1) % len(paths)] == path
+    def is_running_as(self, path: str, module: nn.Module) -> bool:
+        """Whether the present run of a module belongs to `path`. A module with several paths runs as each in turn."""
+        paths = self.paths[module]
+        return len(paths) == 1 or paths[(self.runs.get(module, 0) - 1) % len(paths)] == path
 
-    def count(self, module: nn.Module, args) -> None:
-        self.passes[module] = self.passes.get(module, 0) + 1
+    def count_run(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.runs[module] = self.runs.get(module, 0) + 1
 
     def install(self, path: str, module: nn.Module, undo: ExitStack) -> None:
-        def on_exit(handle) -> None:
-            undo.callback(handle.remove)
+        """Install all hooks of one module, and add their removal to `undo`."""
 
-        if len(self.places[module]) > 1 and self.places[module][0] == path:
-            on_exit(module.register_forward_pre_hook(self.count))
+        def before(hook: PreHook) -> None:
+            undo.callback(module.register_forward_pre_hook(hook).remove)
+
+        def before_with_names(hook: PreHookWithNames) -> None:
+            undo.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+        if len(self.paths[module]) > 1 and self.paths[module][0] == path:
+            before(self.count_run)
 
         parent, _, last = path.rpartition(".")
-        if path == "layers.0" and self.concerns("rope.cos", "rope.sin"):
-            on_exit(module.register_forward_pre_hook(self.rotation, with_kwargs=True))
-        if last == "post_attention_layernorm" and self.concerns(f"{parent}.after_attention"):
-            on_exit(module.register_forward_pre_hook(self.before(f"{parent}.after_attention", path)))
-        if last == "down_proj" and self.concerns(f"{parent}.mlp_act"):
-            on_exit(module.register_forward_pre_hook(self.before(f"{parent}.mlp_act", path)))
-        if last == "o_proj" and self.concerns(f"{parent}.mixed") and hasattr(self.modules[parent], "head_dim"):
-            on_exit(module.register_forward_pre_hook(self.before_o_proj(parent, path)))
-        if self.concerns(path):
-            on_exit(module.register_forward_hook(self.after(path)))
-        if is_attention(path, module) and self.concerns(f"{path}.k_rot"):
-            on_exit(module.register_forward_pre_hook(self.caching(path), with_kwargs=True))
-        if is_attention(path, module) and self.concerns(*(f"{path}.{point}" for point in IN_ATTENTION)):
-            (_open_here if hasattr(module, "attend") else _open_reference)(self, path, module, undo)
+        if path == "layers.0" and self.uses("rope.cos", "rope.sin"):
+            before_with_names(self.record_rotation)
+        if last == "post_attention_layernorm" and self.uses(f"{parent}.after_attention"):
+            before(self.input_hook(f"{parent}.after_attention", path))
+        if last == "down_proj" and self.uses(f"{parent}.mlp_act"):
+            before(self.input_hook(f"{parent}.mlp_act", path))
+        if last == "o_proj" and self.uses(f"{parent}.attn_output") and head_size(self.modules[parent]):
+            before(self.o_proj_hook(parent, path))
+        if self.uses(path):
+            undo.callback(module.register_forward_hook(self.output_hook(path)).remove)
+        if is_attention(path, module) and self.uses(f"{path}.k_rot"):
+            before_with_names(self.cache_hook(path))
+        if is_attention(path, module) and self.uses(*(f"{path}.{point}" for point in IN_ATTENTION)):
+            install = _wrap_attend if hasattr(module, "attend") else _wrap_reference_attention
+            install(self, path, module, undo)
 
-    def before(self, name: str, path: str):
-        def hook(module, args):
-            return (self.passing(name, args[0]), *args[1:]) if args and self.is_here(path, module) else None
+    def input_hook(self, name: str, path: str) -> PreHook:
+        """A hook for the point that is the first input of a module."""
 
-        return hook
-
-    def before_o_proj(self, attention: str, path: str):
-        """Attention's result, where it came by another way than through the seam: (B, T, H * D) as heads and back."""
-
-        def hook(module, args):
-            if attention in self.mixed:
-                self.mixed.discard(attention)
-                return None
-            if not args or not self.is_here(path, module):
-                return None
-            heads = args[0].unflatten(-1, (-1, self.modules[attention].head_dim)).transpose(1, 2)
-            return (self.passing(f"{attention}.mixed", heads).transpose(1, 2).flatten(2), *args[1:])
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            return (self.at_point(name, args[0]), *args[1:]) if args and self.is_running_as(path, module) else None
 
         return hook
 
-    def after(self, path: str):
-        def hook(module, args, output):
-            if not self.is_here(path, module):
+    def o_proj_hook(self, attention: str, path: str) -> PreHook:
+        """A hook for `attn_output` where attention ran without `attend` or transformers' table: the input of o_proj."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if attention in self.attended:
+                self.attended.discard(attention)
+                return None
+            if not args or not self.is_running_as(path, module):
+                return None
+            heads = args[0].unflatten(-1, (-1, head_size(self.modules[attention]))).transpose(1, 2)  # (B, H, T, D)
+            output = self.at_point(f"{attention}.attn_output", heads)
+            return (output.transpose(1, 2).flatten(2), *args[1:])  # (B, T, H * D)
+
+        return hook
+
+    def output_hook(self, path: str) -> Hook:
+        """A hook for the point that is the output of a module."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if not self.is_running_as(path, module):
                 return None
             if isinstance(output, tuple):  # transformers' attention returns its weights as well
-                return (self.passing(path, output[0]), *output[1:])
-            return self.passing(path, output) if isinstance(output, Tensor) else None
+                return (self.at_point(path, output[0]), *output[1:])
+            return self.at_point(path, output) if isinstance(output, Tensor) else None
 
         return hook
 
-    def rotation(self, module, args, kwargs) -> None:
+    def record_rotation(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         pair = kwargs.get("position_embeddings") or next((a for a in args[1:] if isinstance(a, tuple)), None)
         if pair is not None and len(pair) == 2:
-            self.passing("rope.cos", pair[0])
-            self.passing("rope.sin", pair[1])
+            self.at_point("rope.cos", pair[0])
+            self.at_point("rope.sin", pair[1])
 
-    def caching(self, path: str):
-        """Around the cache that attention is given, so that new keys are seen before it does anything to them."""
+    def cache_hook(self, path: str) -> PreHookWithNames:
+        """A hook that wraps the KV cache among the arguments, which records `k_rot` before the cache changes it."""
 
-        def tell(k: Tensor) -> None:
+        def record_keys(k: Tensor) -> None:
             self.cached.add(path)
-            self.passing(f"{path}.k_rot", k)
+            self.at_point(f"{path}.k_rot", k)
 
-        def watched(x):
-            return _WatchedCache(x, tell) if hasattr(x, "append") or hasattr(x, "update") else x
+        def wrap_cache(x: Any) -> Any:
+            return _RecordingCache(x, record_keys) if hasattr(x, "append") or hasattr(x, "update") else x
 
-        def hook(module, args, kwargs):
-            if not self.is_here(path, module):
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+            if not self.is_running_as(path, module):
                 return None
-            return tuple(map(watched, args)), {name: watched(x) for name, x in kwargs.items()}
+            self.cached.discard(path)  # left over from a run that raised an exception
+            return tuple(map(wrap_cache, args)), {name: wrap_cache(x) for name, x in kwargs.items()}
 
         return hook
 
-    def attention(self, path: str, run: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float):
-        """Call attention, `run(q, k, v)` -> (B, H, T, D), and pass every point in it on the way."""
-        at = f"{path}.{{}}".format
-        q = self.passing(at("q_rot"), q)
-        k = self.passing(at("keys"), k)
+    def attend(
+        self,
+        path: str,
+        run: Callable[[Tensor, Tensor, Tensor], Tensor],
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        """Run attention, `run(q, k, v)` -> (B, H, T, D), and pass its points in the order of computation."""
+        q = self.at_point(f"{path}.q_rot", q)
+        k = self.at_point(f"{path}.keys", k)
         if path not in self.cached:
-            self.passing(at("k_rot"), k[:, :, k.shape[2] - q.shape[2] :])
+            self.at_point(f"{path}.k_rot", k[:, :, k.shape[2] - q.shape[2] :])
         self.cached.discard(path)
-        v = self.passing(at("values"), v)
-        if self.concerns(at("scores"), at("probabilities")):
-            with _Softmax(self, path) as softmax:
-                mixed = run(q, k, v)
-            if not softmax.happened:
-                if any(at(name) in self.edits for name in ("scores", "probabilities")):
+        v = self.at_point(f"{path}.values", v)
+        names = f"{path}.scores", f"{path}.probabilities"
+        if self.uses(*names):
+            with _SoftmaxInterceptor(self, path) as softmax:
+                output = run(q, k, v)
+            if not softmax.was_called:
+                if any(name in self.edits for name in names):
                     raise ValueError(f"fused attention has no scores to edit in {path}; load with attention='eager'")
-                if self.beside:
-                    scores = scores_beside(q, k, mask, scale)
-                    self.passing(at("scores"), scores)
-                    self.passing(at("probabilities"), scores.softmax(-1, dtype=torch.float32))
+                if self.compute_scores:
+                    scores = attention_scores(q, k, mask, scale)
+                    self.at_point(names[0], scores)
+                    self.at_point(names[1], scores.softmax(-1, dtype=torch.float32))
         else:
-            mixed = run(q, k, v)
-        self.mixed.add(path)
-        return self.passing(at("mixed"), mixed)
+            output = run(q, k, v)
+        self.attended.add(path)
+        return self.at_point(f"{path}.attn_output", output)
 
 
-class _WatchedCache:
-    """One layer's cache, or transformers' for all of them, which first tells what is written."""
+class _RecordingCache:
+    """A KV cache, of one layer or of all, that passes new keys to `record` before it stores them."""
 
-    def __init__(self, cache, tell: Callable[[Tensor], None]):
-        self._cache, self._tell = cache, tell
+    def __init__(self, cache: Any, record: Callable[[Tensor], None]):
+        self._cache, self._record = cache, record
 
-    def __getattr__(self, name: str):
-        found = getattr(self._cache, name)
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._cache, name)
         if name not in ("append", "update"):
-            return found
+            return attribute
 
-        def write(k: Tensor, *more, **options):
-            self._tell(k)
-            return found(k, *more, **options)
+        def store(k: Tensor, *args: Any, **kwargs: Any) -> Any:
+            self._record(k)
+            return attribute(k, *args, **kwargs)
 
-        return write
+        return store
 
 
-class _Softmax(TorchFunctionMode):
-    """While attention runs, catch the call of softmax: its input is the scores, its result the probabilities."""
+class _SoftmaxInterceptor(TorchFunctionMode):
+    """Intercept the first softmax while attention runs: its input is the scores, its output the probabilities."""
 
-    def __init__(self, watch: _Watch, path: str):
+    def __init__(self, hooks: _Hooks, path: str):
         super().__init__()
-        self.watch, self.path, self.happened = watch, path, False
+        self.hooks, self.path, self.was_called = hooks, path, False
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if getattr(func, "__name__", "") != "softmax" or args[0].dim() != 4 or self.happened:
-            return func(*args, **(kwargs or {}))
-        self.happened = True
-        names = f"{self.path}.scores", f"{self.path}.probabilities"
-        self.watch.seen.written.update(names)
-        scores = self.watch.passing(names[0], args[0])
-        return self.watch.passing(names[1], func(scores, *args[1:], **(kwargs or {})))
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.was_called or getattr(func, "__name__", "") != "softmax" or args[0].dim() != 4:
+            return func(*args, **kwargs)
+        self.was_called = True
+        scores = self.hooks.at_point(f"{self.path}.scores", args[0])
+        return self.hooks.at_point(f"{self.path}.probabilities", func(scores, *args[1:], **kwargs))
 
 
-def scores_beside(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """The scores that fused attention does not show, as written-out attention would have them."""
+def attention_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """The scores of eager attention, scaled and masked: q (B, H, T, D), k (B, K, S, D) -> (B, H, T, S).
+
+    The mask is bool (True: visible), or a float tensor that is added to the scores, or None (causal).
+    """
     T, S = q.shape[2], k.shape[2]
     if mask is None:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
@@ -328,49 +381,100 @@ def scores_beside(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Te
     return q @ repeat_heads(k, q.shape[1]).transpose(2, 3) * scale + mask  # (B, H, T, S)
 
 
-def _open_here(watch: _Watch, path: str, module: nn.Module, undo: ExitStack) -> None:
-    """Put the points of attention around the `attend` of a module of this project."""
-    attend = module.attend
-
-    def watched(q, k, v, mask):
-        if not watch.is_here(path, module):
-            return attend(q, k, v, mask)
-        return watch.attention(path, lambda q, k, v: attend(q, k, v, mask), q, k, v, mask, q.shape[3] ** -0.5)
-
-    module.attend = watched
-    undo.callback(setattr, module, "attend", attend)
+Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _open_reference(watch: _Watch, path: str, module: nn.Module, undo: ExitStack) -> None:
-    """The same for transformers, which looks its attention up in a table: for this module, answer with ours around."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as table
+class _WrappedFunction:
+    """A function with a changing list of wrappers around it. The last wrapper is the outermost."""
 
-    look_up = table.get_interface
+    def __init__(self, function: Callable[..., Any], own: bool):
+        self.function = function
+        self.own = own  # an attribute of the object itself, not of its class
+        self.wrappers: list[Wrapper] = []
 
-    def get_interface(name, default):
-        attend = look_up(name, default)
-
-        def watched(caller, q, k, v, mask, scaling=None, **kwargs):
-            if caller is not module or not watch.is_here(path, module):
-                return attend(caller, q, k, v, mask, scaling=scaling, **kwargs)
-            weights = None
-
-            def run(q, k, v):
-                nonlocal weights
-                mixed, weights = attend(caller, q, k, v, mask, scaling=scaling, **kwargs)
-                return mixed.transpose(1, 2)
-
-            return watch.attention(path, run, q, k, v, mask, scaling).transpose(1, 2), weights
-
-        return watched
-
-    table.get_interface = get_interface
-    undo.callback(_restore, table, look_up)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        function = self.function
+        for wrapper in self.wrappers:
+            function = wrapper(function)
+        return function(*args, **kwargs)
 
 
-def _restore(table, look_up) -> None:
-    """Take our answer off the table; the bound method of its class needs no copy on the object."""
-    if getattr(look_up, "__self__", None) is table:
-        del table.get_interface
+def _wrap_attribute(owner: object, name: str, wrapper: Wrapper, undo: ExitStack) -> None:
+    """Put a wrapper around the function `owner.name` until `undo` runs.
+
+    All traces share one `_WrappedFunction`, and each removes only its own wrapper. So they may end in any order. The
+    last one restores the attribute. The object's dictionary takes precedence over a method and over a submodule of the
+    same name, so it can hold the wrapped function in their place.
+    """
+    attributes = vars(owner)
+    if isinstance(present := attributes.get(name), _WrappedFunction):
+        wrapped = present
     else:
-        table.get_interface = look_up
+        wrapped = _WrappedFunction(getattr(owner, name), own=name in attributes)
+
+    def remove() -> None:
+        wrapped.wrappers.remove(wrapper)
+        if wrapped.wrappers or attributes.get(name) is not wrapped:  # another function, assigned by the caller, stays
+            return
+        if wrapped.own:
+            attributes[name] = wrapped.function
+        else:
+            del attributes[name]
+
+    wrapped.wrappers.append(wrapper)
+    undo.callback(remove)
+    attributes[name] = wrapped
+
+
+def _wrap_attend(hooks: _Hooks, path: str, module: nn.Module, undo: ExitStack) -> None:
+    """Record the points of attention around the function `attend` of one of this project's modules."""
+
+    def wrapper(attend: Callable[..., Any]) -> Callable[..., Any]:
+        def recording_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+            if not hooks.is_running_as(path, module):
+                return attend(q, k, v, mask)
+            return hooks.attend(path, lambda q, k, v: attend(q, k, v, mask), q, k, v, mask, q.shape[3] ** -0.5)
+
+        return recording_attend
+
+    _wrap_attribute(module, "attend", wrapper, undo)
+
+
+def _wrap_reference_attention(hooks: _Hooks, path: str, module: nn.Module, undo: ExitStack) -> None:
+    """Record the points of attention in transformers' model.
+
+    Its modules look their attention function up in a table that all models share. The table's `get_interface` returns
+    a wrapped function, which calls the original unchanged for all other modules.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def wrapper(get_interface: Callable[..., Any]) -> Callable[..., Any]:
+        def recording_get_interface(*args: Any, **kwargs: Any) -> Callable[..., Any]:
+            attend = get_interface(*args, **kwargs)
+
+            def recording_attend(
+                caller: nn.Module,
+                q: Tensor,
+                k: Tensor,
+                v: Tensor,
+                mask: Tensor | None,
+                scaling: float | None = None,
+                **kwargs: Any,
+            ) -> tuple[Tensor, Tensor | None]:
+                if caller is not module or not hooks.is_running_as(path, module):
+                    return attend(caller, q, k, v, mask, scaling=scaling, **kwargs)
+                weights: Tensor | None = None
+
+                def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                    nonlocal weights
+                    output, weights = attend(caller, q, k, v, mask, scaling=scaling, **kwargs)
+                    return output.transpose(1, 2)  # (B, H, T, D)
+
+                scale = q.shape[3] ** -0.5 if scaling is None else scaling
+                return hooks.attend(path, run, q, k, v, mask, scale).transpose(1, 2), weights  # (B, T, H, D)
+
+            return recording_attend
+
+        return recording_get_interface
+
+    _wrap_attribute(ALL_ATTENTION_FUNCTIONS, "get_interface", wrapper, undo)

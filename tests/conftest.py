@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the suite needs no network; read when the hub is imported
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.quantized import INT4, SHAPE
 from helpers.reference import SEED, SMALL, save_random
+
+from llama_jp.quantization import quantize
 
 # torch.compile keeps what it compiled, and takes it from there for another CPU as well, where it is wrong or crashes
 COMPILED = f"torchinductor_{getattr(os, 'getuid', int)()}_{torch.backends.cpu.get_cpu_capability()}"
@@ -51,3 +55,25 @@ def small_bf16(tmp_path_factory) -> Path:
     """The same shape as multi-head attention in bfloat16."""
     config = SMALL | {"num_key_value_heads": 6}
     return save_random(tmp_path_factory.mktemp("small_bf16"), seed=2, dtype=torch.bfloat16, **config)
+
+
+@pytest.fixture(scope="session")
+def quantizable(tmp_path_factory) -> Path:
+    """A small random checkpoint with biases and grouped heads, whose sizes int4 groups of 32 divide."""
+    return save_random(tmp_path_factory.mktemp("quantizable"), 31, attention_bias=True, **SHAPE)
+
+
+@pytest.fixture(scope="session")
+def quantized_demo(tmp_path_factory) -> dict[str, Path]:
+    """The demo as int8, and as int4 with both methods, each with its certificate."""
+    folder = tmp_path_factory.mktemp("quantized_demo")
+    quantize("demo", folder / "int8")
+    quantize("demo", folder / "rtn", **INT4)
+    quantize("demo", folder / "gptq", **INT4, method="gptq")
+    return {name: folder / name for name in ("int8", "rtn", "gptq")}
+
+
+@pytest.fixture
+def quantized_copy(quantized_demo, tmp_path) -> Path:
+    """A copy of the demo as int4 (rtn), whose files a test may change."""
+    return shutil.copytree(quantized_demo["rtn"], tmp_path / "copy")

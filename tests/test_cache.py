@@ -29,7 +29,9 @@ def test_overflow_is_refused_with_the_numbers_and_changes_nothing(model):
     cache = model.new_cache(2, 12)
     model(IDS[:, :10], cache)
     keys = [key.clone() for key in cache.keys]
-    with pytest.raises(ValueError, match="holds 12 positions, 10 are used and 3 more are needed; make it with a larger"):
+    with pytest.raises(
+        ValueError, match="holds 12 positions, 10 are used and 3 more are needed; make it with a larger"
+    ):
         model(IDS[:, 9:], cache)
     assert cache.length == 10
     assert all(torch.equal(now[:, :, :10], before[:, :, :10]) for now, before in zip(cache.keys, keys, strict=True))

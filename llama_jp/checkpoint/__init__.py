@@ -1,0 +1,11 @@
+"""Checkpoints on disk: find, load, check and save them. Start at `load.py`.
+
+hub.py                  a name to a folder: the bundled demo, a local folder, a repository on the Hugging Face hub
+json_files.py           read and write the JSON files of a checkpoint
+config.py               config.json to a `LlamaConfig`, and back
+tensors.py              list and read stored tensors, memory-mapped
+load.py                 a folder to a model
+save.py                 a model to a folder
+random_checkpoint.py    checkpoints with random weights, for tests and benchmarks
+published_form.py       the same at 7B size, in the file format of ELYZA's published checkpoints
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from .json_files import read_json
 
 
 def read_config(folder: str | Path) -> LlamaConfig:
+    """The configuration of the checkpoint in a folder. See `parse_config`; errors name the file."""
     file = Path(folder) / "config.json"
     try:
         return parse_config(read_json(file))
@@ -22,21 +24,19 @@ def read_config(folder: str | Path) -> LlamaConfig:
 
 
 def read_scheme(folder: str | Path) -> Scheme | None:
-    """How the weights in a folder are quantised, or None where they are not."""
-    from ..linear.scheme import Scheme
-
+    """The quantisation scheme of the checkpoint in a folder, or None for plain weights."""
     raw = read_json(Path(folder) / "config.json").get("quantization_config")
     return None if raw is None else Scheme.from_json(raw)
 
 
-def parse_config(raw: dict) -> LlamaConfig:
-    """config.json's keys, old and new, to a `LlamaConfig`.
+def parse_config(raw: dict[str, Any]) -> LlamaConfig:
+    """Make a `LlamaConfig` from the content of config.json, in the spelling of transformers 4 or 5.
 
-    Keys that cannot change the numbers are ignored. Those that would change them and are not supported are refused by
-    name, and so is a missing or impossible size.
+    A key that cannot change the logits is ignored.
+
+    Raises ValueError, with the key and its value, for a setting that changes the logits and is not supported, and for a
+    missing or impossible size.
     """
-    from ..linear.scheme import Scheme
-
     refuse_unsupported(raw)
     if (quantized := raw.get("quantization_config")) is not None:
         Scheme.from_json(quantized)
@@ -69,8 +69,9 @@ def parse_config(raw: dict) -> LlamaConfig:
     return config
 
 
-def refuse_unsupported(raw: dict) -> None:
-    supported = {
+def refuse_unsupported(raw: dict[str, Any]) -> None:
+    """Raise ValueError for a key whose value changes the logits in a way that this model does not implement."""
+    supported: dict[str, tuple[object, ...]] = {
         "model_type": ("llama",),
         "hidden_act": ("silu", "swish"),  # two names of one function
         "pretraining_tp": (1,),
@@ -85,35 +86,34 @@ def refuse_unsupported(raw: dict) -> None:
             raise ValueError(f"{key} {value!r} is not supported{only}")
 
 
-def parse_rope(raw: dict) -> dict:
-    """`rope_theta` and `rope_scaling` from either way of writing them.
+def parse_rope(raw: dict[str, Any]) -> dict[str, Any]:
+    """The fields `rope_theta` and `rope_scaling` of `LlamaConfig`, from either spelling in config.json.
 
-    Old: two keys, `rope_theta` and `rope_scaling: {type or rope_type: …}`.
-    New: one key, `rope_parameters: {rope_theta, rope_type, …}`.
+    transformers 4 has two keys, `rope_theta` and `rope_scaling: {type or rope_type: …}`.
+    transformers 5 has one key, `rope_parameters: {rope_theta, rope_type, …}`.
     """
-    scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
-    if not isinstance(scaling, dict):
-        raise ValueError(f"rope_scaling is {scaling!r}, but it has to be an object or null")
-    scaling = dict(scaling)
+    given = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    if not isinstance(given, dict):
+        raise ValueError(f"rope_scaling is {given!r}, but it has to be an object or null")
+    scaling = dict(given)
     theta = scaling.pop("rope_theta", None)
     theta = raw.get("rope_theta") if theta is None else theta
+    theta = 10000.0 if theta is None else theta
     rope_type = scaling.pop("rope_type", None) or scaling.get("type") or "default"
     scaling.pop("type", None)
     if scaling.pop("partial_rotary_factor", None) not in (None, 1):
         raise ValueError("partial_rotary_factor other than 1 is not supported")
     if rope_type == "default":
-        scaling = None
-    elif rope_type not in ROPE_TYPES:
+        return {"rope_theta": theta, "rope_scaling": None}
+    if rope_type not in ROPE_TYPES:
         raise ValueError(f"rope_type {rope_type!r} is not supported; known are default, {', '.join(ROPE_TYPES)}")
-    else:
-        if (trained := raw.get("original_max_position_embeddings")) is not None:
-            scaling["original_max_position_embeddings"] = trained  # transformers gives the outer key priority
-        scaling = {"rope_type": rope_type, **scaling}
-    return {"rope_theta": 10000.0 if theta is None else theta, "rope_scaling": scaling}
+    if (trained := raw.get("original_max_position_embeddings")) is not None:
+        scaling["original_max_position_embeddings"] = trained  # the outer key has priority, as in transformers
+    return {"rope_theta": theta, "rope_scaling": {"rope_type": rope_type, **scaling}}
 
 
-def config_to_json(config: LlamaConfig, dtype: torch.dtype) -> dict:
-    """What config.json has to say for this project and for transformers, old and new."""
+def config_to_json(config: LlamaConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """The content of config.json, in the older spelling, which this project and transformers 4 and 5 load."""
     values = dataclasses.asdict(config) | {"torch_dtype": dtype_name(dtype)}
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -124,4 +124,5 @@ def config_to_json(config: LlamaConfig, dtype: torch.dtype) -> dict:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype as config.json has it, such as "float16"."""
     return str(dtype).removeprefix("torch.")

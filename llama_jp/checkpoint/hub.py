@@ -1,4 +1,4 @@
-"""Find a checkpoint: a folder, the bundled demo, or a repository on the Hugging Face hub."""
+"""Find the folder of a checkpoint: the bundled demo, a local folder, or a repository on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORT_NAMES = {
     "7b-fast-instruct": "elyza/ELYZA-japanese-Llama-2-7b-fast-instruct",
 }
 
-# In the order in which transformers looks for them.
+# In order of preference, which is transformers'.
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -22,12 +22,26 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
 
 def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder that holds a checkpoint, downloaded first when `source` names one on the hub.
+    """The folder of a checkpoint. A hub repository is downloaded first.
 
-    Only the files needed are fetched: safetensors where the revision has them, else `.bin`; without `weights`, the
-    small files only.
+    source    a folder, "demo", a key of SHORT_NAMES, or "owner/name" on the hub
+    revision  a branch, tag or commit of a hub repository; None is its main branch
+    weights   False downloads the small files only
+
+    A download takes safetensors if the revision has them, and `.bin` files otherwise. A local folder takes precedence
+    over a hub repository of the same name; a folder with a short name counts only if it holds a config.json.
+
+    Raises FileNotFoundError for a source that does not exist or cannot be downloaded.
     """
     folder, short_names = Path(source).expanduser(), ["demo", *SHORT_NAMES]
     if folder.is_dir() and (str(source) not in short_names or (folder / "config.json").is_file()):
@@ -43,7 +57,7 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
 
 
 def demo_folder() -> Path:
-    """Where the bundled model lies: inside an installed package, or beside the package in a clone."""
+    """The folder of the bundled model: inside an installed package, or beside the package in a clone."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "weights" / "demo", package.parent / "weights" / "demo"):
         if (folder / "config.json").is_file():
@@ -54,9 +68,10 @@ def demo_folder() -> Path:
 
 
 def download(repository: str, revision: str | None, weights: bool) -> Path:
-    """Fetch what is needed of a hub repository into the usual cache; the HF_* environment variables apply.
+    """Download the needed files of a hub repository into the hub's cache, and return their folder.
 
-    The small files come first: an index among them tells which weights there are. Without a network the cache is used.
+    The small files come first, because an index among them lists the weight files. Without a network, the cached files
+    are used. The HF_* environment variables apply.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -74,22 +89,13 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
                 patterns = [weight_file]
             if not all((folder / name).is_file() for name in patterns):
                 snapshot_download(repository, revision=revision, allow_patterns=patterns)
-            if (folder / patterns[0]).is_file():
+            if patterns and (folder / patterns[0]).is_file():
                 break
         return folder
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{at} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set); "
-            "download it once with a network, or give a folder"
+            "download it once with a network, or name a folder"
         ) from error
     except HfHubHTTPError as error:
         raise FileNotFoundError(f"the hub refused {at}: {' '.join(str(error).split())}") from error
-
-
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)

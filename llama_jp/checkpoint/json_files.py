@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 
-def read_json(file: Path, missing_ok: bool = False) -> dict:
+def read_json(file: Path, missing_ok: bool = False) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    With `missing_ok`, a missing file counts as an empty object.
+
+    Raises FileNotFoundError for a missing file, and ValueError for invalid JSON or a value that is not an object.
+    """
     if missing_ok and not file.is_file():
         return {}
     try:
@@ -20,5 +27,6 @@ def read_json(file: Path, missing_ok: bool = False) -> dict:
     return content
 
 
-def write_json(content: dict, file: Path) -> None:
+def write_json(content: dict[str, Any], file: Path) -> None:
+    """Write one JSON object, indented, with Japanese text unescaped."""
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

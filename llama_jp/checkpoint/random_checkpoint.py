@@ -1,9 +1,14 @@
-"""Random checkpoints of a given shape, for when nothing can be downloaded: bits do not care what a model knows."""
+"""Checkpoints with random weights, for tests and benchmarks without a download.
+
+Bit equality and speed do not depend on what a model has learned.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +30,7 @@ SHAPES = {
     "7b-fast": dataclasses.replace(ELYZA, vocab_size=45043),
     "13b": dataclasses.replace(ELYZA, hidden_size=5120, intermediate_size=13824, num_hidden_layers=40,
                                num_attention_heads=40, num_key_value_heads=40, head_dim=128),
-    # Every size another one, and heads in groups: what is exchanged by mistake does not fit or does not pass unseen.
+    # All sizes differ and heads are grouped, so that two exchanged sizes give an error or other numbers.
     "tiny": LlamaConfig(
         vocab_size=160,
         hidden_size=64,
@@ -39,7 +44,8 @@ SHAPES = {
 }  # fmt: skip
 
 
-def random_config(shape: str, layers: int | None = None, **changes) -> LlamaConfig:
+def random_config(shape: str, layers: int | None = None, **changes: Any) -> LlamaConfig:
+    """The configuration of a key of SHAPES, with another number of layers or other `LlamaConfig` fields if given."""
     if shape not in SHAPES:
         raise ValueError(f"there is no shape {shape!r}; known are {', '.join(SHAPES)}")
     config = dataclasses.replace(SHAPES[shape], **changes)
@@ -47,23 +53,28 @@ def random_config(shape: str, layers: int | None = None, **changes) -> LlamaConf
 
 
 def write_random(folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.float16, seed: int = 0) -> Path:
-    """Save a checkpoint with random weights, of sizes at which every layer has something to say."""
+    """Save a checkpoint with normally distributed weights, and return its folder."""
     generator = torch.Generator().manual_seed(seed)
     model = Llama(config).to(dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            drawn = torch.randn(parameter.shape, generator=generator)
-            if name.endswith("norm.weight"):
-                drawn = 1 + 0.1 * drawn
-            else:
-                drawn *= 0.02 if parameter.dim() == 1 or name.startswith("embed") else parameter.shape[1] ** -0.5
-            parameter.copy_(drawn)
+            mean, std = mean_and_std(name, parameter.shape)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std + mean)
     model.save_pretrained(folder)
     return folder
 
 
+def mean_and_std(name: str, shape: Sequence[int]) -> tuple[float, float]:
+    """Mean and standard deviation of a random parameter, such that every layer changes the logits visibly."""
+    if name.endswith("norm.weight"):
+        return 1.0, 0.1
+    if len(shape) == 1 or name.endswith("embed_tokens.weight"):
+        return 0.0, 0.02
+    return 0.0, shape[1] ** -0.5
+
+
 def random_ids(config: LlamaConfig, rows: int, tokens: int, seed: int = 0) -> torch.Tensor:
-    """Ids to run on: BOS first, then anything."""
+    """Random token ids (rows, tokens) int64; each row begins with BOS if the configuration has one."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, config.vocab_size, (rows, tokens), generator=generator)
     if config.bos_token_id is not None:

@@ -1,4 +1,4 @@
-"""Stored tensors: list them without reading, read them memory-mapped."""
+"""Stored tensors: list them without loading, then load them memory-mapped."""
 
 from __future__ import annotations
 
@@ -17,41 +17,55 @@ from tqdm import tqdm
 from .hub import WEIGHT_FILES
 from .json_files import read_json
 
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I8": torch.int8,  # quantised weights
+    "U8": torch.uint8,
+}
+
 
 class TensorInfo(NamedTuple):
-    """A tensor in a file, known by its outside."""
+    """A tensor in a file: its name, shape and dtype, without its data."""
 
     file: Path
-    name: str  # as the file has it
+    name: str  # in the file
     shape: tuple[int, ...]
     dtype: torch.dtype
-    part: tuple[slice, ...] = ()  # what to read of it: a slice for each of the first dimensions
+    slices: tuple[slice, ...] = ()  # the part to load: a slice for each of the first dimensions; empty: everything
 
     @property
     def nbytes(self) -> int:
+        """Bytes to load."""
         sizes = list(self.shape)
-        for i, part in enumerate(self.part):
-            sizes[i] = len(range(*part.indices(sizes[i])))
+        for dim, part in enumerate(self.slices):
+            sizes[dim] = len(range(*part.indices(sizes[dim])))
         return self.dtype.itemsize * torch.Size(sizes).numel()
 
     @property
-    def in_one_piece(self) -> bool:
-        """Is what to read one run of bytes in the file?"""
-        return len(self.part) <= 1
+    def is_contiguous(self) -> bool:
+        """Whether the part to load is one run of bytes in the file."""
+        return len(self.slices) <= 1
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, in the index's order."""
+    """The files that hold the weights of a checkpoint, in the order of its index.
+
+    Raises FileNotFoundError for a missing file, and ValueError for an index without names or with names of files
+    outside the folder.
+    """
     for name in WEIGHT_FILES:
         file = folder / name
         if not file.is_file():
             continue
         if not name.endswith(".index.json"):
             return [file]
-        shards = read_json(file).get("weight_map")
-        if not isinstance(shards, dict) or not shards:
+        weight_map = read_json(file).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
             raise ValueError(f"{file} has no weight_map")
-        shards = list(dict.fromkeys(shards.values()))
+        shards = list(dict.fromkeys(weight_map.values()))
         for shard in shards:
             if Path(shard).name != shard:
                 raise ValueError(f"{file} names {shard!r}, which is not a file beside it")
@@ -62,42 +76,45 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def find_tensors(folder: Path) -> dict[str, TensorInfo]:
-    """Every stored tensor under the name that the model has for it, without reading any.
+    """List every stored tensor under the model's name for it, without loading any.
 
-    Passed over: `rotary_emb.inv_freq`, which old checkpoints carry and `plain_rope` computes.
+    `rotary_emb.inv_freq` is left out: old checkpoints store it, and `plain_rope` computes it.
+
+    Raises ValueError for a tensor that is stored twice, and for a damaged file.
     """
     found: dict[str, TensorInfo] = {}
     for file in weight_files(folder):
-        for stored in list_tensors(file):
-            name = stored.name.removeprefix("model.")
+        for info in list_tensors(file):
+            name = info.name.removeprefix("model.")
             if name.endswith("rotary_emb.inv_freq"):
                 continue
             if name in found:
-                raise ValueError(f"{stored.name} is stored twice, in {found[name].file.name} and in {file.name}")
-            found[name] = stored
+                raise ValueError(f"{info.name} is stored twice, in {found[name].file.name} and in {file.name}")
+            found[name] = info
     return found
 
 
 def list_tensors(file: Path) -> Iterator[TensorInfo]:
+    """List the tensors of one file, in the file's order."""
     if file.suffix == ".safetensors":
         with open_safetensors(file) as content:
             for name in content.keys():  # noqa: SIM118 (not a dict)
-                part = content.get_slice(name)
-                yield TensorInfo(file, name, tuple(part.get_shape()), safetensors_dtype(part.get_dtype(), file, name))
+                view = content.get_slice(name)
+                yield TensorInfo(file, name, tuple(view.get_shape()), safetensors_dtype(view.get_dtype(), file, name))
     else:
         for name, tensor in read_bin(file, "meta").items():
             yield TensorInfo(file, name, tuple(tensor.shape), tensor.dtype)
 
 
-def safetensors_dtype(name: str, file: Path, tensor: str) -> torch.dtype:
-    dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    dtypes |= {"I8": torch.int8, "U8": torch.uint8}  # quantised weights
-    if name not in dtypes:
-        raise ValueError(f"{tensor} in {file} is stored as {name}; supported are {', '.join(dtypes)}")
-    return dtypes[name]
+def safetensors_dtype(code: str, file: Path, tensor_name: str) -> torch.dtype:
+    """The torch dtype of a safetensors code such as "BF16". Raises ValueError for a code that no model uses."""
+    if code not in SAFETENSORS_DTYPES:
+        raise ValueError(f"{tensor_name} in {file} is stored as {code}; supported are {', '.join(SAFETENSORS_DTYPES)}")
+    return SAFETENSORS_DTYPES[code]
 
 
-def open_safetensors(file: Path):
+def open_safetensors(file: Path) -> safe_open:
+    """Open a safetensors file. Raises ValueError for a damaged one."""
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
@@ -105,18 +122,23 @@ def open_safetensors(file: Path):
 
 
 def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The tensors of a `.bin` file, mapped. Its pickle may build tensors and nothing else (`weights_only=True`)."""
+    """The tensors of a `.bin` file by name, memory-mapped.
+
+    A pickle can run any code. `weights_only=True` limits it to the construction of tensors.
+
+    Raises ValueError for a damaged file, for a pickle that runs other code, and for content other than named tensors.
+    """
     if not zipfile.is_zipfile(file):
         raise ValueError(
             f"{file} is no PyTorch zip file ({file.stat().st_size:,} bytes): incomplete, damaged, or older than "
-            "torch 1.6; download it again, or save it anew with torch.save"
+            "torch 1.6; download it again, or save it again with torch.save"
         )
     try:
         content = torch.load(file, map_location=device, weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        wanted = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error))
-        what = f"to run {wanted[1]}" if wanted else "for more than tensors"
-        raise ValueError(f"{file} is refused: its pickle asks {what} when it is read, and only tensors are") from error
+        refused = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error))
+        reason = f"would run {refused[1]}" if refused else "holds more than tensors"
+        raise ValueError(f"{file} is refused: its pickle {reason}, and only tensors are loaded") from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"{file} is damaged or incomplete ({file.stat().st_size:,} bytes): {str(error).splitlines()[0]}"
@@ -127,54 +149,63 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def read_tensors(stored: dict[str, TensorInfo], dtype: torch.dtype | None, device: torch.device) -> dict[str, Tensor]:
-    """All tensors in the wanted dtype (None: as stored) on the wanted device, with a progress bar in bytes.
+    """Load tensors in a dtype (None: as stored) on a device, with a progress bar in bytes.
 
-    Mapped pages count as resident memory until the file is unmapped. So where tensors are converted or moved, the
-    largest go first, and the file is opened anew for each group of them.
+    Mapped pages count as resident memory until the file is unmapped. Tensors that are converted or moved are therefore
+    loaded in groups, the largest tensors first, and the file is opened again for each group.
     """
-    names = {id(tensor): name for name, tensor in stored.items()}
-    largest_first = sorted(stored.values(), key=lambda tensor: -tensor.nbytes)
+    names = {id(info): name for name, info in stored.items()}
+    largest_first = sorted(stored.values(), key=lambda info: -info.nbytes)
     tensors = {}
-    total = sum(tensor.nbytes for tensor in stored.values())
+    total = sum(info.nbytes for info in stored.values())
     with tqdm(desc="loading", total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         for file, group in group_tensors(largest_first, dtype, device):
-            for one, tensor in read_group(file, group):
-                tensors[names[id(one)]] = tensor.to(device=device, dtype=dtype)
-                bar.update(one.nbytes)
+            for info, tensor in read_group(file, group):
+                tensors[names[id(info)]] = tensor.to(device=device, dtype=dtype)
+                bar.update(info.nbytes)
     return tensors
 
 
 def group_tensors(
-    tensors: Iterable[TensorInfo], dtype: torch.dtype | None, device: torch.device, most_bytes: int = 32 << 20
+    infos: Iterable[TensorInfo], dtype: torch.dtype | None, device: torch.device, most_bytes: int = 32 << 20
 ) -> Iterator[tuple[Path, list[TensorInfo]]]:
-    """Which tensors to read at one opening of a file: all that stay mapped, or about `most_bytes` of the others."""
+    """The tensors to load at each opening of a file.
+
+    Tensors that stay mapped form one group per file. The others form groups of about `most_bytes` bytes.
+    """
     groups: dict[tuple[Path, bool], list[TensorInfo]] = {}
-    for tensor in tensors:
-        stays_mapped = dtype in (None, tensor.dtype) and device.type == "cpu" and tensor.in_one_piece
-        group = groups.setdefault((tensor.file, stays_mapped), [])
-        group.append(tensor)
-        if not stays_mapped and sum(one.nbytes for one in group) >= most_bytes:
-            yield tensor.file, groups.pop((tensor.file, stays_mapped))
+    for info in infos:
+        stays_mapped = dtype in (None, info.dtype) and device.type == "cpu" and info.is_contiguous
+        group = groups.setdefault((info.file, stays_mapped), [])
+        group.append(info)
+        if not stays_mapped and sum(member.nbytes for member in group) >= most_bytes:
+            yield info.file, groups.pop((info.file, stays_mapped))
     for (file, _), group in groups.items():
         yield file, group
 
 
 def read_group(file: Path, group: list[TensorInfo]) -> Iterator[tuple[TensorInfo, Tensor]]:
-    """Mapped tensors of one file, or the parts wanted. The mapping lives as long as a tensor of it."""
+    """Load tensors of one file, memory-mapped. The file stays mapped while any of these tensors exists."""
     if file.suffix == ".safetensors":
         with open_safetensors(file) as content:
-            for stored in group:
-                if stored.part:
-                    yield stored, content.get_slice(stored.name)[stored.part].contiguous()
+            for info in group:
+                if info.slices:
+                    yield info, content.get_slice(info.name)[info.slices].contiguous()
                 else:
-                    yield stored, content.get_tensor(stored.name)
+                    yield info, content.get_tensor(info.name)
     else:
         content = read_bin(file)
-        for stored in group:
-            tensor = content.pop(stored.name)
-            yield stored, tensor[stored.part].contiguous() if stored.part else tensor
+        for info in group:
+            tensor = content.pop(info.name)
+            yield info, tensor[info.slices].contiguous() if info.slices else tensor
 
 
-def file_name(name: str) -> str:
-    """The checkpoint's name of a parameter: ours, with `model.` before everything but the head."""
+def read_tensor(info: TensorInfo) -> Tensor:
+    """Load one tensor, memory-mapped."""
+    ((_, tensor),) = read_group(info.file, [info])
+    return tensor
+
+
+def checkpoint_name(name: str) -> str:
+    """The name of a parameter in a checkpoint: the model's name with the prefix `model.`, except for lm_head."""
     return name if name.startswith("lm_head.") else f"model.{name}"

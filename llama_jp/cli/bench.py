@@ -20,12 +20,11 @@ from ..checkpoint.hub import SHORT_NAMES, find_checkpoint
 from ..checkpoint.load import load_model
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS
-from .common import DTYPES, ids, positive
+from .arguments import DTYPES, int_list, positive_int
 
 if TYPE_CHECKING:
     from ..speed.benchmark import Rates
 
-HELP = "measure loading, prefill and decoding, and compare them with the machine's bandwidth and arithmetic"
 EXAMPLE = "llama-jp bench demo --batch 1,8 --optimize exact"
 
 
@@ -39,21 +38,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
     parser.add_argument("--random", metavar="SHAPE", help="random weights instead, of shape 7b, 7b-fast, 13b or tiny")
-    parser.add_argument("--layers", type=positive, metavar="N", help="number of layers of the random model")
+    parser.add_argument("--layers", type=positive_int, metavar="N", help="number of layers of the random model")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights and activations (default: auto)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--attention", choices=list(ATTENTIONS), default="sdpa", help="default: sdpa")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--prompt",
-        type=ids,
+        type=int_list,
         default=[128, 512, 2048],
         metavar="N,…",
         help="lengths of prompts, in tokens (default: 128,512,2048)",
     )
-    parser.add_argument("--batch", type=ids, default=[1, 8, 32], metavar="N,…", help="batch sizes (default: 1,8,32)")
-    parser.add_argument("--steps", type=positive, default=16, metavar="N", help="decoding steps per run (default: 16)")
-    parser.add_argument("--runs", type=positive, default=3, metavar="N", help="runs per median (default: 3)")
+    parser.add_argument(
+        "--batch", type=int_list, default=[1, 8, 32], metavar="N,…", help="batch sizes (default: 1,8,32)"
+    )
+    parser.add_argument(
+        "--steps", type=positive_int, default=16, metavar="N", help="decoding steps per run (default: 16)"
+    )
+    parser.add_argument("--runs", type=positive_int, default=3, metavar="N", help="runs per median (default: 3)")
     parser.add_argument(
         "--optimize",
         choices=list(LEVELS),

@@ -1,108 +1,121 @@
-"""llama-jp chat: a conversation. Every answer streams; Ctrl-C ends an answer and keeps the conversation."""
+"""llama-jp chat: a conversation. Each answer streams; Ctrl-C ends the answer and keeps the conversation."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 from ..cache import Cache
-from ..generation.filter_chain import filters_of
+from ..generation.filter_chain import make_filters
 from ..generation.interface import stream_text
 from ..generation.options import Options
 from ..model import Llama
 from ..rope import context_length
-from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
+from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT, instruct_prompt
 from ..text.tokenizer import Tokenizer
-from .common import (
-    add_generation_arguments,
-    add_model_arguments,
-    common_prefix,
-    generation_options,
-    open_assistant,
-    open_model,
-    speed_report,
-)
+from .generation_arguments import add_generation_arguments, generation_options
+from .models import add_model_arguments, follows_instructions, open_assistant, open_model
+from .output import speed_report
+from .prompt_cache import common_prefix_length
 
-HELP = "talk to an instruction-tuned model"
 EXAMPLE = "llama-jp chat --model demo"
 COMMANDS = """\
-/reset          forget the conversation
-/system TEXT    set the system prompt and forget the conversation; without TEXT, show it
-/exit           leave (Ctrl-D does, too); Ctrl-C ends an answer
-/help           show this"""
+/reset          clear the conversation
+/system TEXT    set the system prompt and clear the conversation
+/system         show the system prompt
+/exit           leave the chat, as Ctrl-D does; Ctrl-C ends an answer
+/help           show these commands"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", default=DEFAULT_SYSTEM_PROMPT, metavar="TEXT", help="system prompt (default: %(default)s)"
     )
-    add_generation_arguments(parser, several=False)
+    add_generation_arguments(parser, several_answers=False)
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     model, tokenizer = open_model(args)
-    if not is_instruction_tuned(model.folder):
-        say(f"warning: {BASE_MODEL_WARNING}")
-    filters_of(Options.of(model, generation_options(args, model)), 1, 2)  # wrong values are refused now, not in a turn
+    if not follows_instructions(model):
+        print_message(f"warning: {BASE_MODEL_WARNING}")
+    make_filters(
+        Options.resolve(model, None, generation_options(args, model))
+    )  # refuses wrong values before the first turn
     conversation = Conversation(model, tokenizer, args.system, open_assistant(args))
     interactive = sys.stdin.isatty()
     if interactive:
-        import readline  # noqa: F401 (gives input() a history and line editing)
+        with suppress(ImportError):  # Windows has no readline
+            import readline  # noqa: F401 (importing it gives input() a history and line editing)
 
-        say("type a message; /help shows the commands")
+        print_message("type a message; /help shows the commands")
     while True:
         try:
             line = input("> " if interactive else "").strip()
         except EOFError:
             return 0
         except KeyboardInterrupt:
-            say("\n/exit leaves")
+            print_message("\n/exit leaves the chat")
             continue
-        command, _, rest = line.partition(" ")
-        if command == "/exit":
+        if line.split(" ")[0] == "/exit":
             return 0
-        elif command == "/help":
-            say(COMMANDS)
-        elif command == "/reset":
-            conversation.reset()
-            say("the conversation is forgotten")
-        elif command == "/system" and not rest:
-            say(conversation.system or "there is no system prompt")
-        elif command == "/system":
-            conversation.reset(system=rest.strip())
-            say("the system prompt is set and the conversation forgotten")
-        elif command.startswith("/"):
-            say(f"there is no command {command}; /help shows those that are")
+        elif line.startswith("/"):
+            run_chat_command(line, conversation)
         elif line:
             try:
                 conversation.answer(line, generation_options(args, model))
-            except ValueError as error:  # too long, say: the conversation goes on
-                say(f"{error}; /reset begins anew")
+            except ValueError as error:  # such as a message that exceeds the context; the conversation continues
+                print_message(f"{error}; /reset clears the conversation")
 
 
-def say(text: str) -> None:
+def run_chat_command(line: str, conversation: Conversation) -> None:
+    """Run a line that begins with a slash. /exit is not among them: it ends the loop of `run`."""
+    command, _, rest = line.partition(" ")
+    if command == "/help":
+        print_message(COMMANDS)
+    elif command == "/reset":
+        conversation.reset()
+        print_message("the conversation is cleared")
+    elif command == "/system" and not rest:
+        print_message(conversation.system or "there is no system prompt")
+    elif command == "/system":
+        conversation.reset(system=rest.strip())
+        print_message("the system prompt is set, and the conversation is cleared")
+    else:
+        print_message(f"there is no command {command}; /help shows the commands")
+
+
+def print_message(text: str) -> None:
+    """Print to standard error, since standard output has only the answers."""
     print(text, file=sys.stderr)
 
 
 class Conversation:
-    """The turns so far, and a cache of the ids they begin with, so that a turn costs only what is new."""
+    """The turns so far, and a KV cache of their tokens, so that a turn prefills only its new tokens."""
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, system: str, assistant_model: Llama | None = None):
-        self.model, self.tokenizer, self.system, self.assistant_model = model, tokenizer, system, assistant_model
-        self.history: list[tuple[str, str]] = []
+        self.model = model
+        self.tokenizer = tokenizer
+        self.system = system
+        self.assistant_model = assistant_model
+        self.history: list[tuple[str, str]] = []  # (user, assistant)
         self.cache: Cache = model.new_cache(1, context_length(model.config))
-        self.cached: list[int] = []  # the ids that the cache holds
+        self.cached: list[int] = []  # the ids of the tokens in the cache
 
     def reset(self, system: str | None = None) -> None:
+        """Clear the turns, and replace the system prompt if one is given."""
         self.history = []
-        self.system = self.system if system is None else system
+        if system is not None:
+            self.system = system
 
-    def answer(self, message: str, options: dict) -> None:
-        """Stream the answer to standard output; an interrupted one is remembered as far as it came."""
+    def answer(self, message: str, options: Mapping[str, Any]) -> None:
+        """Stream the answer to standard output and add the turn. An interrupted answer stays, as far as it came."""
         ids = instruct_prompt(self.tokenizer, message, self.system, self.history)
-        known = len(common_prefix(self.cached, ids))
-        self.cache.crop(known)
+        cached = common_prefix_length(self.cached, ids)
+        self.cache.crop(cached)
         stream = stream_text(
             self.model, self.tokenizer, ids, cache=self.cache, assistant_model=self.assistant_model, **options
         )
@@ -115,9 +128,10 @@ class Conversation:
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            seen = ids + stream.generation.ids
-            shifted = options.get("past_context") == "shift" and self.cache.length < len(seen) - 1
-            self.cached = [] if shifted else seen[: self.cache.length]
+            tokens = ids + stream.generation.ids
+            # After a shift, the cache has lost tokens in the middle, so it is not a prefix of the next prompt.
+            shifted = options.get("past_context") == "shift" and self.cache.length < len(tokens) - 1
+            self.cached = [] if shifted else tokens[: self.cache.length]
         print(flush=True)
         self.history.append((message, text))
-        say(speed_report(stream, len(ids), options, interrupted, known))
+        print_message(speed_report(stream, len(ids), options, cached=cached, interrupted=interrupted))

@@ -1,4 +1,4 @@
-"""llama-jp convert: any checkpoint that loads, written as safetensors."""
+"""llama-jp convert: write any checkpoint that loads as safetensors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
-from .common import DTYPES
+from ..checkpoint.save import check_target_is_new
+from .arguments import DTYPES
 
-HELP = "write a checkpoint anew as safetensors, in the same or another dtype"
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="folder, hub repository or short name")
-    parser.add_argument("target", metavar="DST", type=Path, help="folder to write; it must be new or empty")
+    parser.add_argument("target", metavar="DST", type=Path, help="folder to write to, new or empty")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
     parser.add_argument(
         "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.target.exists() and (not args.target.is_dir() or any(args.target.iterdir())):
-        raise ValueError(f"{args.target} exists and is not an empty folder; choose another, or remove it")
+    check_target_is_new(args.target)
     model = load_model(args.source, dtype=args.dtype, device="cpu", revision=args.revision)
     model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")

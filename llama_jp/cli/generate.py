@@ -1,4 +1,4 @@
-"""llama-jp generate: one prompt, one answer, streamed."""
+"""llama-jp generate: answer one prompt, streamed; or print several answers when they are complete."""
 
 from __future__ import annotations
 
@@ -7,27 +7,19 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from ..cache import Cache
 from ..generation.interface import generate, stream_text
 from ..generation.results import Generation
 from ..generation.stop_strings import StopStringBuffer
 from ..model import Llama
-from ..rope import context_length
-from ..text.template import DEFAULT_SYSTEM_PROMPT, instruct_prompt, is_instruction_tuned
+from ..text.template import DEFAULT_SYSTEM_PROMPT, instruct_prompt
 from ..text.tokenizer import Tokenizer
-from .common import (
-    add_generation_arguments,
-    add_model_arguments,
-    common_prefix,
-    generation_options,
-    open_assistant,
-    open_model,
-    speed_report,
-    write_pieces,
-)
+from .generation_arguments import add_generation_arguments, generation_options
+from .models import add_model_arguments, follows_instructions, open_assistant, open_model
+from .output import speed_report, write_pieces
+from .prompt_cache import open_cache
 
-HELP = "answer an instruction, or continue a text, and show the text while it is made"
 EXAMPLE = (
     "llama-jp generate "
     '"クマが海辺に行ってアザラシと友達になり、最終的には家に帰るというプロットの短編小説を書いてください。"'
@@ -36,24 +28,30 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "prompt", nargs="?", metavar="PROMPT", help="the instruction or text; without it, standard input"
+        "prompt", nargs="?", metavar="PROMPT", help="instruction, or text to continue (default: standard input)"
     )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument(
-        "--raw", action="store_true", help="continue the prompt as it stands, without ELYZA's instruction template"
-    )
-    form.add_argument(
+    template = parser.add_mutually_exclusive_group()
+    template.add_argument("--raw", action="store_true", help="continue the prompt as plain text, without a template")
+    template.add_argument(
         "--instruct",
         action="store_true",
-        help="use the template (default: for models with 'instruct' in the name, and demo)",
+        help="apply ELYZA's instruction template (default for demo and for checkpoints with 'instruct' in the name)",
     )
     parser.add_argument(
         "--system", metavar="TEXT", help=f"system prompt of the template (default: {DEFAULT_SYSTEM_PROMPT})"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of streaming")
-    parser.add_argument("--top-logprobs", type=int, metavar="N", help="with --json: the N likeliest at each place")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, without streaming")
     parser.add_argument(
-        "--cache", type=Path, metavar="FILE", help="keep what was read here, and do not read its beginning again"
+        "--top-logprobs",
+        type=int,
+        metavar="N",
+        help="with --json: log probabilities of the N most probable tokens at each position",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="save the KV cache in FILE; if FILE exists, reuse it for the beginning of the prompt",
     )
     add_generation_arguments(parser)
     add_model_arguments(parser)
@@ -62,46 +60,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args.prompt)
     if args.top_logprobs is not None and not args.json:
-        raise ValueError("--top-logprobs are shown with --json only")
+        raise ValueError("--top-logprobs needs --json")
     if args.cache and not args.cache.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {args.cache.absolute().parent} to keep {args.cache.name} in")
+        raise ValueError(f"there is no folder {args.cache.absolute().parent} for the cache {args.cache.name}")
     model, tokenizer = open_model(args)
-    if args.raw or not (args.instruct or is_instruction_tuned(model.folder)):
-        if args.system is not None:
-            raise ValueError("--system is part of the instruction template: add --instruct, or leave out --raw")
-        ids = tokenizer.encode(prompt)
-    else:
-        ids = instruct_prompt(tokenizer, prompt, DEFAULT_SYSTEM_PROMPT if args.system is None else args.system)
+    ids = encode_prompt(prompt, model, tokenizer, args)
     options = generation_options(args, model)
+    if args.top_logprobs is not None:
+        options["top_logprobs"] = args.top_logprobs
     if options.get("num_beams", 1) > 1 or options.get("num_return_sequences", 1) > 1:
-        return several_answers(model, tokenizer, ids, options, args)
-    cache, cached = open_cache(args.cache, model, ids) if args.cache else (None, [])
+        return print_several_answers(model, tokenizer, ids, options, args)
+    cache, cached = open_cache(args.cache, model, ids) if args.cache else (None, 0)
     stream = stream_text(model, tokenizer, ids, cache=cache, assistant_model=open_assistant(args), **options)
-    if not args.json:
-        write_pieces(stream)
-    else:
+    if args.json:
         text = "".join(stream)
-        print(
-            json.dumps(as_dict(stream.generation, text) | {"prompt_ids": ids, "options": options}, ensure_ascii=False)
-        )
-    print(speed_report(stream, len(ids), options, known=len(cached)), file=sys.stderr)
-    if args.cache:
+        content = as_dict(stream.generation, text)
+        print(json.dumps(content | {"prompt_ids": ids, "options": options}, ensure_ascii=False))
+    else:
+        write_pieces(stream)
+    print(speed_report(stream, len(ids), options, cached=cached), file=sys.stderr)
+    if cache is not None:
         cache.save(args.cache, ids + stream.generation.ids)
-        print(f"{args.cache}: {len(cached)} tokens of the prompt were known, {cache.length} are now", file=sys.stderr)
+        print(f"{args.cache}: {cached} prompt tokens reused, {cache.length} tokens saved", file=sys.stderr)
     return 0
 
 
-def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options: dict, args: argparse.Namespace) -> int:
-    """Beams, and more than one answer: nothing to stream, so they are shown when all of them are there."""
+def read_prompt(prompt: str | None) -> str:
+    """The prompt of the command line, or standard input without its last line end."""
+    if prompt is None or prompt == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise ValueError('there is no prompt; type one after the command: llama-jp generate "…"')
+        prompt = sys.stdin.read().removesuffix("\n")
+    if not prompt:
+        raise ValueError("the prompt is empty")
+    return prompt
+
+
+def encode_prompt(prompt: str, model: Llama, tokenizer: Tokenizer, args: argparse.Namespace) -> list[int]:
+    """The ids of the prompt, in the instruction template or as plain text."""
+    if args.raw or not (args.instruct or follows_instructions(model)):
+        if args.system is not None:
+            raise ValueError("--system is part of the instruction template: add --instruct, or leave out --raw")
+        return tokenizer.encode(prompt)
+    return instruct_prompt(tokenizer, prompt, DEFAULT_SYSTEM_PROMPT if args.system is None else args.system)
+
+
+def print_several_answers(
+    model: Llama, tokenizer: Tokenizer, ids: list[int], options: dict[str, Any], args: argparse.Namespace
+) -> int:
+    """Generate the answers of beam search, or several sampled answers, and print them. Returns the exit status."""
     if args.cache or args.assistant_model:
-        raise ValueError("--cache and --assistant-model go with one answer without beams")
-    begun = time.perf_counter()
+        raise ValueError("--cache and --assistant-model work with one answer and without beam search")
+    start = time.perf_counter()
     answers = generate(model, [ids], tokenizer=tokenizer, **options)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     texts = [answer_text(tokenizer, ids, answer, options.get("stop_strings")) for answer in answers]
     if args.json:
-        shown = [as_dict(answer, text) for answer, text in zip(answers, texts, strict=True)]
-        print(json.dumps({"answers": shown, "prompt_ids": ids, "options": options}, ensure_ascii=False))
+        content = [as_dict(answer, text) for answer, text in zip(answers, texts, strict=True)]
+        print(json.dumps({"answers": content, "prompt_ids": ids, "options": options}, ensure_ascii=False))
     else:
         print("\n".join(texts if len(texts) == 1 else [f"[{i}] {text}" for i, text in enumerate(texts, 1)]))
     lengths = ", ".join(f"{len(answer.ids)} ({answer.finish_reason})" for answer in answers)
@@ -110,34 +126,21 @@ def several_answers(model: Llama, tokenizer: Tokenizer, ids: list[int], options:
 
 
 def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
-    text = StopStringBuffer(tokenizer, stop_strings, prompt)
+    """The text of an answer, without its stop string."""
+    buffer = StopStringBuffer(tokenizer, stop_strings, prompt)
     for token in answer.ids:
-        text.push(token)
-    return text.finish()
+        buffer.push(token)
+    return buffer.finish()
 
 
-def as_dict(answer: Generation, text: str) -> dict:
-    content = {"text": text, "finish_reason": answer.finish_reason, "ids": answer.ids, "logprobs": answer.logprobs}
-    extra = {"top_logprobs": answer.top_logprobs, "sequence_score": answer.sequence_score}
+def as_dict(answer: Generation, text: str) -> dict[str, Any]:
+    """An answer for JSON. Fields that this kind of generation does not fill are left out."""
+    content: dict[str, Any] = {"text": text, "finish_reason": answer.finish_reason}
+    content |= {"ids": answer.ids, "logprobs": answer.logprobs}
+    if answer.top_logprobs:
+        content["top_logprobs"] = answer.top_logprobs
+    if answer.sequence_score is not None:
+        content["sequence_score"] = answer.sequence_score
     if answer.drafted:
-        extra |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
-    return content | {name: value for name, value in extra.items() if value not in (None, [])}
-
-
-def open_cache(file: Path, model: Llama, ids: list[int]) -> tuple[Cache, list[int]]:
-    """A cache with what the file knows of the prompt, and the ids of that; empty where there is no file yet."""
-    cache = model.new_cache(1, context_length(model.config))
-    known = common_prefix(cache.load(file) if file.exists() else [], ids)
-    cache.crop(len(known))
-    return cache, known
-
-
-def read_prompt(given: str | None) -> str:
-    """The prompt as typed, or standard input without its last line end."""
-    if given is None or given == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise ValueError('there is no prompt; type one after the command: llama-jp generate "…"')
-        given = sys.stdin.read().removesuffix("\n")
-    if not given:
-        raise ValueError("the prompt is empty")
-    return given
+        content |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
+    return content

@@ -1,4 +1,4 @@
-"""llama-jp info: what a checkpoint is, from its files alone; no weight is read."""
+"""llama-jp info: the sizes, files, memory and tokenizer of a checkpoint, without loading its weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import dataclasses
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,9 +19,8 @@ from ..checkpoint.tensors import find_tensors
 from ..model import Llama
 from ..rope import context_length
 from ..text.tokenizer import Tokenizer
-from .common import add_source_arguments
+from .arguments import add_source_arguments
 
-HELP = "show what a checkpoint is, without loading its weights: sizes, files, memory, tokenizer"
 EXAMPLE = "llama-jp info --model demo"
 
 
@@ -29,94 +30,139 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    content = describe(find_checkpoint(args.model, args.revision, weights=False))
+    info = inspect_checkpoint(find_checkpoint(args.model, args.revision, weights=False))
     if args.json:
-        print(json.dumps(content, ensure_ascii=False, indent=2))
+        print(json.dumps(dataclasses.asdict(info), ensure_ascii=False, indent=2))
     else:
-        print("\n".join(f"{name:<22} {value}" for name, value in lines(content)))
+        print("\n".join(f"{name:<22} {value}" for name, value in table(info)))
     return 0
 
 
-def describe(folder: Path) -> dict:
-    """Everything that `info` shows, as numbers and names."""
+@dataclass
+class WeightsInfo:
+    """The weight files of a checkpoint."""
+
+    tensors: int
+    dtypes: list[str]
+    parameters_stored: int
+    files: dict[str, int]  # name -> bytes
+
+
+@dataclass
+class TokenizerInfo:
+    """The tokenizer of a checkpoint."""
+
+    kind: str
+    files: list[str]
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+
+
+@dataclass
+class CheckpointInfo:
+    """The facts that `info` shows. The fields are the keys of its JSON object."""
+
+    folder: str
+    config: dict[str, Any]
+    parameters: int
+    memory_bytes: dict[str, int]  # for the weights, by dtype
+    cache_bytes_per_token: dict[str, int]  # by dtype
+    context_length: int
+    generation_config: dict[str, Any]
+    quantization: dict[str, Any] | None
+    weights: WeightsInfo | None
+    weights_missing: str | None  # the reason for the absence of `weights`
+    tokenizer: TokenizerInfo | None
+
+
+def inspect_checkpoint(folder: Path) -> CheckpointInfo:
+    """The facts about the checkpoint in a folder, from its small files and the headers of its weight files."""
     config, scheme = read_config(folder), read_scheme(folder)
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in Llama(config).parameters())
-    content = {
-        "folder": str(folder),
-        "config": dataclasses.asdict(config),
-        "parameters": parameters,
-        "memory_bytes": {name: parameters * size for name, size in (("float32", 4), ("bfloat16 or float16", 2))},
-        "cache_bytes_per_token": {
-            name: 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * size
-            for name, size in (("float32", 4), ("bfloat16 or float16", 2))
-        },
-        "context_length": context_length(config),
-        "generation_config": read_json(folder / "generation_config.json", missing_ok=True),
-        "quantization": scheme and scheme.to_json(),
-        "weights": None,
-        "tokenizer": None,
-    }
+    element_bytes = {"float32": 4, "bfloat16 or float16": 2}
+    cached = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # numbers per token: K and V
+    info = CheckpointInfo(
+        folder=str(folder),
+        config=dataclasses.asdict(config),
+        parameters=parameters,
+        memory_bytes={dtype: parameters * size for dtype, size in element_bytes.items()},
+        cache_bytes_per_token={dtype: cached * size for dtype, size in element_bytes.items()},
+        context_length=context_length(config),
+        generation_config=read_json(folder / "generation_config.json", missing_ok=True),
+        quantization=scheme.to_json() | {"description": str(scheme)} if scheme else None,
+        weights=None,
+        weights_missing=None,
+        tokenizer=inspect_tokenizer(folder),
+    )
     try:
         stored = find_tensors(folder)
-    except FileNotFoundError as error:  # not fetched from the hub, or not there at all
-        content["weights_missing"] = str(error)
-    else:
-        files = sorted({tensor.file for tensor in stored.values()})
-        content["weights"] = {
-            "tensors": len(stored),
-            "dtypes": sorted({dtype_name(tensor.dtype) for tensor in stored.values()}),
-            "parameters_stored": sum(math.prod(tensor.shape) for tensor in stored.values()),
-            "files": {file.name: file.stat().st_size for file in files},
-        }
-        if scheme:
-            content["quantization"]["description"] = str(scheme)
-            content["memory_bytes"] = {"as stored": sum(tensor.nbytes for tensor in stored.values())}
+    except FileNotFoundError as error:  # the weights of a hub repository are not downloaded for this command
+        info.weights_missing = str(error)
+        return info
+    files = sorted({tensor.file for tensor in stored.values()})
+    info.weights = WeightsInfo(
+        tensors=len(stored),
+        dtypes=sorted({dtype_name(tensor.dtype) for tensor in stored.values()}),
+        parameters_stored=sum(math.prod(tensor.shape) for tensor in stored.values()),
+        files={file.name: file.stat().st_size for file in files},
+    )
+    if scheme:
+        info.memory_bytes = {"as stored": sum(tensor.nbytes for tensor in stored.values())}
+    return info
+
+
+def inspect_tokenizer(folder: Path) -> TokenizerInfo | None:
+    """The facts about the tokenizer in a folder, or None for a folder without one."""
     try:
         tokenizer = Tokenizer.from_pretrained(folder)
     except FileNotFoundError:
-        return content
-    content["tokenizer"] = {
-        "kind": tokenizer.kind,
-        "files": [file.name for file in tokenizer.files],
-        "vocab_size": tokenizer.vocab_size,
-        "bos_id": tokenizer.bos_id,
-        "eos_id": tokenizer.eos_id,
-        "pad_id": tokenizer.pad_id,
-    }
-    return content
+        return None
+    return TokenizerInfo(
+        kind=tokenizer.kind,
+        files=[file.name for file in tokenizer.files],
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+    )
 
 
-def lines(content: dict) -> list[tuple[str, str]]:
-    """The table that a person reads."""
-    weights, tokenizer = content["weights"], content["tokenizer"]
-    shown = [("folder", content["folder"])]
-    shown += [(name, json.dumps(value)) for name, value in content["config"].items()]
-    shown.append(("context", f"{content['context_length']:,} tokens"))
-    shown.append(("parameters", count(content["parameters"])))
-    if weights is None:
-        shown.append(("weights", content["weights_missing"]))
+def table(info: CheckpointInfo) -> list[tuple[str, str]]:
+    """The lines of the report: (name, value)."""
+    lines = [("folder", info.folder)]
+    lines += [(name, json.dumps(value)) for name, value in info.config.items()]
+    lines.append(("context", f"{info.context_length:,} tokens"))
+    lines.append(("parameters", count(info.parameters)))
+    if info.weights is None:
+        lines.append(("weights", str(info.weights_missing)))
     else:
-        shown.append(("tensors", f"{weights['tensors']}, stored as {', '.join(weights['dtypes'])}"))
-        shown += [("file", f"{name}, {size:,} bytes") for name, size in weights["files"].items()]
-    quantized = content["quantization"]
-    if quantized:
-        shown.append(("quantised", quantized["description"]))
-    memory, cache = content["memory_bytes"], content["cache_bytes_per_token"]
-    of = "" if quantized else "in "
-    shown.append(("memory for weights", ", ".join(f"{human(size)} {of}{kind}" for kind, size in memory.items())))
-    shown.append(("cache per token", ", ".join(f"{cache[dtype]:,} bytes in {dtype}" for dtype in cache)))
-    generation = content["generation_config"]
+        lines.append(("tensors", f"{info.weights.tensors}, stored as {', '.join(info.weights.dtypes)}"))
+        lines += [("file", f"{name}, {size:,} bytes") for name, size in info.weights.files.items()]
+    if info.quantization:
+        lines.append(("quantised", info.quantization["description"]))
+    memory = [
+        f"{in_binary_units(size)} {dtype if dtype == 'as stored' else f'in {dtype}'}"
+        for dtype, size in info.memory_bytes.items()
+    ]
+    lines.append(("memory for weights", ", ".join(memory)))
+    cache = [f"{size:,} bytes in {dtype}" for dtype, size in info.cache_bytes_per_token.items()]
+    lines.append(("cache per token", ", ".join(cache)))
+    generation = info.generation_config
     sampling = {name: generation[name] for name in ("temperature", "top_k", "top_p") if name in generation}
-    shown.append(("generation", f"sampling, {json.dumps(sampling)}" if generation.get("do_sample") else "greedy"))
-    if tokenizer is None:
-        return [*shown, ("tokenizer", "none")]
-    shown.append(("tokenizer", f"{tokenizer['kind']}, {tokenizer['vocab_size']:,} pieces"))
-    shown += [("tokenizer file", name) for name in tokenizer["files"]]
-    shown.append(("BOS", f"id {tokenizer['bos_id']}, put before every text unless told otherwise, never twice"))
-    shown.append(("EOS", f"id {tokenizer['eos_id']}"))
-    shown.append(("pad", f"id {tokenizer['pad_id']}, by the files; padding is known by its mask, not by its id"))
-    return shown
+    lines.append(("generation", f"sampling, {json.dumps(sampling)}" if generation.get("do_sample") else "greedy"))
+    if info.tokenizer is None:
+        return [*lines, ("tokenizer", "none")]
+    lines.append(("tokenizer", f"{info.tokenizer.kind}, {info.tokenizer.vocab_size:,} pieces"))
+    lines += [("tokenizer file", name) for name in info.tokenizer.files]
+    lines.append(("BOS", f"id {info.tokenizer.bos_id}, added at the start of a text by default, never twice"))
+    lines.append(("EOS", f"id {info.tokenizer.eos_id}"))
+    lines.append(
+        ("pad", f"id {info.tokenizer.pad_id} in the files; padding is marked by the attention mask, not by it")
+    )
+    return lines
 
 
 def count(parameters: int) -> str:
@@ -126,5 +172,6 @@ def count(parameters: int) -> str:
     return f"{parameters:,} ({card})" if hundredths else f"{parameters:,}"
 
 
-def human(size: int) -> str:
+def in_binary_units(size: int) -> str:
+    """A number of bytes in GiB, or in MiB below one GiB."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.2f} MiB"

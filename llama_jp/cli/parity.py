@@ -1,4 +1,4 @@
-"""llama-jp parity: are two models the same, to which bit; if not, where do they part, and is it a bug or rounding?"""
+"""llama-jp parity: are two models bit-identical? If not, where do they first differ, and is it a bug or rounding?"""
 
 from __future__ import annotations
 
@@ -10,74 +10,80 @@ from pathlib import Path
 from ..checkpoint.random_checkpoint import SHAPES
 from ..environment import describe_environment
 from ..model import ATTENTIONS
-from ..parity.modes.fullsize import prove
+from ..parity.modes.fullsize import compare_fullsize
 from ..parity.report.certificate import add_to_certificate, replay
-from ..parity.report.html import write_page
+from ..parity.report.html import write_html_report
 from ..parity.report.text import text_report
-from ..parity.requests import ALL_MODES, Request, run_request
+from ..parity.requests import MODES, Request, run_request
 from ..parity.run.models import Settings
-from .common import DTYPES, positive
+from .arguments import DTYPES, positive_int
 
-HELP = "hold a model against transformers or another model: equal, or where they part, and whether it is a bug"
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
+SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    sides = parser.add_argument_group("the two sides")
-    sides.add_argument("--model", default="demo", metavar="A", help=f"{SPECS} (default: demo)")
-    sides.add_argument("--against", default="transformers", metavar="B", help="the same, taken for the reference")
-    sides.add_argument(
-        "--checkpoint", metavar="MODEL", help="what transformers and functions load, where A is no model"
+    models = parser.add_argument_group("models")
+    models.add_argument("--model", default="demo", metavar="A", help=f"{SPECS} (default: demo)")
+    models.add_argument("--against", default="transformers", metavar="B", help="the same; B is the reference")
+    models.add_argument(
+        "--checkpoint", metavar="MODEL", help="the checkpoint for transformers and functions, if A and B name none"
     )
-    sides.add_argument("--random", choices=list(SHAPES), help="random weights of this shape in place of A's checkpoint")
-    sides.add_argument("--layers", type=positive, metavar="N", help="how many layers the random model has")
-    for prefix, whose in (("", "both sides or A"), ("against-", "B, where it is not as A")):
-        sides.add_argument(f"--{prefix}dtype", choices=DTYPES, help=f"what {whose} computes in")
-        sides.add_argument(f"--{prefix}attention", choices=list(ATTENTIONS), help=f"the attention of {whose}")
-        sides.add_argument(f"--{prefix}threads", type=positive, metavar="N", help=f"the CPU threads of {whose}")
-        sides.add_argument(f"--{prefix}batch", type=positive, metavar="N", help=f"rows at once through {whose}")
+    models.add_argument(
+        "--random", choices=list(SHAPES), help="random weights of this shape, in place of A's checkpoint"
+    )
+    models.add_argument("--layers", type=positive_int, metavar="N", help="number of layers of the random model")
+    for prefix, of in (("", "A, and of B by default"), ("against-", "B (default: as A)")):
+        models.add_argument(f"--{prefix}dtype", choices=DTYPES, help=f"dtype of {of}")
+        models.add_argument(f"--{prefix}attention", choices=list(ATTENTIONS), help=f"attention function of {of}")
+        models.add_argument(f"--{prefix}threads", type=positive_int, metavar="N", help=f"CPU threads of {of}")
+        models.add_argument(f"--{prefix}batch", type=positive_int, metavar="N", help=f"rows per forward pass of {of}")
 
-    work = parser.add_argument_group("what is run")
-    work.add_argument(
+    task = parser.add_argument_group("task")
+    task.add_argument(
         "--mode",
         type=modes,
         default=["whole"],
         metavar="MODES",
-        help=f"one or several of {', '.join(ALL_MODES)}, with commas between, or all",
+        help=f"one or more of {', '.join(MODES)}, separated by commas, or all (default: whole)",
     )
-    work.add_argument("--text", metavar="FILE", help="text to run on, UTF-8 (default: random ids)")
-    work.add_argument("--rows", type=positive, default=2, metavar="N", help="rows of ids (default: 2)")
-    work.add_argument("--tokens", type=positive, default=32, metavar="N", help="ids in a row (default: 32)")
-    work.add_argument("--new-tokens", type=positive, default=16, metavar="N", help="tokens to generate (default: 16)")
-    work.add_argument("--seed", type=int, default=0, metavar="N", help="for ids, cuts, weights, draws (default: 0)")
+    task.add_argument("--text", metavar="FILE", help="UTF-8 text for the ids (default: random ids)")
+    task.add_argument("--rows", type=positive_int, default=2, metavar="N", help="rows of ids (default: 2)")
+    task.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="ids in a row (default: 32)")
+    task.add_argument(
+        "--new-tokens", type=positive_int, default=16, metavar="N", help="tokens to generate (default: 16)"
+    )
+    task.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of ids, weights, chunks and sampling (default: 0)"
+    )
 
-    full = parser.add_argument_group("the proof at full size")
+    full = parser.add_argument_group("full size")
     full.add_argument(
-        "--fullsize", choices=list(SHAPES), help="write a random checkpoint as published, compare by layer"
+        "--fullsize", choices=list(SHAPES), help="write a random checkpoint in published form, and compare it by layer"
     )
-    full.add_argument("--folder", metavar="DIR", help="where it is written (7b: 13.5 GB), or read if it is there")
+    full.add_argument("--folder", metavar="DIR", help="folder of this checkpoint (7b: 13.5 GB), new or existing")
 
-    out = parser.add_argument_group("verdict and output", "exit status: 0 equal or within the tolerance, 1 different")
-    out.add_argument("--max-ulp", type=int, metavar="N", help="let logits differ by up to N ULP")
-    out.add_argument("--max-kl", type=float, metavar="X", help="let next-token distributions differ by a KL of up to X")
-    out.add_argument("--json", action="store_true", help="print everything as one JSON object")
-    out.add_argument("--report", metavar="FILE.html", help="write a page with the map of all operations")
-    out.add_argument("--certificate", metavar="FILE.json", help="write, or add to, a certificate of this run")
-    out.add_argument("--replay", metavar="FILE.json", help="run a certificate again: do the same bytes come out?")
+    output = parser.add_argument_group(
+        "verdict and output", "exit status: 0 equal or within the tolerance, 1 different, 2 nothing could be compared"
+    )
+    output.add_argument("--max-ulp", type=int, metavar="N", help="let logits differ by up to N ULP")
+    output.add_argument("--max-kl", type=float, metavar="X", help="let next-token distributions differ by X nats (KL)")
+    output.add_argument("--json", action="store_true", help="print all results as one JSON object")
+    output.add_argument("--report", metavar="FILE.html", help="write an HTML page with a map of all operations")
+    output.add_argument("--certificate", metavar="FILE.json", help="write a certificate of this run, or add to one")
+    output.add_argument("--replay", metavar="FILE.json", help="run a certificate again, and compare the results")
 
 
 def modes(text: str) -> list[str]:
-    asked = list(ALL_MODES) if text == "all" else text.split(",")
-    if unknown := [mode for mode in asked if mode not in ALL_MODES]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is unknown; known are {', '.join(ALL_MODES)}")
-    return asked
-
-
-SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
+    """The modes of a list with commas. "all" stands for every mode."""
+    chosen = list(MODES) if text == "all" else text.split(",")
+    if unknown := [mode for mode in chosen if mode not in MODES]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is unknown; known are {', '.join(MODES)}")
+    return chosen
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 equal, 1 different, 2 when there was nothing to compare: a program must be able to tell the two apart."""
+    """Exit status 0: equal or within the tolerance, 1: different, 2: nothing could be compared."""
     try:
         if args.fullsize:
             return run_fullsize(args)
@@ -96,7 +102,7 @@ def run_comparison(args: argparse.Namespace) -> int:
     else:
         print(text_report(comparisons))
     if args.report:
-        write_page(Path(args.report), request, comparisons)
+        write_html_report(Path(args.report), request, comparisons)
     if args.certificate:
         add_to_certificate(Path(args.certificate), request, comparisons)
     return 0 if all(each.passed for each in comparisons) else 1
@@ -105,14 +111,16 @@ def run_comparison(args: argparse.Namespace) -> int:
 def run_fullsize(args: argparse.Namespace) -> int:
     if not args.folder:
         raise ValueError("--fullsize writes a checkpoint of several gigabytes: name its folder with --folder")
-    result = prove(args.fullsize, Path(args.folder), layers=args.layers, seed=args.seed)
+    result = compare_fullsize(args.fullsize, Path(args.folder), layers=args.layers, seed=args.seed)
     print(json.dumps(result.as_dict()) if args.json else result.text())
     return 1 if result.different else 0
 
 
 def to_request(args: argparse.Namespace) -> Request:
-    everything = args.mode == list(ALL_MODES)
-    chosen = [mode for mode in args.mode if not (everything and args.random and mode == "tokenizer")]  # it has none
+    """The request of a command line. Settings of B default to those of A."""
+    chosen = args.mode
+    if args.random and chosen == list(MODES):
+        chosen = [mode for mode in chosen if mode != "tokenizer"]  # a random checkpoint has no tokenizer
     first = Settings(args.dtype or "auto", args.attention or "sdpa", args.threads, args.batch)
     second = Settings(
         args.against_dtype or first.dtype,
@@ -121,37 +129,37 @@ def to_request(args: argparse.Namespace) -> Request:
         args.against_batch or first.rows,
     )
     return Request(
-        args.model,
-        args.against,
-        args.checkpoint,
-        args.random,
-        args.layers,
-        chosen,
-        first,
-        second,
-        args.rows,
-        args.tokens,
-        args.new_tokens,
-        args.text,
-        args.seed,
-        args.max_ulp,
-        args.max_kl,
+        model=args.model,
+        against=args.against,
+        checkpoint=args.checkpoint,
+        random=args.random,
+        layers=args.layers,
+        modes=chosen,
+        first=first,
+        second=second,
+        rows=args.rows,
+        tokens=args.tokens,
+        new_tokens=args.new_tokens,
+        text=args.text,
+        seed=args.seed,
+        max_ulp=args.max_ulp,
+        max_kl=args.max_kl,
     )
 
 
 def run_replay(args: argparse.Namespace) -> int:
-    runs, changed = replay(Path(args.replay))
+    runs, changes = replay(Path(args.replay))
     same = all(run.same for run in runs)
     if args.json:
         results = [{"request": r.request.as_dict(), "same": r.same, "then_and_now": r.results} for r in runs]
-        print(json.dumps({"same": same, "other_conditions": changed, "runs": results}, ensure_ascii=False))
+        print(json.dumps({"same": same, "other_conditions": changes, "runs": results}, ensure_ascii=False))
         return 0 if same else 1
-    for each in runs:
-        request = each.request
-        what = f"{request.random or request.model} against {request.against}, {request.first.dtype}"
-        for then, now in each.results:
-            word = "the same bytes" if then == now else f"different: {then['verdict']} then, {now['verdict']} now"
-            print(f"{what}, {request.first.attention}, {then['mode']}: {word}")
-    for line in changed:
-        print(f"other conditions: {line}")
+    for run in runs:
+        request = run.request
+        models = f"{request.random or request.model} against {request.against}"
+        for then, now in run.results:
+            outcome = "the same bytes" if then == now else f"different: {then['verdict']} then, {now['verdict']} now"
+            print(f"{models}, {request.first.dtype}, {request.first.attention}, {then['mode']}: {outcome}")
+    for change in changes:
+        print(f"other conditions: {change}")
     return 0 if same else 1

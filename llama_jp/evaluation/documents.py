@@ -1,8 +1,10 @@
-"""Texts to calibrate on and to certify with: documents, as rows of ids that a model can read.
+"""Texts for calibration and evaluation, as windows of token ids.
 
-Three come with the package (`llama_jp/texts`), made by `weights/demo/make_texts.py`: stories in the form the demo was
-trained on, and a page of plain prose. Any UTF-8 file will do. A line of four hyphens ends a document; `<s>` and `</s>`
-stand for the tokens. A request, `[INST] … [/INST]`, is read but not counted: nobody asks a model to predict it.
+A text is any UTF-8 file. A line of four hyphens ends a document; `<s>` and `</s>` stand for the tokens. A request,
+`[INST] … [/INST]`, is context only: its tokens are not scored, because a model answers requests and never writes them.
+
+Three texts come with the package (`llama_jp/evaluation/texts`), written by `weights/demo/make_texts.py`: two of stories
+in the form of the demo model's training data, and one of plain prose.
 """
 
 from __future__ import annotations
@@ -25,73 +27,94 @@ TEXTS = Path(__file__).resolve().parent / "texts"
 
 CALIBRATION, HELD_OUT = "calibration.ja.txt", "held-out.ja.txt"
 
-WINDOW = 512  # tokens read at once; what a document has beyond them begins anew with BOS
+WINDOW_LENGTH = 512  # tokens; a longer document continues in a new window
 
-FEWEST = 200  # tokens; fewer say nothing
+MIN_SCORED_TOKENS = 200  # fewer give no meaningful mean
 
 
 class Window(NamedTuple):
-    """A document, or a part of one."""
+    """A document, or a part of one, that a model processes in one call."""
 
-    ids: Tensor  # (1, T)
-    counted: Tensor  # (T - 1,) bool: is the token after this one to be predicted?
+    ids: Tensor  # (1, T) int64
+    scored: Tensor  # (T - 1,) bool: whether the prediction of token t + 1 counts
 
 
 @dataclass
 class Text:
-    file: str  # its name, without folders
+    """A tokenized text file."""
+
+    file: str  # its name without folders
     sha256: str
     windows: list[Window]
 
     @property
-    def tokens(self) -> int:
-        """How many tokens are predicted."""
-        return sum(int(window.counted.sum()) for window in self.windows)
+    def scored_tokens(self) -> int:
+        """The number of tokens whose prediction counts."""
+        return sum(int(window.scored.sum()) for window in self.windows)
 
 
 def find_text(name: str | Path) -> Path:
-    """A file, or one of those that come with the package."""
+    """The path of a text: a file, or the name of a text of the package. FileNotFoundError lists those names."""
     for file in (Path(name).expanduser(), TEXTS / Path(name).name):
         if file.is_file():
             return file
     bundled = ", ".join(sorted(file.name for file in TEXTS.glob("*.txt")))
-    raise FileNotFoundError(f"{name} is no file, and none of the texts that come with the package ({bundled})")
+    raise FileNotFoundError(f"there is no file {name}; the texts of the package are {bundled}")
 
 
 def read_text(name: str | Path, tokenizer: Tokenizer, config: LlamaConfig) -> Text:
-    """Raises ValueError when the text is no UTF-8, too short, or cut by a tokenizer of another model."""
+    """Tokenize a text file and split it into windows.
+
+    name    a file, or the name of a text of the package
+    config  of the model: it limits the window length and the largest token id
+
+    Raises FileNotFoundError for an unknown name, and ValueError when the file is not UTF-8, has too few tokens, or
+    gives ids outside the model's vocabulary.
+    """
     file = find_text(name)
     content = file.read_bytes()
     try:
         documents = content.decode("utf-8").split("\n----\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a UTF-8 text: {error}") from error
-    length = min(WINDOW, config.max_position_embeddings)
-    windows = [window for document in documents for window in cut(document.strip("\n"), tokenizer, length)]
+    length = min(WINDOW_LENGTH, config.max_position_embeddings)
+    windows = [
+        window for document in documents for window in split_into_windows(document.strip("\n"), tokenizer, length)
+    ]
     text = Text(file.name, hashlib.sha256(content).hexdigest(), windows)
-    if text.tokens < FEWEST:
-        raise ValueError(f"{file} has {text.tokens} tokens to predict; it takes at least {FEWEST} to say anything")
-    if (largest := max(int(window.ids.max()) for window in windows)) >= config.vocab_size:
-        raise ValueError(f"the tokenizer gives id {largest}, but the model has {config.vocab_size} ids: not a pair")
+    if text.scored_tokens < MIN_SCORED_TOKENS:
+        raise ValueError(
+            f"{file} has {text.scored_tokens} tokens to predict; at least {MIN_SCORED_TOKENS} are needed, "
+            "so use a longer text"
+        )
+    largest = max(int(window.ids.max()) for window in windows)
+    if largest >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer gives id {largest}, but the model has {config.vocab_size} ids; "
+            "use the tokenizer of this model"
+        )
     return text
 
 
-def cut(document: str, tokenizer: Tokenizer, length: int) -> Iterator[Window]:
-    """The ids of a document in windows, each beginning with BOS where there is one."""
-    ids, counted = [], []
-    for turn in re.split("(?=<s>)", document):  # a text between two specials is cut by itself
-        own = tokenizer.encode(turn, bos=False, parse_special=True)
+def split_into_windows(document: str, tokenizer: Tokenizer, length: int) -> Iterator[Window]:
+    """Tokenize one document and split it into windows of at most `length` tokens, each with BOS if there is one."""
+    ids: list[int] = []
+    scored: list[bool] = []
+    # The tokenizer encodes the text between two special tokens by itself, so a split at <s> does not change the ids.
+    for turn in re.split("(?=<s>)", document):
+        turn_ids = tokenizer.encode(turn, bos=False, parse_special=True)
         request = re.match(r"(<s>)?\[INST\].*?\[/INST\] ?", turn, re.DOTALL)
-        asked = tokenizer.encode(request[0], bos=False, parse_special=True) if request else []
-        given = len(os.path.commonprefix([own, asked]))  # the space behind may be one token with what follows
-        ids += own
-        counted += [i >= given for i in range(len(own))]
+        request_ids = tokenizer.encode(request[0], bos=False, parse_special=True) if request else []
+        # The space after [/INST] may be one token with the text after it. That token is scored.
+        unscored = len(os.path.commonprefix([turn_ids, request_ids]))
+        ids += turn_ids
+        scored += [i >= unscored for i in range(len(turn_ids))]
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     if ids[:1] == bos:
-        ids, counted = ids[1:], counted[1:]
+        ids, scored = ids[1:], scored[1:]
     step = length - len(bos)
     for start in range(0, len(ids), step):
-        part = torch.tensor([bos + ids[start : start + step]])
-        wanted = torch.tensor([False] * len(bos) + counted[start : start + step])[1:]
-        if part.shape[1] > 1:
-            yield Window(part, wanted)
+        window_ids = torch.tensor([bos + ids[start : start + step]])  # (1, T)
+        window_scored = torch.tensor([False] * len(bos) + scored[start : start + step])[1:]  # (T - 1,)
+        if window_ids.shape[1] > 1:
+            yield Window(window_ids, window_scored)

@@ -1,4 +1,4 @@
-"""A text read with one layer in memory at a time, so that a model larger than the memory can be measured."""
+"""Logits of a checkpoint with one layer in memory at a time, for models larger than the memory."""
 
 from __future__ import annotations
 
@@ -10,68 +10,71 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoint.load import build_on_meta, multiplies_bfloat16
-from ..checkpoint.tensors import TensorInfo, read_group
-from ..linear.weight import PARTS, Weight, dequantized
+from ..checkpoint.tensors import TensorInfo, read_tensor
+from ..linear.weight import PARTS, Weight, dequantize
 from ..model import Llama, LlamaConfig, positions_and_mask
 from .documents import Window
 
-SMALL = 5 * 10**8  # parameters up to which nobody waits long for float32
+FLOAT32_LIMIT = 5 * 10**8  # parameters; smaller models take little time in float32
 
 
-def choose_arithmetic(config: LlamaConfig) -> torch.dtype:
-    """What to read a text in: float32, and for large models bfloat16 where the CPU multiplies that."""
+def choose_compute_dtype(config: LlamaConfig) -> torch.dtype:
+    """The dtype for measurements: float32, or bfloat16 for a large model on a CPU that multiplies it natively."""
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in Llama(config).parameters())
-    return torch.float32 if parameters < SMALL or not multiplies_bfloat16() else torch.bfloat16
+    return torch.float32 if parameters < FLOAT32_LIMIT or not multiplies_bfloat16() else torch.bfloat16
 
 
 @torch.inference_mode()
 def logits_by_layer(folder: Path, windows: list[Window], dtype: torch.dtype, title: str) -> Iterator[Tensor]:
-    """The logits (T, V) of each window: those of the model in `folder`, each quantised weight dequantised first.
+    """Compute the logits (T, V) of each window. Quantised weights are dequantised.
 
-    All layers are read at once; the logits, which are large, are made when they are asked for, in inference mode.
+    folder  of the checkpoint
+    dtype   of weights and activations
+    title   names the model in the progress bar
+
+    All windows pass through a layer before the next layer is loaded. The blocks run when the function is called; the
+    logits of a window, which are large, are computed when the iterator reaches them. Iterate in inference mode.
     """
-    checked, stored = build_on_meta(folder, Llama)
+    built, stored = build_on_meta(folder, Llama)
     with torch.device("meta"):
-        model = Llama(checked.config)
+        model = Llama(built.config)  # with nn.Linear everywhere, since the weights are dequantised
     if model.config.tie_word_embeddings:
         shared = stored.get("embed_tokens.weight") or stored["lm_head.weight"]
         stored |= {"embed_tokens.weight": shared, "lm_head.weight": shared}
 
-    def filled(name: str) -> nn.Module:
+    def load(name: str) -> nn.Module:
+        """Fill the module `name` of the model with its stored weights."""
         module = model.get_submodule(name)
-        own = {full.removeprefix(f"{name}."): one for full, one in stored.items() if full.startswith(f"{name}.")}
-        module.load_state_dict(read_numbers(own, dtype), assign=True)
+        prefix = f"{name}."
+        own = {full.removeprefix(prefix): info for full, info in stored.items() if full.startswith(prefix)}
+        module.load_state_dict(read_dequantized(own, dtype), assign=True)
         return module
 
-    embed = filled("embed_tokens")
-    hidden = [embed(window.ids) for window in windows]
-    embed.to("meta")
-    for i in tqdm(range(len(model.layers)), desc=f"reading with {title}", unit=" layers", disable=None, leave=False):
-        block = filled(f"layers.{i}")
-        hidden = [block(x, *seen_from(model, x), None) for x in hidden]
+    embedding = load("embed_tokens")
+    hidden = [embedding(window.ids) for window in windows]  # (1, T, C) each
+    embedding.to("meta")  # frees the weights
+    for i in tqdm(range(len(model.layers)), desc=f"running {title}", unit=" layers", disable=None, leave=False):
+        block = load(f"layers.{i}")
+        hidden = [block(x, *rotation_and_mask(model, x), None) for x in hidden]
         block.to("meta")
-    norm, head = filled("norm"), filled("lm_head")
+    norm, head = load("norm"), load("lm_head")
     return (head(norm(x))[0] for x in hidden)
 
 
-def seen_from(model: Llama, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
-    """What a block of the model wants to know beside x (1, T, C), a window of its own: the rotation, and the mask."""
+def rotation_and_mask(model: Llama, x: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor | None]:
+    """The arguments of a block besides its input x (1, T, C), a whole window: (cos, sin), and the attention mask."""
     T = x.shape[1]
     positions, visible = positions_and_mask(None, T, T, x.device)
     cos, sin = model.rope(positions)
-    return (cos.to(x.dtype), sin.to(x.dtype)), visible
+    return (cos.to(x.dtype), sin.to(x.dtype)), visible  # rounding: as in `Llama.forward`
 
 
-def read_one(stored: TensorInfo) -> Tensor:
-    ((_, tensor),) = read_group(stored.file, [stored])
-    return tensor
-
-
-def read_numbers(stored: dict[str, TensorInfo], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors as the numbers that they stand for: what is quantised becomes one weight, without scale and zero."""
-    tensors = {name: read_one(one) for name, one in stored.items()}
+def read_dequantized(stored: dict[str, TensorInfo], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Read tensors by name in `dtype`. A quantised `weight` and its `scale` and `zero` become one float `weight`."""
+    tensors = {name: read_tensor(info) for name, info in stored.items()}
     for name in [name for name in tensors if name.endswith("weight")]:
-        parts = [tensors.pop(name.removesuffix("weight") + part, None) for part in PARTS]
-        tensors[name] = dequantized(Weight(*parts), dtype)
+        prefix = name.removesuffix("weight")
+        parts = {part: tensors.pop(prefix + part) for part in PARTS if prefix + part in tensors}
+        tensors[name] = dequantize(Weight.from_tensors(parts), dtype)
     return {name: tensor.to(dtype) for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""Checks of option values, one sentence for each mistake."""
+"""Checks of option values: one sentence for each mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_range(
     whole: bool = False,
     hint: str = "",
 ) -> None:
-    """One sentence for a number outside its range; None means "not asked for" and passes."""
+    """Raise ValueError for a number outside its range. None means "not set" and passes."""
     if value is None:
         return
     number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
@@ -30,18 +30,18 @@ def check_range(
 
 
 def check_ids(name: str, ids: Sequence[int], V: int | None = None) -> None:
-    """One sentence for what is no id, or none of a vocabulary of V."""
-    if wrong := [
-        token for token in ids if not isinstance(token, SupportsIndex) or token < 0 or token >= (V or math.inf)
-    ]:
+    """Raise ValueError for a value that is not an id, or not an id of a vocabulary of V."""
+    limit = math.inf if V is None else V
+    wrong = [token for token in ids if not isinstance(token, SupportsIndex) or not 0 <= int(token) < limit]
+    if wrong:
         raise ValueError(f"{name} has {wrong}, but ids are whole numbers from 0 {'on' if V is None else f'to {V - 1}'}")
 
 
 def check_forced(name: str, forced: int | Sequence[int] | None, suppressed: Sequence[int] | None) -> None:
-    """A token that is forced and suppressed would leave no token at all."""
-    forced = [] if forced is None else as_ids(forced)
-    if forced and set(forced) <= set(suppressed or ()):
-        raise ValueError(f"{name} asks for {forced}, but suppress_tokens forbids it; drop one of the two")
+    """Raise ValueError for a token that is forced and suppressed: no token would be left."""
+    ids = as_ids(forced)
+    if ids and set(ids) <= set(suppressed or ()):
+        raise ValueError(f"{name} forces {ids}, but suppress_tokens forbids it; remove one of the two")
 
 
 def as_ids(given: int | Sequence[int] | None) -> list[int]:

@@ -1,8 +1,7 @@
-"""The filters that the options ask for, in transformers' order."""
+"""The chain of filters for a set of options, in transformers' order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -11,7 +10,6 @@ from .checks import as_ids, check_forced, check_range
 from .filters import (
     Filter,
     allow_only,
-    apply_own,
     as_bad_words,
     as_biases,
     bias_sequences,
@@ -33,168 +31,155 @@ from .filters import (
 from .options import Options
 
 
-def make_filters(
-    *,
-    # what this generation is about
-    do_sample: bool,
-    prompt_length: int = 0,  # padding included, as the reference counts
-    max_length: int | None = None,  # of prompt and answer
-    eos: Sequence[int] = (),
-    pad_id: int = 0,  # what filters that match ids see in padded places, as in the reference
-    num_beams: int = 1,
-    # penalties and biases, in the order in which they apply
-    sequence_bias: Mapping[tuple[int, ...], float] | Sequence | None = None,
-    encoder_repetition_penalty: float | None = None,
-    repetition_penalty: float | None = None,
-    presence_penalty: float | None = None,
-    frequency_penalty: float | None = None,
-    penalty_window: int | None = None,
-    penalty_generated_only: bool = False,
-    no_repeat_ngram_size: int | None = None,
-    encoder_no_repeat_ngram_size: int | None = None,
-    bad_words_ids: Sequence[Sequence[int]] | None = None,
-    # length, and tokens that must or must not come
-    min_length: int | None = None,
-    min_new_tokens: int | None = None,
-    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None,
-    forced_bos_token_id: int | None = None,
-    forced_eos_token_id: int | Sequence[int] | None = None,
-    remove_invalid_values: bool | None = None,
-    exponential_decay_length_penalty: tuple[int, float] | None = None,
-    suppress_tokens: Sequence[int] | None = None,
-    begin_suppress_tokens: Sequence[int] | None = None,
-    logits_processor: Sequence[Filter] | Filter | None = None,  # the caller's own
-    # the shape of the distribution: sampling only
-    temperature: float | None = None,
-    top_h: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    typical_p: float | None = None,
-    epsilon_cutoff: float | None = None,
-    eta_cutoff: float | None = None,
-    renormalize_logits: bool | None = None,
-) -> list[Filter]:
-    """The filters that these options ask for, in transformers' order; neutral values leave theirs out.
+def make_filters(options: Options, prompt_length: int = 0, max_length: int | None = None) -> list[Filter]:
+    """The filters that the options ask for, in transformers' order. Neutral values add no filter.
 
-    What changes the shape of the distribution (temperature to eta) matters to sampling only and is left out of
-    greedy decoding. Raises ValueError for a value outside its range, or for two options that exclude each other.
+    prompt_length: tokens of the prompt, with padding, as the reference counts.
+    max_length: tokens of prompt and answer.
+
+    The filters from temperature to eta change only the shape of the distribution, so greedy decoding omits them.
+    Raises ValueError for a value out of range, or for two options that exclude each other.
     Reference: `GenerationMixin._get_logits_processor`.
     """
-    check_range("repetition_penalty", repetition_penalty, above=0)
-    check_range("encoder_repetition_penalty", encoder_repetition_penalty, above=0)
-    check_range("presence_penalty", presence_penalty)
-    check_range("frequency_penalty", frequency_penalty)
-    check_range("penalty_window", penalty_window, least=1, whole=True)
-    check_range("no_repeat_ngram_size", no_repeat_ngram_size, least=0, whole=True)
-    check_range("encoder_no_repeat_ngram_size", encoder_no_repeat_ngram_size, least=0, whole=True)
-    check_range("min_length", min_length, least=0, whole=True)
-    check_range("min_new_tokens", min_new_tokens, least=0, whole=True)
-    check_range("temperature", temperature, above=0, hint="; for greedy decoding use do_sample=False (--greedy)")
-    check_range("top_h", top_h, above=0, most=1)
-    check_range("top_k", top_k, least=0, whole=True)
-    check_range("top_p", top_p, least=0, most=1)
-    check_range("min_p", min_p, least=0, most=1)
-    check_range("typical_p", typical_p, above=0, most=1)
-    check_range("epsilon_cutoff", epsilon_cutoff, least=0, below=1)
-    check_range("eta_cutoff", eta_cutoff, least=0, below=1)
-    check_forced("forced_bos_token_id", forced_bos_token_id, suppress_tokens)
-    check_forced("forced_eos_token_id", forced_eos_token_id, suppress_tokens)
-
-    chain: list[Filter] = []
-
-    def add(filter: Filter) -> None:
-        chain.append(filter)
-
-    def add_matching(filter: Callable[..., Tensor], *given) -> None:
-        """A filter that compares ids: in padded places it sees what the reference sees there."""
-        chain.append(lambda ids, logits: filter(logits, ids.where(ids >= 0, pad_id), *given))
-
-    def counted(ids: Tensor) -> Tensor:
-        """The ids that penalties count: all, unless a window or "generated only" says otherwise."""
-        ids = ids[:, prompt_length if penalty_generated_only else 0 :]
-        return ids[:, -penalty_window:] if penalty_window else ids
-
-    if sequence_bias is not None:
-        add_matching(bias_sequences, as_biases(sequence_bias))
-    if encoder_repetition_penalty not in (None, 1):
-        add_matching(
-            lambda logits, ids: penalize_repetition(logits, ids[:, :prompt_length], 1 / encoder_repetition_penalty)
-        )
-    if repetition_penalty not in (None, 1):
-        add(lambda ids, logits: penalize_repetition(logits, counted(ids), repetition_penalty))
-    if presence_penalty or frequency_penalty:
-        add(lambda ids, logits: penalize_counts(logits, counted(ids), presence_penalty or 0, frequency_penalty or 0))
-    if no_repeat_ngram_size:
-        add_matching(forbid_repeated_ngrams, no_repeat_ngram_size)
-    if encoder_no_repeat_ngram_size:
-        n = encoder_no_repeat_ngram_size
-        add_matching(lambda logits, ids: forbid_repeated_ngrams(logits, ids, n, ids[:, :prompt_length]))
-    if bad_words_ids is not None:
-        add_matching(bias_sequences, as_bad_words(bad_words_ids, eos))
-    least = min_length if min_new_tokens is None else prompt_length + min_new_tokens
-    if least and eos:
-        add(lambda ids, logits: forbid(logits, eos) if ids.shape[1] < least else logits)
-    if prefix_allowed_tokens_fn is not None:
-        add_matching(allow_only, prefix_allowed_tokens_fn, num_beams)
-    if forced_bos_token_id is not None:
-        add(lambda ids, logits: force(logits, [forced_bos_token_id]) if ids.shape[1] == 1 else logits)
-    if forced_eos_token_id is not None:
-        last = as_ids(forced_eos_token_id)
-        add(lambda ids, logits: force(logits, last) if ids.shape[1] + 1 == max_length else logits)
-    if remove_invalid_values:
-        add(lambda ids, logits: remove_invalid(logits))
-    if exponential_decay_length_penalty is not None:
-        if not eos:
-            raise ValueError("exponential_decay_length_penalty makes EOS likelier, but there is no eos_token_id")
-        match exponential_decay_length_penalty:
-            case [int(start), int(factor) | float(factor)]:
-                start += prompt_length
-            case wrong:
-                raise ValueError(
-                    f"exponential_decay_length_penalty is (tokens, factor), as in (20, 1.1), not {wrong!r}"
-                )
-        add(lambda ids, logits: favour_eos(logits, eos, factor, ids.shape[1] - start))
-    if suppress_tokens is not None:
-        add(lambda ids, logits: forbid(logits, suppress_tokens))
-    if begin_suppress_tokens is not None:
-        first = prompt_length + (prompt_length == 1 and forced_bos_token_id is not None)
-        add(lambda ids, logits: forbid(logits, begin_suppress_tokens) if ids.shape[1] == first else logits)
-    for own in [logits_processor] if callable(logits_processor) else logits_processor or ():
-        add(partial(apply_own, own, pad_id))
-
-    if do_sample:
-        at_least = 1 if num_beams == 1 else len(eos) + 1 if eos else 2  # beams need something to go on with
-        if temperature not in (None, 1):
-            add(lambda ids, logits: logits / temperature)
-        if top_h is not None:
-            add(lambda ids, logits: keep_top_h(logits, top_h))
-        if top_k:
-            add(lambda ids, logits: keep_top_k(logits, top_k, at_least))
-        if top_p is not None and top_p < 1:
-            add(lambda ids, logits: keep_top_p(logits, top_p, at_least))
-        if min_p is not None:
-            add(lambda ids, logits: keep_min_p(logits, min_p, at_least))
-        if typical_p is not None and typical_p < 1:
-            add(lambda ids, logits: keep_typical(logits, typical_p, at_least))
-        if epsilon_cutoff:
-            add(lambda ids, logits: cut_epsilon(logits, epsilon_cutoff, at_least))
-        if eta_cutoff:
-            add(lambda ids, logits: cut_eta(logits, eta_cutoff, at_least))
-    if renormalize_logits:
-        add(lambda ids, logits: logits.log_softmax(-1))
+    check_values(options)
+    chain = [*penalties(options, prompt_length), *constraints(options, prompt_length, max_length)]
+    if options.do_sample:
+        chain += sampling_filters(options)
+    if options.renormalize_logits:
+        chain.append(lambda ids, logits: logits.log_softmax(-1))
     return chain
 
 
-def filters_of(options: Options, prompt_length: int, max_length: int) -> list[Filter]:
-    """The chain that the options ask for: those of them that `make_filters` knows by the same name."""
-    names = make_filters.__kwdefaults__.keys() & vars(options).keys() - {"max_length", "num_beams"}
-    return make_filters(
-        do_sample=options.do_sample,
-        prompt_length=prompt_length,
-        max_length=max_length,
-        eos=options.eos,
-        pad_id=options.pad_token_id,
-        num_beams=options.beams,
-        **{name: getattr(options, name) for name in names},
-    )
+def check_values(options: Options) -> None:
+    """Raise ValueError for a value out of its range."""
+    check_range("repetition_penalty", options.repetition_penalty, above=0)
+    check_range("encoder_repetition_penalty", options.encoder_repetition_penalty, above=0)
+    check_range("presence_penalty", options.presence_penalty)
+    check_range("frequency_penalty", options.frequency_penalty)
+    check_range("penalty_window", options.penalty_window, least=1, whole=True)
+    check_range("no_repeat_ngram_size", options.no_repeat_ngram_size, least=0, whole=True)
+    check_range("encoder_no_repeat_ngram_size", options.encoder_no_repeat_ngram_size, least=0, whole=True)
+    check_range("min_length", options.min_length, least=0, whole=True)
+    check_range("min_new_tokens", options.min_new_tokens, least=0, whole=True)
+    check_forced("forced_bos_token_id", options.forced_bos_token_id, options.suppress_tokens)
+    check_forced("forced_eos_token_id", options.forced_eos_token_id, options.suppress_tokens)
+    if not options.do_sample:
+        return  # greedy decoding ignores the values below, whatever they are
+    hint = "; for greedy decoding use do_sample=False (--greedy)"
+    check_range("temperature", options.temperature, above=0, hint=hint)
+    check_range("top_h", options.top_h, above=0, most=1)
+    check_range("top_k", options.top_k, least=0, whole=True)
+    check_range("top_p", options.top_p, least=0, most=1)
+    check_range("min_p", options.min_p, least=0, most=1)
+    check_range("typical_p", options.typical_p, above=0, most=1)
+    check_range("epsilon_cutoff", options.epsilon_cutoff, least=0, below=1)
+    check_range("eta_cutoff", options.eta_cutoff, least=0, below=1)
+
+
+def penalties(options: Options, prompt_length: int) -> list[Filter]:
+    """Filters that depend on earlier tokens: biases, penalties, repeated n-grams, forbidden sequences."""
+    chain: list[Filter] = []
+
+    def padded(ids: Tensor) -> Tensor:
+        """The ids with the pad id at padding positions, as the reference sees them."""
+        return ids.where(ids >= 0, options.pad_token_id or 0)
+
+    def counted(ids: Tensor) -> Tensor:
+        """The ids that penalties count."""
+        ids = ids[:, prompt_length if options.penalty_generated_only else 0 :]
+        return ids[:, -options.penalty_window :] if options.penalty_window else ids
+
+    if options.sequence_bias is not None:
+        biases = as_biases(options.sequence_bias)
+        chain.append(lambda ids, logits: bias_sequences(logits, padded(ids), biases))
+    if (encoder_penalty := options.encoder_repetition_penalty) not in (None, 1):
+        inverse = 1 / encoder_penalty
+        chain.append(lambda ids, logits: penalize_repetition(logits, padded(ids)[:, :prompt_length], inverse))
+    if (penalty := options.repetition_penalty) not in (None, 1):
+        chain.append(lambda ids, logits: penalize_repetition(logits, counted(ids), penalty))
+    presence, frequency = options.presence_penalty or 0, options.frequency_penalty or 0
+    if presence or frequency:
+        chain.append(lambda ids, logits: penalize_counts(logits, counted(ids), presence, frequency))
+    if size := options.no_repeat_ngram_size:
+        chain.append(lambda ids, logits: forbid_repeated_ngrams(logits, padded(ids), size))
+    if encoder_size := options.encoder_no_repeat_ngram_size:
+        chain.append(
+            lambda ids, logits: forbid_repeated_ngrams(
+                logits, padded(ids), encoder_size, padded(ids)[:, :prompt_length]
+            )
+        )
+    if options.bad_words_ids is not None:
+        bad_words = as_bad_words(options.bad_words_ids, options.eos)
+        chain.append(lambda ids, logits: bias_sequences(logits, padded(ids), bad_words))
+    return chain
+
+
+def constraints(options: Options, prompt_length: int, max_length: int | None) -> list[Filter]:
+    """Filters that set a length, or require or forbid tokens; and the caller's own."""
+    chain: list[Filter] = []
+    eos, pad_id = options.eos, options.pad_token_id or 0
+
+    least = options.min_length if options.min_new_tokens is None else prompt_length + options.min_new_tokens
+    if least and eos:
+        chain.append(lambda ids, logits: forbid(logits, eos) if ids.shape[1] < least else logits)
+    if (allowed := options.prefix_allowed_tokens_fn) is not None:
+        chain.append(lambda ids, logits: allow_only(logits, ids.where(ids >= 0, pad_id), allowed, options.beams))
+    if (first := options.forced_bos_token_id) is not None:
+        chain.append(lambda ids, logits: force(logits, [first]) if ids.shape[1] == 1 else logits)
+    if options.forced_eos_token_id is not None:
+        last = as_ids(options.forced_eos_token_id)
+        chain.append(lambda ids, logits: force(logits, last) if ids.shape[1] + 1 == max_length else logits)
+    if options.remove_invalid_values:
+        chain.append(lambda ids, logits: remove_invalid(logits))
+    if options.exponential_decay_length_penalty is not None:
+        if not eos:
+            raise ValueError(
+                "exponential_decay_length_penalty makes EOS more probable, but there is no eos_token_id; set one"
+            )
+        start, factor = as_decay(options.exponential_decay_length_penalty)
+        chain.append(lambda ids, logits: favour_eos(logits, eos, factor, ids.shape[1] - prompt_length - start))
+    if (suppressed := options.suppress_tokens) is not None:
+        chain.append(lambda ids, logits: forbid(logits, suppressed))
+    if (suppressed_first := options.begin_suppress_tokens) is not None:
+        begin = prompt_length + (prompt_length == 1 and options.forced_bos_token_id is not None)
+        chain.append(lambda ids, logits: forbid(logits, suppressed_first) if ids.shape[1] == begin else logits)
+    own = options.logits_processor or ()
+    chain += [partial(apply_processor, processor, pad_id) for processor in ([own] if callable(own) else own)]
+    return chain
+
+
+def sampling_filters(options: Options) -> list[Filter]:
+    """Filters that change the shape of the distribution. In beam search they keep enough tokens to continue with."""
+    chain: list[Filter] = []
+    at_least = 1 if options.beams == 1 else len(options.eos) + 1 if options.eos else 2
+    if (temperature := options.temperature) not in (None, 1):
+        chain.append(lambda ids, logits: logits / temperature)
+    if (top_h := options.top_h) is not None:
+        chain.append(lambda ids, logits: keep_top_h(logits, top_h))
+    if top_k := options.top_k:
+        chain.append(lambda ids, logits: keep_top_k(logits, top_k, at_least))
+    if (top_p := options.top_p) is not None and top_p < 1:
+        chain.append(lambda ids, logits: keep_top_p(logits, top_p, at_least))
+    if (min_p := options.min_p) is not None:
+        chain.append(lambda ids, logits: keep_min_p(logits, min_p, at_least))
+    if (typical_p := options.typical_p) is not None and typical_p < 1:
+        chain.append(lambda ids, logits: keep_typical(logits, typical_p, at_least))
+    if epsilon := options.epsilon_cutoff:
+        chain.append(lambda ids, logits: cut_epsilon(logits, epsilon, at_least))
+    if eta := options.eta_cutoff:
+        chain.append(lambda ids, logits: cut_eta(logits, eta, at_least))
+    return chain
+
+
+def as_decay(given: object) -> tuple[int, float]:
+    """Check exponential_decay_length_penalty: (tokens, factor)."""
+    if isinstance(given, list | tuple) and len(given) == 2:
+        start, factor = given
+        if isinstance(start, int) and isinstance(factor, int | float):
+            return start, factor
+    raise ValueError(f"exponential_decay_length_penalty is (tokens, factor), as in (20, 1.1), not {given!r}")
+
+
+def apply_processor(processor: Filter, pad_id: int, ids: Tensor, logits: Tensor) -> Tensor:
+    """Call the caller's processor as transformers does: (ids, logits), with the pad id at padding positions."""
+    return processor(ids.where(ids >= 0, pad_id), logits)

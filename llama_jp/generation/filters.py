@@ -1,12 +1,9 @@
-"""Logits to the next id: a chain of filters, then a choice.
-
-A filter is a pure function of the ids so far and the logits of the next one, and returns new logits:
+"""Filters (logits processors): pure functions of the ids so far and the logits of the next token.
 
     filter(ids (B, N) int64, logits (B, V) float32) -> (B, V) float32
 
-In `ids`, -1 stands for padding. What a filter forbids gets the logit -inf. Names, order and edge cases are those of
-transformers' `generation/logits_process.py`, so that the same seed draws the same tokens; each makes its arithmetic
-in the same order.
+In `ids`, -1 marks padding. A forbidden token gets the logit -inf. Names, edge cases and the order of the arithmetic are
+those of transformers' `generation/logits_process.py`, so the same seed samples the same tokens.
 """
 
 from __future__ import annotations
@@ -22,17 +19,20 @@ from .checks import check_ids
 Filter = Callable[[Tensor, Tensor], Tensor]
 
 
-def bias_sequences(logits: Tensor, ids: Tensor, biases: Mapping[tuple[int, ...], float]) -> Tensor:
-    """Add a bias to the token that would complete a sequence: to its last token where the others stand before it.
+# Penalties and biases
 
-    A sequence of one token is biased always. Reference: `SequenceBiasLogitsProcessor`.
+
+def bias_sequences(logits: Tensor, ids: Tensor, biases: Mapping[tuple[int, ...], float]) -> Tensor:
+    """Add a bias to the last token of a sequence wherever the other tokens of the sequence precede it.
+
+    A sequence of one token always has its bias. Reference: `SequenceBiasLogitsProcessor`.
     """
     V = logits.shape[-1]
     if wrong := sorted({token for sequence in biases for token in sequence if token >= V}):
         raise ValueError(f"sequence_bias or bad_words_ids names {wrong}, but the vocabulary has {V} tokens")
     lengths = [1, *dict.fromkeys(len(sequence) for sequence in biases if len(sequence) > 1)]
     bias = torch.zeros_like(logits)
-    # rounding: added up in the reference's order, single tokens first, then lengths as they come
+    # rounding: the reference's order of additions: single tokens first, then lengths as they appear
     for sequence, value in sorted(biases.items(), key=lambda item: lengths.index(len(item[0]))):
         *prefix, last = sequence
         if len(prefix) > ids.shape[1]:
@@ -43,23 +43,30 @@ def bias_sequences(logits: Tensor, ids: Tensor, biases: Mapping[tuple[int, ...],
 
 
 def as_biases(given: Mapping[tuple[int, ...], float] | Sequence) -> dict[tuple[int, ...], float]:
-    """{(ids): bias}, or as JSON writes it [[[ids], bias], …]."""
+    """Check biases: {(ids): bias}, or [[[ids], bias], …] as in JSON."""
     pairs = list(given.items() if isinstance(given, Mapping) else given)
     if not pairs:
         raise ValueError("sequence_bias is empty")
     biases = {}
     for pair in pairs:
-        match pair:
-            case [[_, *_] as sequence, float(value)]:
-                check_ids("sequence_bias", sequence)
-                biases[tuple(sequence)] = value
-            case _:
-                raise ValueError(f"sequence_bias pairs ids with a float, as in {{(10, 45): -2.0}}, not {pair!r}")
+        if not is_bias(pair):
+            raise ValueError(f"sequence_bias pairs ids with a float, as in {{(10, 45): -2.0}}, not {pair!r}")
+        sequence, value = pair
+        check_ids("sequence_bias", sequence)
+        biases[tuple(sequence)] = value
     return biases
 
 
+def is_bias(pair: object) -> bool:
+    """Whether this is a pair of a non-empty list of ids and a float."""
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        return False
+    sequence, value = pair
+    return isinstance(sequence, list | tuple) and len(sequence) > 0 and isinstance(value, float)
+
+
 def as_bad_words(words: Sequence[Sequence[int]], eos: Sequence[int]) -> dict[tuple[int, ...], float]:
-    """Sequences that must not come, as biases of -inf. EOS alone is left out: that is what min_new_tokens is for."""
+    """Forbidden sequences as biases of -inf. EOS alone is ignored; min_new_tokens forbids it."""
     if not words:
         raise ValueError("bad_words_ids is empty")
     for word in words:
@@ -70,62 +77,67 @@ def as_bad_words(words: Sequence[Sequence[int]], eos: Sequence[int]) -> dict[tup
 
 
 def penalize_repetition(logits: Tensor, ids: Tensor, penalty: float) -> Tensor:
-    """Make every token seen so far less likely (penalty > 1): divide positive logits, multiply negative ones.
+    """Make every earlier token less probable (penalty > 1): divide positive logits, multiply negative ones.
 
-    Once per token, however often it stood there; the prompt counts. See: "CTRL", arXiv:1909.05858, 4.1.
+    A token is penalised once, however often it occurs. The prompt counts. See: "CTRL", arXiv:1909.05858, 4.1.
     """
     seen = count(ids, logits.shape[-1]) > 0
     return torch.where(seen, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def penalize_counts(logits: Tensor, ids: Tensor, presence: float, frequency: float) -> Tensor:
-    """Subtract `presence` from every token seen so far, and `frequency` for each time it was.
+    """Subtract `presence` from the logit of every earlier token, and `frequency` for each of its occurrences.
 
-    Not in transformers; the formula is that of OpenAI's API, which many servers share.
+    Not in transformers. The formula is that of OpenAI's API, which many servers share.
     """
     counts = count(ids, logits.shape[-1])
     return logits - presence * (counts > 0) - frequency * counts
 
 
 def count(ids: Tensor, V: int) -> Tensor:
-    """How often each token stands in each row, padding left out: ids (B, N) -> (B, V)."""
+    """The number of occurrences of each token in each row, without padding: ids (B, N) -> (B, V)."""
     counts = torch.zeros(len(ids), V + 1, dtype=torch.long, device=ids.device)
-    known = ids.where((ids >= 0) & (ids < V), V)  # padding counts in the column behind the vocabulary
+    known = ids.where((ids >= 0) & (ids < V), V)  # padding counts in one more column after the vocabulary
     return counts.scatter_add_(1, known, torch.ones_like(ids))[:, :V]
 
 
 def forbid_repeated_ngrams(logits: Tensor, ids: Tensor, n: int, among: Tensor | None = None) -> Tensor:
-    """Forbid what would complete n tokens in a row that have been there, or that stand in the ids `among`.
+    """Forbid the token that would complete an n-gram of the earlier ids, or of the ids `among`.
 
-    With n = 3 and … a b c … a b, the next token must not be c. See: arXiv:1705.04304, 2.5; reference:
-    `NoRepeatNGramLogitsProcessor`, `EncoderNoRepeatNGramLogitsProcessor`.
+    With n = 3 and … a b c … a b, the next token cannot be c. See: arXiv:1705.04304, 2.5.
+    Reference: `NoRepeatNGramLogitsProcessor`, `EncoderNoRepeatNGramLogitsProcessor`.
     """
     V, N = logits.shape[-1], ids.shape[1]
-    there = ids if among is None else among
-    if n > min(there.shape[1], N + 1):
+    source = ids if among is None else among
+    if n > min(source.shape[1], N + 1):
         return logits
-    windows = there.unfold(1, n, 1)  # (B, number of windows, n)
-    same = (windows[..., :-1] == ids[:, None, N + 1 - n :]).all(-1)  # the last n - 1 tokens have been there before
+    windows = source.unfold(1, n, 1)  # (B, number of windows, n)
+    same = (windows[..., :-1] == ids[:, None, N + 1 - n :]).all(-1)  # windows that begin with the last n - 1 tokens
     forbidden = torch.zeros(len(ids), V + 1, dtype=torch.bool, device=ids.device)
-    forbidden.scatter_(1, windows[..., -1].where(same, V).clamp(max=V), True)  # no match: the column behind
+    forbidden.scatter_(
+        1, windows[..., -1].where(same, V).clamp(max=V), True
+    )  # no match: the column after the vocabulary
     return logits.masked_fill(forbidden[:, :V], -math.inf)
 
 
+# Length, required and forbidden tokens
+
+
 def forbid(logits: Tensor, tokens: Sequence[int]) -> Tensor:
-    """None of these tokens. Behind min_length, min_new_tokens, suppress_tokens and begin_suppress_tokens."""
+    """Forbid these tokens. Used by min_length, min_new_tokens, suppress_tokens and begin_suppress_tokens."""
     V = torch.arange(logits.shape[-1], device=logits.device)
     return torch.where(torch.isin(V, torch.tensor(list(tokens), device=V.device)), -math.inf, logits)
 
 
 def force(logits: Tensor, tokens: Sequence[int]) -> Tensor:
-    """Nothing but these tokens, whatever the model says. Behind forced_bos_token_id and forced_eos_token_id."""
+    """Allow only these tokens, with equal logits. Used by forced_bos_token_id and forced_eos_token_id."""
     forced = torch.full_like(logits, -math.inf)
     forced[:, list(tokens)] = 0
     return forced
 
 
 def favour_eos(logits: Tensor, eos: Sequence[int], factor: float, steps: int) -> Tensor:
-    """Add |logit| * (factor^steps - 1) to EOS, `steps` tokens after the answer should have begun to end.
+    """Add |logit| * (factor^steps - 1) to EOS, `steps` tokens after the start of the decay.
 
     Reference: `ExponentialDecayLengthPenalty`.
     """
@@ -133,16 +145,16 @@ def favour_eos(logits: Tensor, eos: Sequence[int], factor: float, steps: int) ->
         return logits
     tokens = list(eos)
     bonus = torch.abs(logits[:, tokens]) * (factor**steps - 1)
-    bonus = bonus.masked_fill(~logits[:, tokens].isfinite(), 0.0)  # what is forbidden stays forbidden
+    bonus = bonus.masked_fill(~logits[:, tokens].isfinite(), 0.0)  # a forbidden EOS stays forbidden
     added = torch.zeros_like(logits)
     added[:, tokens] = bonus
     return logits + added
 
 
 def allow_only(logits: Tensor, ids: Tensor, allowed: Callable[[int, Tensor], Sequence[int]], num_beams: int) -> Tensor:
-    """Only the tokens that a function of (prompt number, ids so far) names. See: "GENRE", arXiv:2010.00904.
+    """Allow only the tokens that a function of (prompt number, ids so far) returns. See: "GENRE", arXiv:2010.00904.
 
-    Where all that it names is forbidden already, for every beam of a prompt, its word counts alone.
+    If other filters forbid all of them for every beam of a prompt, the function overrides those filters.
     Reference: `PrefixConstrainedLogitsProcessor`.
     """
     mask = torch.full_like(logits, -math.inf)
@@ -157,34 +169,32 @@ def allow_only(logits: Tensor, ids: Tensor, allowed: Callable[[int, Tensor], Seq
 
 
 def remove_invalid(logits: Tensor) -> Tensor:
-    """NaN becomes 0, infinities the largest finite numbers, so that nothing downstream breaks on them."""
+    """Replace NaN by 0 and infinities by the largest finite numbers."""
     largest = torch.finfo(logits.dtype)
     logits = torch.where(logits.isnan(), 0.0, logits)
     return logits.clamp(largest.min, largest.max)
 
 
-def apply_own(own: Filter, pad_id: int, ids: Tensor, logits: Tensor) -> Tensor:
-    """A callable of the caller's, with the arguments that transformers gives: (ids, logits), padding as the pad id."""
-    return own(ids.where(ids >= 0, pad_id), logits)
+# The shape of the distribution. `at_least` tokens always remain: 1, or more in beam search.
 
 
 def keep_top_k(logits: Tensor, k: int, at_least: int = 1) -> Tensor:
-    """Keep the k most likely tokens, and all that tie with the last of them. See: arXiv:1805.04833, 5.4."""
+    """Keep the k most probable tokens, and all that tie with the last of them. See: arXiv:1805.04833, 5.4."""
     least = logits.topk(min(max(k, at_least), logits.shape[-1])).values[..., -1:]
     return logits.masked_fill(logits < least, -math.inf)
 
 
 def keep_top_p(logits: Tensor, p: float, at_least: int = 1) -> Tensor:
-    """Keep the most likely tokens whose probabilities add up to p. See: arXiv:1904.09751."""
+    """Keep the most probable tokens whose probabilities sum to p (nucleus sampling). See: arXiv:1904.09751."""
     ascending, order = logits.sort()
-    # rounding: summed from the unlikely end, as the reference does; from the likely end the sums would differ
+    # rounding: sum from the least probable token, as the reference does; the other order gives other sums
     remove = ascending.softmax(-1).cumsum(-1) <= 1 - p
     remove[..., -at_least:] = False
     return logits.masked_fill(remove.scatter(-1, order, remove), -math.inf)
 
 
 def keep_min_p(logits: Tensor, p: float, at_least: int = 1) -> Tensor:
-    """Keep tokens at least p times as likely as the likeliest. See: arXiv:2407.01082."""
+    """Keep tokens with at least p times the largest probability. See: arXiv:2407.01082."""
     probabilities = logits.softmax(-1)
     remove = probabilities < p * probabilities.amax(-1, keepdim=True)
     best = probabilities.topk(min(at_least, logits.shape[-1])).indices
@@ -192,9 +202,9 @@ def keep_min_p(logits: Tensor, p: float, at_least: int = 1) -> Tensor:
 
 
 def keep_typical(logits: Tensor, mass: float, at_least: int = 1) -> Tensor:
-    """Keep tokens whose surprise -log p is closest to the expected one, the entropy, until they add up to `mass`.
+    """Keep the tokens whose information -log p is closest to the entropy, until their probabilities sum to `mass`.
 
-    Drops what is too unlikely, and what is too likely as well. See: "Locally Typical Sampling", arXiv:2202.00666.
+    Removes very improbable and very probable tokens. See: "Locally Typical Sampling", arXiv:2202.00666.
     """
     logp = logits.log_softmax(-1)
     entropy = -(logp * logp.exp()).nansum(-1, keepdim=True)  # 0 * -inf counts as 0
@@ -206,35 +216,36 @@ def keep_typical(logits: Tensor, mass: float, at_least: int = 1) -> Tensor:
 
 
 def cut_epsilon(logits: Tensor, epsilon: float, at_least: int = 1) -> Tensor:
-    """Drop tokens less likely than `epsilon`. See: "Truncation Sampling as Desmoothing", arXiv:2210.15191, 3."""
+    """Remove tokens less probable than `epsilon`. See: "Truncation Sampling as Desmoothing", arXiv:2210.15191, 3."""
     return cut_below(logits, epsilon, at_least)
 
 
 def cut_eta(logits: Tensor, epsilon: float, at_least: int = 1) -> Tensor:
-    """Drop tokens less likely than eta = min(epsilon, sqrt(epsilon) * exp(-entropy)). See: arXiv:2210.15191, 4.
+    """Remove tokens less probable than eta = min(epsilon, sqrt(epsilon) * exp(-entropy)). See: arXiv:2210.15191, 4.
 
-    The wider the distribution, the lower the bar.
+    A wider distribution has a lower threshold.
     """
-    bar = torch.tensor(epsilon, device=logits.device)  # rounding: in float32
+    threshold = torch.tensor(epsilon, device=logits.device)  # rounding: in float32
     entropy = torch.distributions.Categorical(logits=logits).entropy()
-    return cut_below(logits, torch.min(bar, bar.sqrt() * torch.exp(-entropy))[..., None], at_least)
+    return cut_below(logits, torch.min(threshold, threshold.sqrt() * torch.exp(-entropy))[..., None], at_least)
 
 
-def cut_below(logits: Tensor, bar: float | Tensor, at_least: int) -> Tensor:
-    """Drop tokens less likely than `bar`, but for the `at_least` likeliest and what ties with the last of them."""
+def cut_below(logits: Tensor, threshold: float | Tensor, at_least: int) -> Tensor:
+    """Remove tokens less probable than `threshold`, except the `at_least` most probable and ties with the last."""
     least = logits.topk(min(at_least, logits.shape[-1])).values[..., -1:]
-    return logits.masked_fill((logits.softmax(-1) < bar) & (logits < least), -math.inf)
+    return logits.masked_fill((logits.softmax(-1) < threshold) & (logits < least), -math.inf)
 
 
 def keep_top_h(logits: Tensor, share: float) -> Tensor:
-    """Keep the likeliest tokens as long as their entropy stays within `share` of the whole, one at least.
+    """Keep the most probable tokens while their entropy stays within `share` of the total; at least one.
 
-    The whole is the entropy of the 100 likeliest, as in the reference. See: "Top-H Decoding", arXiv:2509.02510.
+    The total is the entropy of the 100 most probable tokens, as in the reference.
+    See: "Top-H Decoding", arXiv:2509.02510.
     """
     best, order = logits.topk(min(100, logits.shape[-1]))
-    likeliest = torch.distributions.Categorical(logits=best)
-    bound = (likeliest.entropy() * share)[..., None]
-    keep = (-likeliest.probs * torch.log(likeliest.probs)).cumsum(-1) <= bound
+    most_probable = torch.distributions.Categorical(logits=best)
+    bound = (most_probable.entropy() * share)[..., None]
+    keep = (-most_probable.probs * torch.log(most_probable.probs)).cumsum(-1) <= bound
     keep[..., 0] = True
     kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, keep)
     return logits.masked_fill(~kept, -math.inf)

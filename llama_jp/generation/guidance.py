@@ -12,13 +12,13 @@ from ..model import Llama
 
 
 class Guidance:
-    """Classifier-free guidance: away from what the model would say without the prompt. A filter with its own cache.
+    """A filter that moves the logits away from those without the prompt. It runs the model with its own cache.
 
-    log p = log p(without) + scale * (log p(with) - log p(without)). "Without" begins with a negative prompt, or with
-    nothing but the prompt's last token. See: arXiv:2306.17806; reference: `UnbatchedClassifierFreeGuidance…`.
+    log p = log p(without) + scale * (log p(with) - log p(without)). "Without" starts from a negative prompt, or from
+    the last token of the prompt alone. See: arXiv:2306.17806; reference: `UnbatchedClassifierFreeGuidance…`.
     """
 
-    def __init__(self, model: Llama, scale: float, negative_prompt: Sequence[int] | None, new_tokens: int):
+    def __init__(self, model: Llama, scale: float, negative_prompt: Sequence[int] | None, new_tokens: int) -> None:
         self.model, self.scale, self.new_tokens = model, scale, new_tokens
         self.negative_prompt = None if negative_prompt is None else torch.tensor(list(negative_prompt))
         self.cache: Cache | None = None

@@ -1,68 +1,120 @@
-"""Prompts to text, in three thin layers: ids one step at a time (`generate_steps`), text as it comes (`stream_text`),
-and whole answers (`generate`). Options carry transformers' names and meanings; a checkpoint's generation_config.json
-sets their defaults. How the model reads is in `reading.py`, when an answer ends in `stopping.py`, beam search in
-`beam_search.py`, speculation in `speculation.py`.
+"""Generate whole answers, or stream them as text.
+
+Three thin layers: ids (`decoding.decode`), pieces of text (`stream_text`, `stream_batch`), whole answers (`generate`).
+Options have transformers' names and meanings, and the checkpoint's generation_config.json sets their defaults.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from ..cache import Cache
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
 from .beams import beam_search
 from .decoding import decode
-from .options import Options
+from .options import OptionFields, Options, show_option_fields
 from .results import GeneratedToken, Generation
 from .speculation import make_draft, speculate
 from .stop_strings import StopStringBuffer
-from .task import prepare_task
+from .task import as_prompts, prepare_task
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
+@show_option_fields
 def generate(
     model: Llama,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]] | Tensor,
+    options: Options | None = None,
     *,
     tokenizer: Tokenizer | None = None,
     cache: Cache | None = None,
     assistant_model: Llama | None = None,
-    **options,
+    **named: Unpack[OptionFields],
 ) -> list[Generation]:
-    """Whole answers to prompts of any lengths, in one batch. `options` are the fields of `Options`.
+    """Generate whole answers to prompts of any lengths, in one batch.
 
-    With num_return_sequences, the answers to one prompt follow each other. A `cache` holds the beginning of the
-    prompts, as in `stream_text`; one with a single row serves all answers, each with a copy of its own.
+    prompts: lists of ids, or a tensor of them.
+    options: an `Options`. Each of its fields can also be given by name; a value by name counts before `options`, and
+        both before the checkpoint's generation_config.json. A name with the value None switches that option off.
+    tokenizer: needed for stop_strings only.
+    cache: holds the first tokens of the prompts, which are then not computed again. A cache of one row serves all
+        prompts, and each of them gets its own copy.
+    assistant_model: a smaller model with the same tokenizer, which proposes draft tokens (see speculation.py).
 
+    Returns one `Generation` for each answer. With num_return_sequences, the answers to one prompt follow each other.
     Raises ValueError before the first token when a prompt is empty, has ids outside the vocabulary, or does not fit
-    the context.
+    the context; TypeError for an unknown option.
     """
-    chosen = Options.of(model, options)
-    if chosen.beams > 1:
-        if assistant_model is not None or chosen.prompt_lookup_num_tokens:
-            raise ValueError("speculation drafts for greedy decoding and sampling, not for beam search")
-        return beam_search(prepare_task(model, prompts, chosen, chosen.beams, cache), tokenizer)
-    rows = [prompt for prompt in prompts for _ in range(chosen.copies)]
-    answers = [Generation() for _ in rows]
-    texts = [StopStringBuffer(tokenizer, chosen.stop_strings, prompt) for prompt in rows]
-    for choices in start_decoding(
-        model, prompts, chosen, texts=texts, cache=cache, assistant_model=assistant_model, answers=answers
-    ):
-        for answer, choice in zip(answers, choices, strict=True):
-            if choice is not None:
-                answer.add(choice)
+    resolved, rows = Options.resolve(model, options, named), as_prompts(prompts, model)
+    if resolved.beams > 1:
+        if assistant_model is not None or resolved.prompt_lookup_num_tokens:
+            raise ValueError("speculation works with greedy decoding and sampling, not with beam search")
+        return beam_search(prepare_task(model, rows, resolved, resolved.beams, cache), tokenizer)
+    copies = [prompt for prompt in rows for _ in range(resolved.copies)]
+    answers = [Generation() for _ in copies]
+    texts = [StopStringBuffer(tokenizer, resolved.strings, prompt) for prompt in copies]
+    for tokens in start_decoding(model, rows, resolved, texts, answers, cache, assistant_model):
+        for answer, token in zip(answers, tokens, strict=True):
+            if token is not None:
+                answer.add(token)
     return answers
 
 
-class stream_text:
-    """Iterate over an answer's text while it is made. `.generation` holds the ids so far and, at the end, why it ended.
+@show_option_fields
+def stream_text(
+    model: Llama,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int] | Tensor,
+    options: Options | None = None,
+    *,
+    cache: Cache | None = None,
+    assistant_model: Llama | None = None,
+    **named: Unpack[OptionFields],
+) -> TextGeneration:
+    """Generate one answer and iterate over its text: `for piece in stream_text(…)`. Arguments as in `generate`.
 
-    A character comes with the token that completes it. Text that could be the beginning of a stop string is held back
-    until it is known; the stop string itself is not part of the text.
+    A character appears with the token that completes it. Text that may be the start of a stop string is held back; the
+    stop string itself is not part of the text. Afterwards a `cache` holds the prompt and the answer, except the last
+    token.
+    """
+    resolved = Options.resolve(model, options, named)
+    if resolved.beams > 1 or resolved.copies > 1:
+        raise ValueError("a stream has one answer that grows at its end; use generate() for beams or several answers")
+    (row,) = as_prompts([prompt], model)
+    return TextGeneration(model, tokenizer, row, resolved, cache, assistant_model)
 
-    With a `cache`, the tokens it holds are the beginning of `prompt` and are not computed again; afterwards it holds
-    the prompt and the answer, but for the last token.
+
+@show_option_fields
+def stream_batch(
+    model: Llama,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]] | Tensor,
+    options: Options | None = None,
+    **named: Unpack[OptionFields],
+) -> BatchGeneration:
+    """Generate answers to several prompts and iterate over (row, piece of text). Arguments as in `generate`.
+
+    With num_return_sequences, the answers to one prompt are consecutive rows. The pieces of a row are those of
+    `stream_text`.
+    """
+    resolved = Options.resolve(model, options, named)
+    if resolved.beams > 1:
+        raise ValueError("beams can change all of an answer until its end, so they cannot stream; use generate()")
+    return BatchGeneration(model, tokenizer, as_prompts(prompts, model), resolved)
+
+
+class TextGeneration:
+    """An answer while it is generated: iterate over its pieces of text.
+
+    generation: the ids so far and, at the end, the reason for the end
+    seconds: from the start to the first token, prefill included; from the first token to the last
     """
 
     def __init__(
@@ -70,64 +122,44 @@ class stream_text:
         model: Llama,
         tokenizer: Tokenizer,
         prompt: Sequence[int],
-        *,
-        cache: Cache | None = None,
-        assistant_model: Llama | None = None,
-        **options,
-    ):
-        chosen = Options.of(model, options)
-        if chosen.beams > 1 or chosen.copies > 1:
-            raise ValueError(
-                "a stream has one answer, which grows at its end: use generate() for beams and for several"
-            )
+        options: Options,
+        cache: Cache | None,
+        assistant_model: Llama | None,
+    ) -> None:
         self.generation = Generation()
-        self.seconds = [0.0, 0.0]  # to the first token, prompt included; from there to the last
-        self._text = StopStringBuffer(tokenizer, chosen.stop_strings, prompt)
-        self._steps = start_decoding(
-            model,
-            [prompt],
-            chosen,
-            texts=[self._text],
-            cache=cache,
-            assistant_model=assistant_model,
-            answers=[self.generation],
-        )
+        self.seconds = (0.0, 0.0)
+        self._text = StopStringBuffer(tokenizer, options.strings, prompt)
+        self._steps = start_decoding(model, [prompt], options, [self._text], [self.generation], cache, assistant_model)
 
     def __iter__(self) -> Iterator[str]:
         begun = time.perf_counter()
-        for (choice,) in self._steps:
+        for (token,) in self._steps:
             elapsed = time.perf_counter() - begun
-            self.seconds = [elapsed, 0.0] if not self.generation.ids else [self.seconds[0], elapsed - self.seconds[0]]
-            self.generation.add(choice)
+            self.seconds = (self.seconds[0], elapsed - self.seconds[0]) if self.generation.ids else (elapsed, 0.0)
+            assert token is not None  # the only row runs until the last step
+            self.generation.add(token)
             if piece := self._text.take():
                 yield piece
         if rest := self._text.finish():
             yield rest
 
 
-class stream_batch:
-    """Iterate over (row, piece of text) while the answers to several prompts are made; `.generations` hold the ids.
+class BatchGeneration:
+    """Answers while they are generated: iterate over (row, piece of text). `generations` holds the ids so far."""
 
-    With num_return_sequences, the answers to one prompt are rows next to each other. The pieces of one row are those
-    that `stream_text` would give.
-    """
-
-    def __init__(self, model: Llama, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], **options):
-        chosen = Options.of(model, options)
-        if chosen.beams > 1:
-            raise ValueError("beams change their past until the end, so there is nothing to stream: use generate()")
-        rows = [prompt for prompt in prompts for _ in range(chosen.copies)]
+    def __init__(self, model: Llama, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], options: Options) -> None:
+        rows = [prompt for prompt in prompts for _ in range(options.copies)]
         self.generations = [Generation() for _ in rows]
-        self._texts = [StopStringBuffer(tokenizer, chosen.stop_strings, prompt) for prompt in rows]
-        self._steps = start_decoding(model, prompts, chosen, texts=self._texts, answers=self.generations)
+        self._texts = [StopStringBuffer(tokenizer, options.strings, prompt) for prompt in rows]
+        self._steps = start_decoding(model, prompts, options, self._texts, self.generations)
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
-        for choices in self._steps:
-            for row, choice in enumerate(choices):
-                if choice is None:
+        for tokens in self._steps:
+            for row, token in enumerate(tokens):
+                if token is None:
                     continue
-                self.generations[row].add(choice)
-                piece = self._texts[row].take() + (self._texts[row].finish() if choice.finish_reason else "")
+                self.generations[row].add(token)
+                piece = self._texts[row].take() + (self._texts[row].finish() if token.finish_reason else "")
                 if piece:
                     yield row, piece
 
@@ -136,19 +168,13 @@ def start_decoding(
     model: Llama,
     prompts: Sequence[Sequence[int]],
     options: Options,
-    *,
     texts: Sequence[StopStringBuffer],
+    answers: Sequence[Generation],
     cache: Cache | None = None,
     assistant_model: Llama | None = None,
-    answers: Sequence[Generation] = (),
 ) -> Iterator[list[GeneratedToken | None]]:
-    """One list per step, with each row's next token, or None where the row has ended. Prompts are checked at once.
-
-    What speculation drafted and the model accepted is counted in `answers`.
-    """
+    """Check the prompts, and return the steps of decoding: the next token of every row, None for a finished row."""
     task = prepare_task(model, prompts, options, options.copies, cache)
     if assistant_model is None and options.prompt_lookup_num_tokens is None:
         return decode(task, texts)
-    return speculate(
-        task, texts[0] if texts else StopStringBuffer(None, None), make_draft(task, assistant_model), answers
-    )
+    return speculate(task, texts[0], make_draft(task, assistant_model), answers[0])

@@ -1,4 +1,4 @@
-"""How to generate, and what comes back. Names, meanings and defaults are transformers' (`GenerationConfig`).
+"""Generation options: names and meanings of transformers' `GenerationConfig`, and some of our own.
 
 docs/generation.md explains each option with its formula and its source.
 """
@@ -6,9 +6,11 @@ docs/generation.md explains each option with its formula and its source.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypedDict, TypeVar
 
 from torch import Tensor
 
@@ -17,108 +19,119 @@ from .checks import as_ids, check_ids, check_range
 from .filters import Filter
 from .stopping import Criterion
 
+DEFAULT_TOP_K = 50  # transformers' default, used when sampling
+
 
 @dataclass
 class Options:
-    """One way of generating. What is marked "ours" is not in transformers."""
+    """One way to generate. None: the value in the checkpoint's generation_config.json, else the default beside it.
 
-    # length
-    max_new_tokens: int | None = None  # never counts the prompt; None: up to max_length, else a default
-    max_length: int | None = None  # counts prompt and new tokens; used only without max_new_tokens
+    Options marked "ours" do not exist in transformers.
+    """
+
+    # Length
+    max_new_tokens: int | None = None  # without the prompt; default: up to max_length, else DEFAULT_MAX_NEW_TOKENS
+    max_length: int | None = None  # prompt and new tokens; used only without max_new_tokens
     min_new_tokens: int | None = None  # no EOS before
-    min_length: int | None = 0  # the same, prompt included
+    min_length: int | None = None  # the same, with the prompt
 
-    # choosing the next token
-    do_sample: bool = False
-    temperature: float | None = 1.0
-    top_k: int | None = 50
-    top_p: float | None = 1.0
+    # Choice of the next token
+    do_sample: bool | None = None  # default: False, greedy decoding
+    temperature: float | None = None
+    top_k: int | None = None  # default: 50; 0 keeps all tokens
+    top_p: float | None = None
     min_p: float | None = None
-    typical_p: float | None = 1.0
-    epsilon_cutoff: float | None = 0.0
-    eta_cutoff: float | None = 0.0
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
     top_h: float | None = None
-    renormalize_logits: bool | None = False
-    seed: int | Sequence[int] | None = None  # ours: an int draws as transformers after manual_seed; a list, one per row
-    num_return_sequences: int | None = 1
+    renormalize_logits: bool | None = None
+    seed: int | Sequence[int] | None = None  # ours: an int as transformers after manual_seed; a list: one for each row
+    num_return_sequences: int | None = None  # default: 1
 
-    # against repetition
-    repetition_penalty: float | None = 1.0
-    presence_penalty: float | None = 0.0  # ours
-    frequency_penalty: float | None = 0.0  # ours
-    penalty_window: int | None = None  # ours: the three penalties count the last so many tokens only
+    # Against repetition
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None  # ours
+    frequency_penalty: float | None = None  # ours
+    penalty_window: int | None = None  # ours: the three penalties count only the last tokens
     penalty_generated_only: bool = False  # ours: they do not count the prompt
-    no_repeat_ngram_size: int | None = 0
-    encoder_repetition_penalty: float | None = 1.0  # above 1: closer to the prompt's words
-    encoder_no_repeat_ngram_size: int | None = 0  # nothing from the prompt
+    no_repeat_ngram_size: int | None = None
+    encoder_repetition_penalty: float | None = None  # above 1: prefer tokens of the prompt
+    encoder_no_repeat_ngram_size: int | None = None  # no n-gram of the prompt
 
-    # tokens that must, may or must not come
+    # Required, preferred and forbidden tokens
     bad_words_ids: Sequence[Sequence[int]] | None = None
-    sequence_bias: Mapping[tuple[int, ...], float] | Sequence | None = None
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any] | None = None
     suppress_tokens: Sequence[int] | None = None
     begin_suppress_tokens: Sequence[int] | None = None
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | Sequence[int] | None = None
     exponential_decay_length_penalty: tuple[int, float] | None = None
-    remove_invalid_values: bool | None = False
+    remove_invalid_values: bool | None = None
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None
     logits_processor: Sequence[Filter] | Filter | None = None
     guidance_scale: float | None = None
-    negative_prompt_ids: Sequence[int] | None = None  # one for all prompts; None: the prompt's last token
+    negative_prompt_ids: Sequence[int] | None = None  # one for all prompts; default: the last token of the prompt
 
-    # beam search
-    num_beams: int | None = 1
-    length_penalty: float | None = 1.0
-    early_stopping: bool | str | None = False  # True, False or "never"
+    # Beam search
+    num_beams: int | None = None  # default: 1, no beam search
+    length_penalty: float | None = None  # default: 1.0
+    early_stopping: bool | str | None = None  # True, False or "never"; default: False
 
-    # stopping
+    # Stopping
     eos_token_id: int | Sequence[int] | None = None
-    stop_strings: str | Sequence[str] | None = None  # ends the answer before the string; needs a tokenizer
+    stop_strings: str | Sequence[str] | None = None  # the answer ends before the string; needs a tokenizer
     max_time: float | None = None  # seconds
     stopping_criteria: Sequence[Criterion] | Criterion | None = None
     stop_on_loop: bool = False  # ours: see `stopping.LoopDetector`
 
-    # speculation
-    prompt_lookup_num_tokens: int | None = None  # tokens drafted at a time, looked up in the text so far
-    max_matching_ngram_size: int | None = 2  # tokens that have to match for a look-up
-    num_assistant_tokens: int | None = 4  # tokens drafted at a time by a draft model; transformers begins with 20
+    # Speculation
+    prompt_lookup_num_tokens: int | None = None  # draft tokens in a call, copied from earlier text
+    max_matching_ngram_size: int | None = None  # tokens that must match for a lookup; default: 2
+    num_assistant_tokens: int | None = None  # draft tokens in a call, by a draft model; default: 4 (transformers: 20)
 
-    # long texts, memory, batches
-    past_context: str = "refuse"  # ours: past the context, "refuse" or "shift"
+    # Long texts, memory, batches
+    past_context: str = "refuse"  # ours: when the context is full, "refuse" or "shift"
     sink_tokens: int = 4  # ours: the first tokens, which "shift" keeps
     prefill_chunk_size: int | None = None
-    pad_token_id: int | None = None  # what filters that compare ids see in padded places
-    exact: bool = True  # ours: False reads a prompt once for all its answers, at the cost of the last bit
+    pad_token_id: int | None = None  # the id that filters see at padding positions
+    exact: bool = True  # ours: False shares the prefill of a prompt among its answers even where last bits change
 
-    # what comes back
-    top_logprobs: int = 0  # ours: so many alternatives with each token
+    # Results
+    top_logprobs: int = 0  # ours: the number of alternatives returned with each token
 
     @classmethod
-    def of(cls, model: Llama, given: dict) -> Options:
-        """What the caller gives, over what the checkpoint says, over the defaults above."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(given.keys() - known):
-            raise TypeError(f"unknown generation option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    def resolve(cls, model: Llama, options: Options | None, named: Mapping[str, Any]) -> Options:
+        """Merge, later ones first: values given by name (None included), `options`, the checkpoint, the defaults.
+
+        Returns a new, checked object. Raises TypeError for an unknown name; ValueError for a value that is out of
+        range, two options that exclude each other, or an unsupported key in generation_config.json.
+        """
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        if unknown := sorted(named.keys() - fields.keys()):
+            raise TypeError(f"unknown generation option {', '.join(unknown)}; known are {', '.join(sorted(fields))}")
         for name, neutral in NOT_SUPPORTED.items():
             value = model.generation_config.get(name)
             if value not in (None, neutral):
                 raise ValueError(f"generation_config.json asks for {name} {value!r}, which is not supported")
-        own = {name: value for name, value in model.generation_config.items() if name in known and value is not None}
-        options = cls(**(own | given))
-        options.check(given, model.config.vocab_size)
-        return options
+        checkpoint = {k: v for k, v in model.generation_config.items() if k in fields and v is not None}
+        given = {} if options is None else {k: v for k, v in vars(options).items() if v != fields[k]}
+        given |= named
+        resolved = cls(**({"top_k": DEFAULT_TOP_K} | checkpoint | given))
+        resolved.check(given, model.config.vocab_size)
+        return resolved
 
-    def check(self, given: dict, V: int) -> None:
-        """Refuse what does not go together; warn of what has no effect."""
-        shaping = [name for name in SAMPLING_ONLY if given.get(name) is not None]
-        if shaping and not self.do_sample:
-            warnings.warn(f"{', '.join(shaping)}: no effect without do_sample=True", stacklevel=5)
-        for other, names in NEED.items():
-            idle = [name for name in names if given.get(name) not in (None, False)]
-            if idle and getattr(self, other) in (None, 1, "refuse"):
-                warnings.warn(f"{', '.join(idle)}: no effect without {other}", stacklevel=5)
+    def check(self, given: Mapping[str, Any], V: int) -> None:
+        """Raise ValueError for options that exclude each other; warn about given ones without effect."""
+        sampling_only = [name for name in SAMPLING_ONLY if given.get(name) is not None]
+        if sampling_only and not self.do_sample:
+            warn(f"{', '.join(sampling_only)}: no effect without do_sample=True")
+        for other, names in REQUIRES.items():
+            unused = [name for name in names if given.get(name) not in (None, False)]
+            if unused and getattr(self, other) in (None, 1, "refuse"):
+                warn(f"{', '.join(unused)}: no effect without {other}")
         if given.get("max_length") and self.max_new_tokens is not None:
-            warnings.warn("max_length: no effect, since max_new_tokens is there", stacklevel=5)
+            warn("max_length: no effect together with max_new_tokens")
         for name in COUNTS:
             check_range(name, getattr(self, name), least=1, whole=True)
         for name in ("sink_tokens", "top_logprobs"):
@@ -138,10 +151,11 @@ class Options:
         if self.past_context not in ("refuse", "shift"):
             raise ValueError(f'past_context is "refuse" or "shift", not {self.past_context!r}')
         if self.past_context == "shift" and self.beams > 1:
-            raise ValueError("past_context='shift' does not go with beam search")
+            raise ValueError("past_context='shift' cannot be combined with beam search")
 
     @property
     def beams(self) -> int:
+        """Beams for each prompt; 1: no beam search."""
         return self.num_beams or 1
 
     @property
@@ -151,7 +165,94 @@ class Options:
 
     @property
     def eos(self) -> list[int]:
+        """The ids that end an answer."""
         return as_ids(self.eos_token_id)
+
+    @property
+    def strings(self) -> list[str]:
+        """The stop strings."""
+        return [self.stop_strings] if isinstance(self.stop_strings, str) else list(self.stop_strings or ())
+
+
+class OptionFields(TypedDict, total=False):
+    """The fields of `Options` as keyword arguments, for type checkers. A test compares the two classes."""
+
+    max_new_tokens: int | None
+    max_length: int | None
+    min_new_tokens: int | None
+    min_length: int | None
+    do_sample: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    epsilon_cutoff: float | None
+    eta_cutoff: float | None
+    top_h: float | None
+    renormalize_logits: bool | None
+    seed: int | Sequence[int] | None
+    num_return_sequences: int | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    penalty_window: int | None
+    penalty_generated_only: bool
+    no_repeat_ngram_size: int | None
+    encoder_repetition_penalty: float | None
+    encoder_no_repeat_ngram_size: int | None
+    bad_words_ids: Sequence[Sequence[int]] | None
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any] | None
+    suppress_tokens: Sequence[int] | None
+    begin_suppress_tokens: Sequence[int] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | Sequence[int] | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    remove_invalid_values: bool | None
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None
+    logits_processor: Sequence[Filter] | Filter | None
+    guidance_scale: float | None
+    negative_prompt_ids: Sequence[int] | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | str | None
+    eos_token_id: int | Sequence[int] | None
+    stop_strings: str | Sequence[str] | None
+    max_time: float | None
+    stopping_criteria: Sequence[Criterion] | Criterion | None
+    stop_on_loop: bool
+    prompt_lookup_num_tokens: int | None
+    max_matching_ngram_size: int | None
+    num_assistant_tokens: int | None
+    past_context: str
+    sink_tokens: int
+    prefill_chunk_size: int | None
+    pad_token_id: int | None
+    exact: bool
+    top_logprobs: int
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def show_option_fields(function: F) -> F:
+    """List the fields of `Options` in the signature that help() and IDEs show, in place of **named."""
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    fields = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+        for field in dataclasses.fields(Options)
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *fields])  # type: ignore[attr-defined]
+    return function
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside this package that called it."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("llama_jp."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 SAMPLING_ONLY = (
@@ -165,8 +266,8 @@ SAMPLING_ONLY = (
     "top_h",
 )
 
-# Options that do nothing without another.
-NEED = {
+# Options without effect unless another one is set.
+REQUIRES = {
     "num_beams": ("length_penalty", "early_stopping"),
     "prompt_lookup_num_tokens": ("max_matching_ngram_size",),
     "guidance_scale": ("negative_prompt_ids",),
@@ -192,7 +293,7 @@ IDS = (
     "negative_prompt_ids",
 )
 
-# Keys of generation_config.json that would change the tokens, with the values that would not.
+# Unsupported keys of generation_config.json that change the tokens, with the values that do not.
 NOT_SUPPORTED = {
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,

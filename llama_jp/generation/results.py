@@ -1,40 +1,40 @@
-"""What generation returns."""
+"""The results of generation: one token, one answer."""
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
-@dataclass
-class Generation:
-    """One answer: its new ids (an EOS at the end included), why it ended, and how likely each id was."""
-
-    ids: list[int] = dataclasses.field(default_factory=list)
-    finish_reason: str = "length"  # "eos" | "stop" | "loop" | "criterion" | "time" | "length"
-    logprobs: list[float] = dataclasses.field(default_factory=list)  # natural; the model's own distribution, unfiltered
-    scores: list[float] = dataclasses.field(default_factory=list)  # what the filters made of each chosen id's logit
-    top_logprobs: list[list[tuple[int, float]]] = dataclasses.field(default_factory=list)  # as logprobs, the best first
-    sequence_score: float | None = None  # beam search: the sum of scores over length ** length_penalty
-    drafted: int = 0  # speculation: tokens proposed,
-    accepted: int = 0  # how many of them the model took,
-    passes: int = 0  # and in how many calls of the model; without speculation, a call makes a token
-
-    def add(self, choice: GeneratedToken) -> None:
-        self.ids.append(choice.id)
-        self.logprobs.append(choice.logprob)
-        self.scores.append(choice.score)
-        if choice.top:
-            self.top_logprobs.append(choice.top)
-        self.finish_reason = choice.finish_reason or self.finish_reason
-
-
 class GeneratedToken(NamedTuple):
-    """One row's next token. `finish_reason` is None while the row goes on."""
+    """The next token of one row. `finish_reason` is None unless this token ends the answer."""
 
     id: int
     logprob: float
     finish_reason: str | None
     score: float = 0.0
     top: list[tuple[int, float]] = []
+
+
+@dataclass
+class Generation:
+    """One answer: its new ids (with an EOS at the end), the reason for its end, and the probability of each id."""
+
+    ids: list[int] = field(default_factory=list)
+    finish_reason: str = "length"  # "eos", "stop", "loop", "criterion", "time" or "length"
+    logprobs: list[float] = field(default_factory=list)  # in nats, from the model's logits before any filter
+    scores: list[float] = field(default_factory=list)  # the logit of each chosen id after all filters
+    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)  # (id, logprob), most probable first
+    sequence_score: float | None = None  # beam search: the sum of scores over length ** length_penalty
+    drafted: int = 0  # speculation: draft tokens proposed
+    accepted: int = 0  # speculation: draft tokens accepted
+    passes: int = 0  # speculation: calls of the model; without speculation, one call makes one token
+
+    def add(self, token: GeneratedToken) -> None:
+        """Append one token."""
+        self.ids.append(token.id)
+        self.logprobs.append(token.logprob)
+        self.scores.append(token.score)
+        if token.top:
+            self.top_logprobs.append(token.top)
+        self.finish_reason = token.finish_reason or self.finish_reason

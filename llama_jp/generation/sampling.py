@@ -1,4 +1,4 @@
-"""Logits to the next id."""
+"""Filtered logits to the next id: the most probable one, or a random sample."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-def choose(
-    logits: Tensor, do_sample: bool, generators: Sequence[torch.Generator] | torch.Generator | None = None
-) -> Tensor:
-    """The next id of every row: the likeliest, or one drawn from the softmax. logits (B, V) -> (B,) int64."""
-    return draw(logits.softmax(-1), generators=generators)[:, 0] if do_sample else logits.argmax(-1)
+Generators = Sequence[torch.Generator] | torch.Generator | None
+"""Random state: one generator for the batch, one for each row, or None for torch's global generator."""
 
 
-def draw(
-    probabilities: Tensor,
-    number: int = 1,
-    generators: Sequence[torch.Generator] | torch.Generator | None = None,
-) -> Tensor:
-    """Draw ids without putting them back: probabilities (B, V) -> (B, number) int64.
+def choose(logits: Tensor, do_sample: bool, generators: Generators = None) -> Tensor:
+    """The next id of every row, most probable or sampled from the softmax: logits (B, V) -> (B,) int64."""
+    return sample(logits.softmax(-1), generators=generators)[:, 0] if do_sample else logits.argmax(-1)
 
-    One generator (None: torch's global one) draws for all rows as transformers does; a list gives each row its own,
-    so that what a row draws does not depend on its neighbours.
+
+def sample(probabilities: Tensor, number: int = 1, generators: Generators = None) -> Tensor:
+    """Sample ids without replacement: probabilities (B, V) -> (B, number) int64.
+
+    One generator samples all rows together, as transformers does. With a list of generators, the samples of a row do
+    not depend on the other rows. Raises ValueError when a row has no probabilities above 0.
     """
     try:
         if isinstance(generators, Sequence):
@@ -31,4 +28,4 @@ def draw(
             return torch.stack([torch.multinomial(row, number, generator=generator) for row, generator in rows])
         return torch.multinomial(probabilities, number, generator=generators)
     except RuntimeError as error:
-        raise ValueError(f"there is nothing to draw from: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"there is nothing to sample from: {str(error).splitlines()[0]}") from error

@@ -1,4 +1,4 @@
-"""When an answer ends."""
+"""When an answer ends: EOS, a stop string, the length, the time, a repetition loop, or the caller's criterion."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from .stop_strings import StopStringBuffer
 
 Criterion = Callable[[Tensor, Tensor], "Tensor | bool"]
-"""The caller's own, as transformers' stopping criteria: ids (B, N), scores (B, V) -> bool, or one for each row (B,)."""
+"""A stopping criterion, as in transformers: ids (B, N), scores (B, V) -> one bool, or one for each row (B,)."""
 
 
 class Stopping:
-    """Names the reason why a row has ended, or None while it goes on.
+    """Decides after each token whether a row ends, and why.
 
-    Where several are true at once the first in this order is named: "eos", "stop", "loop", "criterion", "time",
-    "length". The clock starts when this is made.
+    When several reasons apply, the first in this order counts: "eos", "stop", "loop", "criterion", "time", "length".
+    The time runs from the creation of this object.
     """
 
     def __init__(
@@ -30,22 +30,22 @@ class Stopping:
         loop: LoopDetector | None,
         last: int,
         pad_id: int = 0,
-    ):
+    ) -> None:
         if max_time is not None and not max_time >= 0:
             raise ValueError(f"max_time is a number of seconds, not {max_time!r}")
         self.eos = set(eos)
         self.criteria = [criteria] if callable(criteria) else list(criteria or ())
         self.loop = loop
-        self.last = last  # the number of tokens, prompt and padding included, with which every row ends
-        self.pad_id = pad_id  # what criteria see in padded places, as in the reference
+        self.last = last  # tokens of prompt, padding and answer at which every row ends
+        self.pad_id = pad_id  # the id that criteria see at padding positions, as in the reference
         self.until = None if max_time is None else time.monotonic() + max_time
 
     def __call__(
         self, ids: Tensor, scores: Tensor, begin: int, texts: Sequence[StopStringBuffer] = ()
     ) -> list[str | None]:
-        """A reason or None for every row, after its newest token: ids (B, N), of which the answer begins at `begin`.
+        """The reason for the end of each row after its newest token, or None: ids (B, N); the answer starts at `begin`.
 
-        `texts` have been given the newest token already.
+        `texts` already contain the newest token.
         """
         late = self.until is not None and time.monotonic() >= self.until
         own = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
@@ -67,18 +67,19 @@ class Stopping:
 
 
 class LoopDetector:
-    """Sees that an answer goes round in circles: it ends in the same tokens, `times` times in a row.
+    """Detects a repetition loop: the answer ends in the same unit of tokens, `times` times in a row.
 
-    A unit may have up to `longest` tokens. Japanese text repeats short units on purpose (ははははは, ……, 時々刻々), so
-    the repetitions have to cover at least `least` tokens as well.
+    A unit has at most `longest` tokens. Japanese text repeats short units on purpose (ははははは, ……, 時々刻々), so the
+    repetitions must also cover at least `least` tokens.
     """
 
-    def __init__(self, times: int = 4, longest: int = 64, least: int = 24):
+    def __init__(self, times: int = 4, longest: int = 64, least: int = 24) -> None:
         if min(times - 1, longest, least) < 1:
-            raise ValueError(f"a loop is at least 2 times the same, not {times}, of at least one token")
+            raise ValueError(f"a loop is at least 2 repetitions, not {times}, of at least one token")
         self.times, self.longest, self.least = times, longest, least
 
     def __call__(self, answer: Sequence[int]) -> bool:
+        """Whether the answer ends in a loop."""
         for unit in range(1, min(self.longest, len(answer) // self.times) + 1):
             span = max(unit * self.times, -(-self.least // unit) * unit)  # whole units, enough of both
             tail = answer[-span:]

@@ -1,0 +1,8 @@
+"""Linear layers: how a weight matrix is stored, and the kernels that multiply by it.
+
+weight.py    the stored numbers: float, int8 or int4
+scheme.py    `quantization_config`: which weights are int8 or int4
+kernels.py   matrix products for each kind of weight
+layer.py     the linear layer with an int8 or int4 weight
+fused.py     several layers of one input as one product
+"""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..numerics import same_bits
 from .kernels import LinearKernel
 from .layer import QuantizedLinear
-from .weight import PARTS, Weight
+from .weight import Weight
 
 LinearLayer = nn.Linear | QuantizedLinear
 
@@ -51,9 +51,8 @@ class FusedSlice(nn.Module):
         )
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        for name, tensor in zip(PARTS, self.fused.weight_of_slice(self.index), strict=True):
-            if tensor is not None:
-                destination[prefix + name] = tensor
+        for name, tensor in self.fused.weight_of_slice(self.index).tensors().items():
+            destination[prefix + name] = tensor
 
 
 class Pending(NamedTuple):
@@ -107,8 +106,8 @@ class FusedLinear:
 
     def weight_of_slice(self, index: int) -> Weight:
         """A copy of the weight of one layer."""
-        values, scale, zero = self.kernel.unpack().split(self.sizes)[index]
-        return Weight(values.clone(), None if scale is None else scale.clone(), None if zero is None else zero.clone())
+        tensors = self.kernel.unpack().split(self.sizes)[index].tensors()
+        return Weight.from_tensors({name: tensor.clone() for name, tensor in tensors.items()})
 
 
 def version_of(x: Tensor) -> tuple[int, int]:
@@ -124,13 +123,13 @@ def compute_mode() -> tuple[bool, torch.dtype | None]:
 
 def weight_of(layer: LinearLayer) -> Weight:
     """The weight of a plain or a quantised linear layer."""
-    return layer.stored() if isinstance(layer, QuantizedLinear) else Weight(layer.weight.detach())
+    return layer.stored_weight() if isinstance(layer, QuantizedLinear) else Weight(layer.weight.detach())
 
 
 def assign_weight(layer: LinearLayer, weight: Weight) -> LinearLayer:
     """Replace the weight of a layer, and return the layer."""
     if isinstance(layer, QuantizedLinear):
-        layer.fill(weight)
+        layer.assign_weight(weight)
     else:
         layer.weight = nn.Parameter(weight.values, layer.weight.requires_grad)
     return layer
@@ -138,15 +137,8 @@ def assign_weight(layer: LinearLayer, weight: Weight) -> LinearLayer:
 
 def free_weight(layer: LinearLayer) -> LinearLayer:
     """Free the memory of a layer's weight until `assign_weight`, and return the layer."""
-    values, scale, zero = weight_of(layer)
-    return assign_weight(
-        layer,
-        Weight(
-            values.new_empty(0),
-            None if scale is None else scale.new_empty(0),
-            None if zero is None else zero.new_empty(0),
-        ),
-    )
+    tensors = weight_of(layer).tensors()
+    return assign_weight(layer, Weight.from_tensors({name: tensor.new_empty(0) for name, tensor in tensors.items()}))
 
 
 def kind_of(layer: LinearLayer) -> str:

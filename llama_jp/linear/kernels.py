@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .weight import Weight, dequantized, pack, unpack
+from .weight import Weight, dequantize, pack_int4, unpack_int4
 
 BLOCK = 64  # numbers or bytes that the int8 and int4 kernels load at once
 
@@ -50,7 +50,7 @@ class LinearKernel:
     def __call__(self, x: Tensor) -> Tensor:
         """x (..., K) -> (..., N), in the dtype of x."""
         # rounding: x as one matrix (M, K), as F.linear folds it for a weight with a gradient; for others it may copy
-        y = F.linear(x.reshape(-1, x.shape[-1]), dequantized(self.weight, x.dtype))
+        y = F.linear(x.reshape(-1, x.shape[-1]), dequantize(self.weight, x.dtype))
         return y.view(*x.shape[:-1], -1)
 
     def unpack(self) -> Weight:
@@ -199,7 +199,9 @@ class Int4WeightKernel(LinearKernel):
         self.packed = torch.empty_like(weight.values)
         blocks = zip(self.packed.split(OUTPUTS_AT_ONCE), weight.values.split(OUTPUTS_AT_ONCE), strict=True)
         for packed, values in blocks:  # in blocks, since the operator needs each number as an int32
-            packed.copy_(torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(values).int(), 1).view_as(packed))
+            packed.copy_(
+                torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack_int4(values).int(), 1).view_as(packed)
+            )
         self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).contiguous()  # (G, N, 2)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -217,7 +219,7 @@ class Int4WeightKernel(LinearKernel):
         packed = self.packed.view(-1, 2 * self.packed.shape[1], half)  # (blocks, K, half a block)
         values = torch.cat((packed & 15, packed >> 4), -1).transpose(1, 2).reshape(outputs, -1)
         scale, zero = (part.t().contiguous() for part in self.scale_and_zero.unbind(-1))
-        return Weight(pack(values), scale, zero)
+        return Weight(pack_int4(values), scale, zero)
 
 
 @functools.cache  # no key: the packing depends on the CPU alone, which stays the same while the process runs
@@ -402,7 +404,7 @@ def try_kernel(kernel: type[LinearKernel], kind: str, dtype: torch.dtype, engine
     """
     weight, x = kernel_test_case(kind, dtype)
     try:
-        expected = F.linear(x.float(), dequantized(weight, torch.float32))
+        expected = F.linear(x.float(), dequantize(weight, torch.float32))
         multiply = kernel(weight)
         for rows in (x[:1], x[:8], x):
             y = multiply(rows)

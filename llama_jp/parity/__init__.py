@@ -1,13 +1,16 @@
-"""Compare two Llamas: bit-identical or not; if not, where they first differ, and whether that is a bug or rounding.
+"""Compare two Llamas: are they bit-identical? If not, where do they first differ, and is it a bug or rounding?
 
-operations.py   what can be compared: every operation of a Llama, in order of computation
+operations.py   the operations of a Llama in order of computation
 run/            run a model and record its activations
-judge/          compare the recordings; judge each operation against float64; name known mistakes
-modes/          what is run: logits, generation, gradients, tokenizers, a model of full size
-report/         text, HTML, and certificates that can be run again
+judge/          compare the recordings, judge each operation against float64, name known mistakes
+comparison.py   the outcome of a comparison
+modes/          logits, generation, gradients, tokenizers, a model of full size
+requests.py     a comparison as plain values: from the command line, for a certificate
+report/         text, HTML, and certificates that can be replayed
 """
 
-from .modes.forward import Comparison, compare
-from .run.models import Settings, Subject, as_subject, open_subject
+from .comparison import Comparison
+from .modes.forward import compare
+from .run.models import ComparedModel, Settings, as_compared_model, open_model
 
-__all__ = ["Comparison", "Settings", "Subject", "as_subject", "compare", "open_subject"]
+__all__ = ["ComparedModel", "Comparison", "Settings", "as_compared_model", "compare", "open_model"]

@@ -1,4 +1,4 @@
-"""What was asked for, as plain values: from the command line or from a certificate, to comparisons."""
+"""A comparison as plain values, from the command line or from a certificate, and the code that runs it."""
 
 from __future__ import annotations
 
@@ -7,118 +7,142 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.random_checkpoint import random_config, random_ids, write_random
+from ..model import LlamaConfig
 from ..text.tokenizer import Tokenizer
-from .modes.forward import Comparison, Tolerance, compare
-from .modes.generation import compare_generation
+from .comparison import Comparison, Tolerance
+from .modes.forward import compare
+from .modes.generation import GENERATION_MODES, compare_generation
 from .modes.gradients import compare_gradients
-from .modes.tokenizers import compare_tokenizers
-from .run.models import Settings, Subject, open_subject
-from .run.recording import MODES
+from .modes.tokenizer_mode import compare_tokenizers
+from .run.models import ComparedModel, Settings, is_function, open_model
+from .run.recording import FORWARD_MODES
 
-ALL_MODES = (*MODES, "greedy", "sampled", "tokenizer", "gradients")
+MODES = (*FORWARD_MODES, *GENERATION_MODES, "tokenizer", "gradients")
+TEXT_LIMIT = 200_000  # characters of a text file that are encoded for ids
 
 
 @dataclass
 class Request:
-    """Two sides, what to run on them, and what may differ."""
+    """Two models, the modes to compare them in, and the tolerance. Certificates keep every field."""
 
     model: str = "demo"
     against: str = "transformers"
-    checkpoint: str | None = None  # for sides that name none
-    random: str | None = None  # a shape of shapes.py: random weights in place of a checkpoint
-    layers: int | None = None
+    checkpoint: str | None = None  # for models that name none
+    random: str | None = None  # a key of SHAPES: random weights in place of a checkpoint
+    layers: int | None = None  # of the random model
     modes: list[str] = field(default_factory=lambda: ["whole"])
     first: Settings = field(default_factory=Settings)
     second: Settings = field(default_factory=Settings)
     rows: int = 2
     tokens: int = 32
     new_tokens: int = 16
-    text: str | None = None  # a file: its beginning is what runs; all its lines in mode tokenizer
+    text: str | None = None  # a file: its first tokens are the ids; the mode tokenizer encodes all of its lines
     seed: int = 0
     max_ulp: int | None = None
     max_kl: float | None = None
 
     @classmethod
-    def from_dict(cls, values: dict) -> Request:
-        sides = {side: Settings(**values[side]) for side in ("first", "second")}
-        return cls(**values | sides)
+    def from_dict(cls, values: dict[str, Any]) -> Request:
+        """The inverse of `as_dict`."""
+        settings = {"first": Settings(**values["first"]), "second": Settings(**values["second"])}
+        return cls(**values | settings)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def run_request(request: Request) -> list[Comparison]:
-    """One comparison for each mode, on the same two sides."""
+    """Run one comparison for each mode, on the same two models. The mode tokenizer comes first.
+
+    Raises ValueError when a model, a checkpoint or a text cannot be used for the request.
+    """
     tolerance = Tolerance(request.max_ulp, request.max_kl)
+    comparisons = []
     with checkpoint_of(request) as folder:
-        found = []
         if "tokenizer" in request.modes:
-            found.append(compare_tokenizers(request.model, request.against, need(folder, request), read_lines(request)))
+            tokenizer_folder = require_tokenizer(folder, request)
+            lines = read_lines(request.text) if request.text is not None else []
+            comparisons.append(compare_tokenizers(request.model, request.against, tokenizer_folder, lines))
         modes = [mode for mode in request.modes if mode != "tokenizer"]
         if not modes:
-            return found
-        ours = request.random and request.model == Request.model  # the default model gives way to the random one
-        own = str(folder) if ours else request.model
-        first, second = open_subject(own, request.first, folder), open_subject(request.against, request.second, folder)
-        first.name = f"llama_jp, random {request.random}" if ours else request.model
+            return comparisons
+        is_random = request.random is not None and request.model == Request.model  # no other first model is named
+        first = open_model(str(folder) if is_random else request.model, request.first, folder)
+        second = open_model(request.against, request.second, folder)
+        first.name = f"llama_jp, random {request.random}" if is_random else request.model
         config = second.config or first.config
         if config is None:
-            raise ValueError("neither side says what it is made of: give a checkpoint on one of them")
+            raise ValueError("neither model has a configuration: name a checkpoint for one of them")
         ids = choose_ids(request, folder, config)
         for mode in modes:
-            found.append(run_mode(mode, first, second, ids, config, tolerance, request))
-    return found
+            comparisons.append(run_mode(mode, first, second, ids, config, tolerance, request))
+    return comparisons
 
 
-def run_mode(mode, first: Subject, second: Subject, ids, config, tolerance: Tolerance, request: Request) -> Comparison:
+def run_mode(
+    mode: str,
+    first: ComparedModel,
+    second: ComparedModel,
+    ids: Tensor,
+    config: LlamaConfig,
+    tolerance: Tolerance,
+    request: Request,
+) -> Comparison:
+    """Run one mode other than `tokenizer` on ids (B, T)."""
     if mode == "gradients":
         return compare_gradients(first, second, ids, config, tolerance)
-    if mode in ("greedy", "sampled"):
+    if mode in GENERATION_MODES:
         return compare_generation(first, second, ids, request.new_tokens, mode, config, tolerance, request.seed)
     return compare(first, second, ids, mode, config=config, tolerance=tolerance, seed=request.seed)
 
 
 @contextmanager
 def checkpoint_of(request: Request) -> Iterator[Path | None]:
-    """The folder that both sides load from: random and temporary, named, or one side's own."""
-    named = [request.checkpoint, request.model, request.against]
-    named = [name for name in named if name and ":" not in name and not name.startswith("transformers")]
-    if request.random:
-        if others := [name for name in named if name != Request.model]:
-            raise ValueError(f"both sides load the random checkpoint, so {others[0]} cannot be named beside --random")
-        with tempfile.TemporaryDirectory(prefix="parity-") as folder:
-            config = random_config(request.random, request.layers)
-            yield write_random(Path(folder), config, seed=request.seed)
+    """The folder of the common checkpoint: a random one for the time of the `with` block, a named one, or None."""
+    specs = (request.checkpoint, request.model, request.against)
+    named = [spec for spec in specs if spec and not is_function(spec) and not spec.startswith("transformers")]
+    if request.random is None:
+        yield find_checkpoint(named[0]) if named else None
         return
-    yield find_checkpoint(named[0]) if named else None
+    if others := [name for name in named if name != Request.model]:
+        raise ValueError(f"both models load the random checkpoint, so {others[0]} cannot be named with --random")
+    with tempfile.TemporaryDirectory(prefix="parity-") as folder:
+        config = random_config(request.random, request.layers)
+        yield write_random(Path(folder), config, seed=request.seed)
 
 
-def need(folder: Path | None, request: Request) -> Path:
+def require_tokenizer(folder: Path | None, request: Request) -> Path:
+    """The folder, or ValueError where it has no tokenizer."""
     if folder is None or request.random:
-        raise ValueError("the mode tokenizer needs a checkpoint with a tokenizer; a random one has none")
+        raise ValueError("--text and the mode tokenizer need a checkpoint with a tokenizer; a random one has none")
     return folder
 
 
-def choose_ids(request: Request, folder: Path | None, config) -> torch.Tensor:
-    """Ids (rows, tokens): of the text where one is given, else drawn by the seed."""
+def choose_ids(request: Request, folder: Path | None, config: LlamaConfig) -> Tensor:
+    """The ids (rows, tokens): of the text if there is one, otherwise random ids from the seed."""
     if request.text is None:
         return random_ids(config, request.rows, request.tokens, request.seed)
-    ids = Tokenizer.from_pretrained(need(folder, request)).encode("".join(read_lines(request))[:200_000])
-    rows = [ids[row * request.tokens : (row + 1) * request.tokens] for row in range(request.rows)]
-    if len(rows[-1]) < request.tokens:
-        raise ValueError(f"{request.text} has {len(ids)} tokens; {request.rows} × {request.tokens} were asked for")
-    return torch.tensor(rows)
+    text = "".join(read_lines(request.text))[:TEXT_LIMIT]
+    ids = Tokenizer.from_pretrained(require_tokenizer(folder, request)).encode(text)
+    needed = request.rows * request.tokens
+    if len(ids) < needed:
+        raise ValueError(
+            f"{request.text} has {len(ids)} tokens, but {request.rows} rows of {request.tokens} tokens need {needed}; "
+            "give a longer text, or fewer --rows or --tokens"
+        )
+    return torch.tensor(ids[:needed]).view(request.rows, request.tokens)
 
 
-def read_lines(request: Request) -> list[str]:
-    if request.text is None:
-        return []
+def read_lines(file: str) -> list[str]:
+    """The lines of a UTF-8 file with their line ends."""
     try:
-        return Path(request.text).read_bytes().decode("utf-8").splitlines(keepends=True)
+        return Path(file).read_bytes().decode("utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{request.text} is not UTF-8 text: byte {error.start}") from error
+        raise ValueError(f"{file} is not UTF-8 text: byte {error.start}") from error

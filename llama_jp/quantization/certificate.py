@@ -1,8 +1,10 @@
-"""certificate.json: how far a quantised model is from its original, on a text that is named, so that anybody can check.
+"""certificate.json: the distance of a quantised model from its original on a named text.
 
-kl_divergence      mean over positions of sum p log(p / p'), p the original's next-token probabilities; nats
-top1_agreement     share of positions at which both have the same likeliest token
-perplexity         of the text, for each of the two
+The file names every setting of the measurement, so anybody can repeat it with `verify`.
+
+kl_divergence      mean over tokens of sum p log(p / p'), p from the original and p' from the quantised model; nats
+top1_agreement     share of tokens for which both models have the same most probable token
+perplexity         of the text, for each of the two models
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -19,38 +22,112 @@ from ..checkpoint.hub import TOKENIZER_FILES, find_checkpoint
 from ..checkpoint.json_files import read_json
 from ..checkpoint.tensors import weight_files
 from ..evaluation.divergence import measure_divergence
-from ..evaluation.documents import WINDOW, Text, read_text
-from ..evaluation.layerwise import choose_arithmetic, logits_by_layer
+from ..evaluation.documents import WINDOW_LENGTH, Text, read_text
+from ..evaluation.layerwise import choose_compute_dtype, logits_by_layer
 from ..text.tokenizer import Tokenizer
 from ..version import __version__
 
-FILE = "certificate.json"
+CERTIFICATE_FILE = "certificate.json"
 
-FORMAT = 1
+FORMAT = 1  # file format version; increment on incompatible changes
 
-NUMBERS = ("kl_divergence", "top1_agreement", "perplexity.original", "perplexity.quantized")
 
-# Another CPU, or another number of threads, adds in another order. What that may change: relative, then absolute.
-TOLERANCES = {
+class Perplexities(TypedDict):
+    original: float
+    quantized: float
+
+
+class Result(TypedDict):
+    """The measured numbers; see the top of this file."""
+
+    kl_divergence: float
+    top1_agreement: float
+    perplexity: Perplexities
+
+
+class TextEntry(TypedDict):
+    """The text of the measurement."""
+
+    file: str  # without folders
+    sha256: str
+    tokens: int  # predicted ones
+    windows: int
+    window_length: int
+
+
+class Arithmetic(TypedDict):
+    """The settings that decide the order of rounding."""
+
+    dtype: str
+    products: str
+    attention: str
+    device: str
+    threads: int
+    cpu_capability: str
+    torch: str
+    llama_jp: str
+
+
+class OriginalEntry(TypedDict):
+    """The checkpoint that was quantised."""
+
+    source: str | None  # short name or hub repository; None: a local folder, whose path stays private
+    sha256: dict[str, str]
+
+
+class Certificate(TypedDict):
+    """The content of certificate.json. The keys are the file format."""
+
+    format: int
+    quantization: dict[str, Any]  # `Scheme.to_json`
+    text: TextEntry
+    arithmetic: Arithmetic
+    result: Result
+    original: OriginalEntry
+    sha256: dict[str, str]  # of each file of the quantised checkpoint
+
+
+class Tolerance(TypedDict):
+    """For each number of a `Result`: the allowed relative difference, then the absolute one; both are added."""
+
+    kl_divergence: tuple[float, float]
+    top1_agreement: tuple[float, float]
+    perplexity: tuple[float, float]
+
+
+# Another CPU or number of threads adds in another order. These differences are then allowed.
+TOLERANCES: dict[str, Tolerance] = {
     "float32": {"kl_divergence": (0.01, 1e-7), "top1_agreement": (0, 0.001), "perplexity": (0.0001, 0)},
     "bfloat16": {"kl_divergence": (0.1, 0.0005), "top1_agreement": (0, 0.01), "perplexity": (0.005, 0)},
 }
 
 
-def certify(folder: Path, original: Path, text: Text, source: str | None, dtype: torch.dtype | None = None) -> dict:
-    """The certificate of the quantised checkpoint in `folder`, measured. `source`: where anybody gets the original."""
-    dtype = dtype or choose_arithmetic(read_config(original))
-    first = logits_by_layer(original, text.windows, dtype, "the original")
-    second = logits_by_layer(folder, text.windows, dtype, "the quantised weights")
+def certify(
+    folder: Path, original: Path, text: Text, source: str | None, dtype: torch.dtype | None = None
+) -> Certificate:
+    """Measure a quantised checkpoint and make its certificate.
+
+    folder    of the quantised checkpoint
+    original  folder of the checkpoint that was quantised
+    source    short name or hub repository of the original, or None
+    dtype     of the computation; None: `choose_compute_dtype` decides
+    """
+    scheme = read_scheme(folder)
+    if scheme is None:
+        raise ValueError(f"{folder} is not quantised, so there is nothing to certify")
+    dtype = dtype or choose_compute_dtype(read_config(original))
+    original_logits = logits_by_layer(original, text.windows, dtype, "the original")
+    quantized_logits = logits_by_layer(folder, text.windows, dtype, "the quantised model")
+    divergence = measure_divergence(original_logits, quantized_logits, text)
     return {
         "format": FORMAT,
-        "quantization": read_scheme(folder).to_json(),
+        "quantization": scheme.to_json(),
         "text": {
             "file": text.file,
             "sha256": text.sha256,
-            "tokens": text.tokens,
+            "tokens": text.scored_tokens,
             "windows": len(text.windows),
-            "window_length": WINDOW,
+            "window_length": WINDOW_LENGTH,
         },
         "arithmetic": {
             "dtype": dtype_name(dtype),
@@ -62,14 +139,18 @@ def certify(folder: Path, original: Path, text: Text, source: str | None, dtype:
             "torch": torch.__version__,
             "llama_jp": __version__,
         },
-        "result": measure_divergence(first, second, text),
+        "result": {
+            "kl_divergence": divergence.kl_divergence,
+            "top1_agreement": divergence.top1_agreement,
+            "perplexity": {"original": divergence.reference_perplexity, "quantized": divergence.perplexity},
+        },
         "original": {"source": source, "sha256": checksums(original)},
         "sha256": checksums(folder),
     }
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """sha256 of what a checkpoint consists of: config, weights, tokenizer."""
+    """sha256 of every file of a checkpoint: config, weights, tokenizer. Keys are file names."""
     small = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
     files = [file for file in small if file.is_file()] + weight_files(folder)
     return {file.name: sha256(file) for file in sorted(files)}
@@ -85,13 +166,13 @@ def sha256(file: Path) -> str:
 
 @dataclass
 class Verdict:
-    """What measuring again has shown. `equal`: None where there was nothing to compare with (another text)."""
+    """The comparison of a certificate with a new measurement."""
 
-    certificate: dict  # as it is written
-    measured: dict  # as measured now, in the same form
-    equal: bool | None
-    exactly: bool  # to the last digit
-    differences: list[str]
+    certificate: Certificate  # from the file
+    measured: Certificate  # the new measurement
+    equal: bool | None  # every number within the tolerance; None: another text was measured, so there is no comparison
+    exactly: bool  # every number equal to the last digit
+    differences: list[str]  # a sentence for each number outside the tolerance
 
 
 def verify(
@@ -100,77 +181,92 @@ def verify(
     text: str | Path | None = None,
     revision: str | None = None,
 ) -> Verdict:
-    """Measure a quantised checkpoint again, as its certificate says it was measured, and compare.
+    """Measure a quantised checkpoint again with the settings of its certificate, and compare the numbers.
 
-    against   the original; by default the one that the certificate names, where it is a short name or on the hub
-    text      a file; another one than the certificate's is measured, and there is nothing to compare with
+    folder    of the quantised checkpoint
+    against   the original; None: the certificate's, if it is a short name or a hub repository
+    text      a text file; None: the certificate's. With another text there is no comparison
+    revision  branch, tag or commit of the original on the hub
 
-    Raises ValueError where a file of either checkpoint is not the one that the certificate is about.
+    Raises ValueError when a file of either checkpoint has another checksum than in the certificate.
     """
     folder = find_checkpoint(folder)
     written = read_certificate(folder)
     source = against or written["original"]["source"]
     if source is None:
-        raise ValueError(f"{folder / FILE} does not say where the original is to be had; name it with --against")
+        raise ValueError(f"{folder / CERTIFICATE_FILE} does not name the source of the original; use --against")
     original = find_checkpoint(source, revision)
-    compare_checksums(written["sha256"], folder)
-    compare_checksums(written["original"]["sha256"], original)
+    check_checksums(written["sha256"], folder)
+    check_checksums(written["original"]["sha256"], original)
 
-    read = read_text(text or written["text"]["file"], Tokenizer.from_pretrained(folder), read_config(folder))
-    same_text = read.sha256 == written["text"]["sha256"]
+    name = text or written["text"]["file"]
+    measured_text = read_text(name, Tokenizer.from_pretrained(folder), read_config(folder))
+    same_text = measured_text.sha256 == written["text"]["sha256"]
     if text is None and not same_text:
-        raise ValueError(f"{read.file} is not as it was when the certificate was made; give that one with --text")
+        raise ValueError(f"{measured_text.file} has changed since the certificate; name the original text with --text")
     dtype = getattr(torch, written["arithmetic"]["dtype"])
-    measured = certify(folder, original, read, written["original"]["source"], dtype)
+    measured = certify(folder, original, measured_text, written["original"]["source"], dtype)
     if not same_text:
         return Verdict(written, measured, None, False, [])
     differences = list(compare_results(written, measured))
     return Verdict(written, measured, not differences, written["result"] == measured["result"], differences)
 
 
-def read_certificate(folder: Path) -> dict:
-    file = folder / FILE
+def read_certificate(folder: Path) -> Certificate:
+    """Read and check the certificate of a quantised checkpoint. ValueError names a missing key or a wrong value."""
+    file = folder / CERTIFICATE_FILE
     if read_scheme(folder) is None:
         raise ValueError(f"{folder} is not quantised, so there is nothing to verify")
     if not file.is_file():
         raise FileNotFoundError(
-            f"there is no {FILE} in {folder}: it was quantised without a tokenizer, or changed since"
+            f"there is no {CERTIFICATE_FILE} in {folder}: it was quantised without a tokenizer or saved after a change"
         )
-    certificate = read_json(file)
-    if certificate.get("format") != FORMAT:
-        raise ValueError(f"{file} has the format {certificate.get('format')!r}; supported is {FORMAT}")
+    content = read_json(file)
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{file} has format {content.get('format')!r}; supported is {FORMAT}")
     needed = ["text.file", "text.sha256", "original.source", "original.sha256", "sha256", "arithmetic.dtype"]
-    for path in needed + [f"result.{name}" for name in NUMBERS]:
+    numbers = ["kl_divergence", "top1_agreement", "perplexity.original", "perplexity.quantized"]
+    for path in needed + [f"result.{name}" for name in numbers]:
         try:
-            value = look_up(certificate, path)
+            value = look_up(content, path)
         except (KeyError, TypeError):
-            raise ValueError(f"{file} is not complete: it has no {path}") from None
+            raise ValueError(f"{file} is incomplete: it has no {path}") from None
         if path.startswith("result.") and not isinstance(value, int | float):
-            raise ValueError(f"{file} has {value!r} for {path}, where a number was expected")
-    if (dtype := certificate["arithmetic"]["dtype"]) not in TOLERANCES:
-        raise ValueError(f"{file} has the dtype {dtype!r}; it can be {', '.join(TOLERANCES)}")
-    return certificate
+            raise ValueError(f"{file} has {value!r} for {path}, but a number is needed")
+    if (dtype := content["arithmetic"]["dtype"]) not in TOLERANCES:
+        raise ValueError(f"{file} has the dtype {dtype!r}; supported are {', '.join(TOLERANCES)}")
+    return cast(Certificate, content)  # every key that `verify` uses is checked above
 
 
-def look_up(content: dict, path: str) -> object:
-    """look_up({"a": {"b": 1}}, "a.b") -> 1"""
+def look_up(content: dict[str, Any], path: str) -> Any:
+    """The value at a dotted path: look_up({"a": {"b": 1}}, "a.b") -> 1. KeyError or TypeError when it is missing."""
+    value: Any = content
     for key in path.split("."):
-        content = content[key]
-    return content
+        value = value[key]
+    return value
 
 
-def compare_checksums(expected: dict[str, str], folder: Path) -> None:
+def check_checksums(expected: dict[str, str], folder: Path) -> None:
+    """ValueError names the files of a checkpoint whose sha256 is not the expected one."""
     found = checksums(folder)
     names = [name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name)]
     if names:
-        raise ValueError(f"{', '.join(names)} in {folder} is not what the certificate is about (another sha256)")
+        raise ValueError(
+            f"the certificate has another sha256 for {', '.join(names)} in {folder}; use the certified files"
+        )
 
 
-def compare_results(written: dict, measured: dict) -> Iterator[str]:
-    """In words, each number that is further off than another CPU explains."""
-    tolerances = TOLERANCES[written["arithmetic"]["dtype"]]
-    for name in NUMBERS:
-        then, now = (look_up(certificate["result"], name) for certificate in (written, measured))
-        relative, absolute = tolerances[name.split(".")[0]]
-        if not abs(now - then) <= relative * abs(then) + absolute:  # also where one is NaN
-            yield f"{name} is {now:.6g}, the certificate says {then:.6g}"
+def compare_results(written: Certificate, measured: Certificate) -> Iterator[str]:
+    """A sentence for each number whose difference is larger than the tolerance."""
+    then, now, tolerance = written["result"], measured["result"], TOLERANCES[written["arithmetic"]["dtype"]]
+    rows = [
+        ("kl_divergence", then["kl_divergence"], now["kl_divergence"], tolerance["kl_divergence"]),
+        ("top1_agreement", then["top1_agreement"], now["top1_agreement"], tolerance["top1_agreement"]),
+    ]
+    for model in ("original", "quantized"):
+        rows.append(
+            (f"perplexity.{model}", then["perplexity"][model], now["perplexity"][model], tolerance["perplexity"])
+        )
+    for name, certified, found, (relative, absolute) in rows:
+        if not abs(found - certified) <= relative * abs(certified) + absolute:  # "not <=" is true for NaN as well
+            yield f"{name} is {found:.6g}, but the certificate has {certified:.6g}"

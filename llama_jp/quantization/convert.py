@@ -1,4 +1,4 @@
-"""A checkpoint to a quantised one, tensor by tensor: what is read is mapped, what is made goes out shard by shard."""
+"""Quantise a checkpoint tensor by tensor: memory-mapped tensors in, one shard at a time out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from itertools import groupby, islice
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -17,20 +18,25 @@ from tqdm import tqdm
 from ..checkpoint.config import read_config, read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json, write_json
-from ..checkpoint.load import check_complete, untie_if_stored_apart
-from ..checkpoint.save import copy_tokenizer, write_atomically
-from ..checkpoint.tensors import TensorInfo, file_name, find_tensors
+from ..checkpoint.load import check_complete, untie_if_stored_separately
+from ..checkpoint.save import check_target_is_new, copy_tokenizer, write_atomically
+from ..checkpoint.tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor
 from ..evaluation.documents import CALIBRATION, HELD_OUT, Text, read_text
-from ..evaluation.layerwise import choose_arithmetic, read_one
+from ..evaluation.layerwise import choose_compute_dtype
 from ..linear.layer import linear_modules
-from ..linear.scheme import Scheme
+from ..linear.scheme import Scheme, TensorLayout
 from ..model import Llama, LlamaConfig
 from ..text.tokenizer import Tokenizer
-from .certificate import FILE, certify
+from .certificate import CERTIFICATE_FILE, Certificate, certify
 from .gptq import Calibration
 from .rounding import round_weight
 
-Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+class Texts(NamedTuple):
+    """The tokenized texts of a conversion."""
+
+    calibration: Text
+    held_out: Text  # for the certificate
 
 
 def quantize(
@@ -45,30 +51,36 @@ def quantize(
     calibrate: str | Path = CALIBRATION,
     text: str | Path = HELD_OUT,
     max_shard_bytes: int = 500 * 10**6,
-) -> dict | None:
-    """Write the checkpoint `source` with 8- or 4-bit weights into the new folder `target`; returns its certificate.
+) -> Certificate | None:
+    """Write a checkpoint with int8 or int4 weights into a new folder, and return its certificate.
 
-    group_size  int4: how many inputs of an output share a scale and a zero; it has to divide the inputs of every layer
-    method      "rtn" rounds each weight to nearest; "gptq" (int4) makes up for the errors, see gptq.py
-    head_bits   of lm_head; 8 by default also for int4, because every error in it goes straight into the logits.
-                A tied head is the embedding matrix and is left alone as that
-    calibrate   the text that gptq looks at
-    text        the text that the certificate is measured on
+    source           a folder, a hub repository or a short name
+    target           the folder to write; it must be new or empty
+    bits             of each weight: 8 or 4
+    group_size       int4: inputs that share a scale and a zero; it must divide the inputs of every layer
+    method           "rtn" rounds to nearest; "gptq" (int4) compensates for the rounding errors, see gptq.py
+    head_bits        of lm_head. The default is 8 also for int4, because its errors go directly into the logits.
+                     An lm_head that is tied to the embedding matrix is not quantised
+    revision         branch, tag or commit of the source on the hub
+    calibrate        the calibration text for gptq
+    text             the text for the certificate
+    max_shard_bytes  the largest size of a file, in bytes
 
-    Peak memory is a shard and a tensor (gptq: a layer and its moments as well), not the checkpoint. Raises ValueError
-    before anything is written where the target is not empty, the source is quantised already, a text is too short, or a
-    size does not fit. Without a tokenizer there is no certificate, and a warning says so.
+    Peak memory is one shard and one tensor, for gptq also one layer and its moments. The result is None, with a
+    warning, for a checkpoint without a tokenizer: there is no text to measure on.
+
+    Raises ValueError before anything is written when the target is not empty, the source is quantised, a text is too
+    short, or a size does not fit. The target appears complete or not at all.
     """
     folder, target = find_checkpoint(source, revision), Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} exists and is not an empty folder; choose another, or remove it")
-    if scheme := read_scheme(folder):
-        raise ValueError(f"{source} is quantised already ({scheme}); quantise its original instead")
+    check_target_is_new(target)
+    if existing := read_scheme(folder):
+        raise ValueError(f"{source} is already quantised ({existing}); quantise its original instead")
     model, stored = open_original(folder)
     tied = model.config.tie_word_embeddings
     scheme = Scheme(bits, group_size if bits == 4 else None, method, None if tied else head_bits)
     linear = linear_modules(model, scheme)
-    layout = plan(stored, scheme, linear)
+    layouts = output_layouts(stored, scheme, linear)
     texts = read_texts(folder, model.config, method, calibrate, text)
     weights = sum(module.weight.numel() for module in linear.values())
 
@@ -76,8 +88,10 @@ def quantize(
         with tqdm(total=weights, unit=" weights", unit_scale=True, smoothing=0, disable=None, leave=False) as bar:
             calibration = None
             if method == "gptq":
-                calibration = Calibration(model, scheme, texts[0].windows, choose_arithmetic(model.config), bar)
-            write_shards(quantized_tensors(stored, scheme, linear, calibration, bar), layout, made, max_shard_bytes)
+                assert texts is not None  # read_texts refuses gptq without a tokenizer
+                dtype = choose_compute_dtype(model.config)
+                calibration = Calibration(model, scheme, texts.calibration.windows, dtype, bar)
+            write_shards(quantized_tensors(stored, scheme, linear, calibration, bar), layouts, made, max_shard_bytes)
         write_json(
             read_json(folder / "config.json") | {"tie_word_embeddings": tied, "quantization_config": scheme.to_json()},
             made / "config.json",
@@ -87,101 +101,120 @@ def quantize(
         copy_tokenizer(folder, made)
         if texts is None:
             return None
-        name = None if Path(source).expanduser().is_dir() else str(source)
-        certificate = certify(made, folder, texts[1], name)
-        write_json(certificate, made / FILE)
+        # The certificate is public, so it names no local path.
+        public_source = None if Path(source).expanduser().is_dir() else str(source)
+        certificate = certify(made, folder, texts.held_out, public_source)
+        write_json(dict(certificate), made / CERTIFICATE_FILE)
     return certificate
 
 
-def read_texts(
-    folder: Path, config: LlamaConfig, method: str, calibrate: str | Path, text: str | Path
-) -> tuple[Text, Text] | None:
-    """The calibration text and the certificate's, as ids; None where there is no tokenizer to cut them."""
+def read_texts(folder: Path, config: LlamaConfig, method: str, calibrate: str | Path, text: str | Path) -> Texts | None:
+    """Tokenize both texts. None, with a warning, when the checkpoint has no tokenizer; for gptq a ValueError."""
     try:
         tokenizer = Tokenizer.from_pretrained(folder)
     except FileNotFoundError:
         if method == "gptq":
-            raise ValueError(f"gptq reads a text, and there is no tokenizer in {folder}; use method rtn") from None
-        warnings.warn(f"there is no tokenizer in {folder}, so there is no text to certify on", stacklevel=3)
+            raise ValueError(
+                f"gptq needs a calibration text, and there is no tokenizer in {folder}; use method rtn"
+            ) from None
+        warnings.warn(f"there is no tokenizer in {folder}, so no certificate is written", stacklevel=3)
         return None
-    return read_text(calibrate, tokenizer, config), read_text(text, tokenizer, config)
+    return Texts(read_text(calibrate, tokenizer, config), read_text(text, tokenizer, config))
 
 
 def open_original(folder: Path) -> tuple[Llama, dict[str, TensorInfo]]:
-    """The model of a checkpoint without its weights, and where they are: checked, in the model's order."""
+    """The model of a checkpoint on the meta device, and its stored tensors in the model's order.
+
+    Raises ValueError when the tensors do not fit config.json.
+    """
     stored = find_tensors(folder)
     with torch.device("meta"):
         model = Llama(read_config(folder))
-    untie_if_stored_apart(model, stored)
+    untie_if_stored_separately(model, stored)
     check_complete(model, stored, folder)
-    if model.config.tie_word_embeddings:
-        head = stored.pop("lm_head.weight", None)  # one of the two is stored, or both are the same
+    if model.config.tie_word_embeddings and "lm_head.weight" in stored:
+        head = stored.pop("lm_head.weight")  # equal to the embedding matrix, or stored in its place
         stored.setdefault("embed_tokens.weight", head)
     return model, {name: stored[name] for name in model.state_dict() if name in stored}
 
 
-def plan(stored: dict[str, TensorInfo], scheme: Scheme, linear: Collection[str]) -> Layout:
-    """Shape and dtype of every tensor that will be written, in order. Raises when a group size does not fit."""
-    layout: Layout = {}
-    for name, tensor in stored.items():
+def output_layouts(stored: dict[str, TensorInfo], scheme: Scheme, linear: Collection[str]) -> dict[str, TensorLayout]:
+    """Shape and dtype of every tensor of the quantised checkpoint, in order.
+
+    stored  the tensors of the original
+    linear  names of the modules to quantise
+
+    Raises ValueError when the group size does not divide the inputs of a layer.
+    """
+    layouts: dict[str, TensorLayout] = {}
+    for name, info in stored.items():
         module, _, part = name.rpartition(".")
         if module in linear and part == "weight":
-            parts = scheme.parts(module, tensor.shape)
-            layout |= {f"{module}.{part}": outside for part, outside in parts.items()}
+            for new_part, layout in scheme.tensor_layouts(module, info.shape).items():
+                layouts[f"{module}.{new_part}"] = layout
         else:
-            layout[name] = tensor.shape, tensor.dtype
-    return layout
+            layouts[name] = TensorLayout(info.shape, info.dtype)
+    return layouts
 
 
 def quantized_tensors(
     stored: dict[str, TensorInfo], scheme: Scheme, linear: Collection[str], calibration: Calibration | None, bar: tqdm
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the quantised checkpoint in the order of the plan, each made when it is asked for."""
-    blocks = len(set(map(block_of, stored)))
-    for number, (block, names) in enumerate(groupby(stored, key=block_of), 1):
+    """The tensors of the quantised checkpoint in the order of `output_layouts`; the iterator computes each on demand.
+
+    calibration  for gptq; None: round to nearest
+    bar          counts the weights that are quantised
+    """
+    blocks = len({block_name(name) for name in stored})
+    for number, (block, names) in enumerate(groupby(stored, key=block_name), 1):
         bar.set_description(f"quantising {block} ({number} of {blocks})")
-        tensors = {name: read_one(stored[name]) for name in names}
-        rounded = calibration.quantize(block, tensors) if calibration else {}
+        tensors = {name: read_tensor(stored[name]) for name in names}
+        calibrated = calibration.quantize_block(block, tensors) if calibration else {}
         for name, tensor in tensors.items():
             module, _, part = name.rpartition(".")
-            if module in linear and part == "weight":
-                if (parts := rounded.get(module)) is None:
-                    parts = round_weight(scheme, module, tensor)
-                    bar.update(tensor.numel())
-                yield from ((f"{module}.{part}", value) for part, value in parts.items())
-            else:
+            if module not in linear or part != "weight":
                 yield name, tensor
+                continue
+            if module in calibrated:
+                weight = calibrated[module]
+            else:
+                weight = round_weight(scheme, module, tensor)
+                bar.update(tensor.numel())
+            for new_part, values in weight.tensors().items():
+                yield f"{module}.{new_part}", values
 
 
-def block_of(name: str) -> str:
-    """What a tensor belongs to: embed_tokens, layers.0, …, norm, lm_head."""
+def block_name(name: str) -> str:
+    """The part of the model that a tensor belongs to: embed_tokens, layers.0, …, norm, lm_head."""
     return ".".join(name.split(".")[: 2 if name.startswith("layers.") else 1])
 
 
-def write_shards(tensors: Iterator[tuple[str, Tensor]], layout: Layout, folder: Path, most_bytes: int) -> None:
-    """Take the tensors in the order of the layout, and write each shard as soon as it is full."""
-    sizes = {name: dtype.itemsize * prod(shape) for name, (shape, dtype) in layout.items()}
-    shards = fill_shards(sizes, most_bytes)
+def write_shards(
+    tensors: Iterator[tuple[str, Tensor]], layouts: dict[str, TensorLayout], folder: Path, max_bytes: int
+) -> None:
+    """Write tensors, in the order of the layouts, into files of at most `max_bytes`. Each is written once complete."""
+    sizes = {name: layout.dtype.itemsize * prod(layout.shape) for name, layout in layouts.items()}
+    shards = split_into_shards(sizes, max_bytes)
     files = ["model.safetensors"]
     if len(shards) > 1:
         files = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
-        where = {file_name(name): file for file, names in zip(files, shards, strict=True) for name in names}
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
+        weight_map = {checkpoint_name(name): file for file, names in zip(files, shards, strict=True) for name in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         write_json(index, folder / "model.safetensors.index.json")
     for file, names in zip(files, shards, strict=True):
-        content = {file_name(name): tensor for name, tensor in islice(tensors, len(names))}
-        assert list(content) == list(map(file_name, names)), "tensors come in the order of the plan"
+        content = {checkpoint_name(name): tensor for name, tensor in islice(tensors, len(names))}
+        assert list(content) == list(map(checkpoint_name, names)), "tensors have the order of the layouts"
         save_file(content, folder / file, metadata={"format": "pt"})
 
 
-def fill_shards(sizes: dict[str, int], most_bytes: int) -> list[list[str]]:
-    """Names in order, as many to a shard as fit; a tensor larger than a shard has one to itself."""
+def split_into_shards(sizes: dict[str, int], max_bytes: int) -> list[list[str]]:
+    """Split names, in order, into shards of at most `max_bytes`. A larger tensor has a shard of its own."""
     shards: list[list[str]] = []
-    room = 0
+    free = 0  # bytes left in the last shard
     for name, size in sizes.items():
-        if not shards or size > room:
+        if not shards or size > free:
             shards.append([])
-            room = most_bytes
+            free = max_bytes
         shards[-1].append(name)
-        room -= size
+        free -= size
     return shards

@@ -1,4 +1,4 @@
-"""Round weights to int8 and int4."""
+"""Round weights to the nearest int8 or int4 numbers."""
 
 from __future__ import annotations
 
@@ -6,51 +6,57 @@ import torch
 from torch import Tensor
 
 from ..linear.scheme import Scheme
-from ..linear.weight import int4_values, pack
+from ..linear.weight import Weight, dequantize_int4, pack_int4
 
-ROWS_AT_ONCE = 64  # rows are rounded in blocks that fit the cache: ten times as fast, and no large float32 copies
+ROWS_AT_ONCE = 64  # a block of rows fits the processor's cache: ten times as fast, and no large float32 copies
 
-SHRINKS = tuple(1 - 0.04 * i for i in range(11))  # how much of a group's range its sixteen values may cover
+SHRINKS = tuple(1 - 0.04 * i for i in range(11))  # fractions of a group's range that its 16 values may cover
 
 
-def round_weight(scheme: Scheme, name: str, weight: Tensor) -> dict[str, Tensor]:
-    """Round the weight (N, K) of module `name` to nearest, in blocks of rows: the stored tensors by name."""
-    bits, group_size = scheme.for_module(name)
-    layout = scheme.parts(name, tuple(weight.shape))
-    parts = {part: torch.empty(shape, dtype=dtype) for part, (shape, dtype) in layout.items()}
+def round_weight(scheme: Scheme, name: str, weight: Tensor) -> Weight:
+    """Round the weight (N, K) of the linear module `name` to nearest.
+
+    Raises ValueError, with the name, for values that are not finite and for K not divisible by the group size.
+    """
+    group_size = scheme.weight_format(name).group_size
+    layouts = scheme.tensor_layouts(name, tuple(weight.shape))
+    tensors = {part: torch.empty(layout.shape, dtype=layout.dtype) for part, layout in layouts.items()}
     for start in range(0, len(weight), ROWS_AT_ONCE):
-        rows = finite(weight[start : start + ROWS_AT_ONCE].float(), name)
-        rounded = round_int8(rows) if bits == 8 else round_int4(rows, group_size)
-        for part, values in rounded.items():
-            parts[part][start : start + len(rows)] = values
-    return parts
+        rows = check_finite(weight[start : start + ROWS_AT_ONCE].float(), name)
+        rounded = round_int8(rows) if group_size is None else round_int4(rows, group_size)
+        for part, values in rounded.tensors().items():
+            tensors[part][start : start + len(rows)] = values
+    return Weight.from_tensors(tensors)
 
 
-def finite(weight: Tensor, name: str) -> Tensor:
+def check_finite(weight: Tensor, name: str) -> Tensor:
+    """Return the weight of module `name` unchanged. ValueError for NaN or infinity."""
     if not weight.isfinite().all():
-        raise ValueError(f"{name}.weight has values that are not finite")
+        raise ValueError(f"{name}.weight has values that are not finite; the file may be damaged")
     return weight
 
 
-def round_int8(weight: Tensor) -> dict[str, Tensor]:
-    """Rows of float32 to int8: the largest value of a row becomes 127 or -127, zero stays zero."""
+def round_int8(weight: Tensor) -> Weight:
+    """Round float32 rows (N, K) to int8. The largest absolute value of a row becomes 127; zero stays zero."""
     scale = weight.abs().amax(1) / 127
     scale = scale.where(scale > 0, 1)  # a row of zeros
-    return {"weight": (weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8), "scale": scale}
+    return Weight((weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale)
 
 
-def round_int4(weight: Tensor, group_size: int) -> dict[str, Tensor]:
-    """Rows of float32 (N, K) to int4, with the scales that `fit_groups` finds."""
+def round_int4(weight: Tensor, group_size: int) -> Weight:
+    """Round float32 rows (N, K) to int4 with the scales of `fit_groups`."""
     groups = weight.unflatten(1, (-1, group_size))  # (N, G, g)
     scale, zero = fit_groups(groups)
-    return {"weight": pack(nearest_int4(groups, scale, zero).flatten(1)), "scale": scale, "zero": zero}
+    return Weight(pack_int4(nearest_int4(groups, scale, zero).flatten(1)), scale, zero)
 
 
 def fit_groups(groups: Tensor, shrinks: tuple[float, ...] = SHRINKS) -> tuple[Tensor, Tensor]:
-    """The scale and zero of each group: of several ranges, from all of it to a part, the one with the least error.
+    """The scale and the zero of each group that give the least squared rounding error.
+
+    The candidates cover the fractions `shrinks` of the group's range. A smaller range has smaller steps but clips the
+    largest values.
 
     Shapes: groups (…, G, g) float32 -> scale, zero (…, G) bfloat16.
-    They are rounded to bfloat16 before anything is measured, so the weights are rounded with what will be stored.
     """
     low, high = groups.aminmax(dim=-1)
     best = torch.full_like(low, torch.inf)
@@ -58,8 +64,9 @@ def fit_groups(groups: Tensor, shrinks: tuple[float, ...] = SHRINKS) -> tuple[Te
     for shrink in shrinks:
         step = (high - low) * shrink / 15
         middle = low * shrink + 8 * step
-        step, middle = step.where(step > 0, 1).bfloat16(), middle.bfloat16()  # a constant group is its zero
-        values = int4_values(nearest_int4(groups, step, middle), step, middle)
+        # rounding: to bfloat16 first, so that the weights are rounded with the scale and the zero that are stored
+        step, middle = step.where(step > 0, 1).bfloat16(), middle.bfloat16()  # a constant group equals its zero
+        values = dequantize_int4(nearest_int4(groups, step, middle), step, middle)
         error = (values - groups.flatten(-2)).square().unflatten(-1, groups.shape[-2:]).sum(-1)  # (…, G)
         better = error < best
         best = error.where(better, best)
@@ -68,6 +75,6 @@ def fit_groups(groups: Tensor, shrinks: tuple[float, ...] = SHRINKS) -> tuple[Te
 
 
 def nearest_int4(groups: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """The q = 0 … 15 nearest to each value: groups (…, G, g), scale and zero (…, G) -> (…, G, g) uint8."""
+    """The q = 0 … 15 nearest to each value. Shapes: groups (…, G, g), scale, zero (…, G) -> (…, G, g) uint8."""
     steps = (groups - zero[..., None]) / scale[..., None]
     return (steps.round() + 8).clamp(0, 15).to(torch.uint8)

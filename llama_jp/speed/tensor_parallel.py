@@ -73,7 +73,7 @@ class ShardedLlama(Llama):
         assert isinstance(model, ShardedLlama)
         dtype = choose_dtype(dtype, mesh_device, stored)
         model.split(mesh)
-        shares = {name: info._replace(part=own_part(model.get_parameter(name))) for name, info in stored.items()}
+        shares = {name: info._replace(slices=own_part(model.get_parameter(name))) for name, info in stored.items()}
         tensors = read_tensors(shares, dtype, mesh_device)
         assign_weights(model, {name: as_share(model.get_parameter(name), own) for name, own in tensors.items()}, folder)
         return model

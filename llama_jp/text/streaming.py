@@ -1,4 +1,4 @@
-"""Ids to text, one token at a time."""
+"""Decode token ids to text, one token at a time."""
 
 from __future__ import annotations
 
@@ -7,45 +7,49 @@ import operator
 
 from .vocabulary import Vocabulary
 
-REPLACEMENT = "\ufffd"  # stands for a byte that is no part of any character
+REPLACEMENT = "\ufffd"  # stands for a byte that belongs to no character
 
 
 class TextStream:
-    """Text from ids that come one at a time.
+    """The text of token ids that arrive one at a time.
 
-    `push(id)` returns what that token makes certain: a character comes with the token that completes it, "" means not
-    yet. `finish()` returns what is left, one U+FFFD for each byte still waiting. The pieces joined are exactly the full
-    decode, for every sequence of ids, and nothing is ever taken back. At most three bytes wait at any time.
+    `push(id)` returns the text that the token completes: a character comes with its last byte, and "" means that none
+    is complete. `finish()` returns one U+FFFD for each byte of an incomplete character. The joined pieces equal the
+    full decode for every sequence of ids, so no text is ever corrected later. The stream keeps three bytes at most.
+
+    skip_special  True leaves out special tokens; False shows their names
     """
 
     def __init__(self, vocabulary: Vocabulary, skip_special: bool = True) -> None:
         self._vocabulary = vocabulary
         self._skip_special = skip_special
-        self._waiting = b""  # the beginning of a character
-        self._strip = vocabulary.strip  # leading spaces still to be taken off
+        self._incomplete = b""  # the first bytes of a character
+        self._strip = vocabulary.strip  # leading spaces that are still to be removed
 
     def push(self, token_id: int) -> str:
+        """The text that this token completes. Raises ValueError for an id outside the vocabulary."""
         vocabulary = self._vocabulary
-        token_id = operator.index(token_id)  # a 0-d tensor would not be found in a set
+        token_id = operator.index(token_id)  # a tensor is never found in a set of integers
         piece = vocabulary.piece(token_id)
         if self._skip_special and token_id in vocabulary.special:
-            return ""  # as if it were not there: bytes before and after it still meet
+            return ""  # an incomplete character continues after the special token
         if token_id in vocabulary.byte_values:
             byte = vocabulary.byte_values[token_id]
-            text, self._waiting = whole_characters(self._waiting + bytes([byte]))
+            text, self._incomplete = decode_whole_characters(self._incomplete + bytes([byte]))
         else:
-            text = self._give_up_waiting() + vocabulary.spell(piece)
-        return self._without_leading_spaces(text)
+            text = self._flush_incomplete() + vocabulary.spell(piece)
+        return self._strip_leading_spaces(text)
 
     def finish(self) -> str:
-        return self._without_leading_spaces(self._give_up_waiting())
+        """The rest of the text: one U+FFFD for each byte of an incomplete character."""
+        return self._strip_leading_spaces(self._flush_incomplete())
 
-    def _give_up_waiting(self) -> str:
-        text = REPLACEMENT * len(self._waiting)
-        self._waiting = b""
+    def _flush_incomplete(self) -> str:
+        text = REPLACEMENT * len(self._incomplete)
+        self._incomplete = b""
         return text
 
-    def _without_leading_spaces(self, text: str) -> str:
+    def _strip_leading_spaces(self, text: str) -> str:
         while self._strip and text:
             if not text.startswith(" "):
                 self._strip = 0
@@ -55,17 +59,17 @@ class TextStream:
         return text
 
 
-def whole_characters(data: bytes) -> tuple[str, bytes]:
-    """Decode UTF-8 as far as it is certain: (text, bytes that may still become a character).
+def decode_whole_characters(data: bytes) -> tuple[str, bytes]:
+    """Decode UTF-8 up to the last whole character: (text, bytes that may still become a character).
 
-    A byte that no continuation can save is one U+FFFD on its own, and reading goes on with the next byte. (Python's
-    errors="replace" would put a single U+FFFD for e3 81 before a space; sentencepiece puts two, and so do we.)
+    A byte that belongs to no character becomes one U+FFFD, and decoding continues at the next byte, as in
+    SentencePiece. Python's errors="replace" differs: for e3 81 before a space it returns one U+FFFD instead of two.
     """
     text = ""
     while True:
         try:
-            certain, used = codecs.utf_8_decode(data, "strict", False)
-            return text + certain, data[used:]
+            decoded, used = codecs.utf_8_decode(data, "strict", False)
+            return text + decoded, data[used:]
         except UnicodeDecodeError as error:
             text += data[: error.start].decode("utf-8") + REPLACEMENT
             data = data[error.start + 1 :]

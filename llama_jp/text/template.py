@@ -6,9 +6,9 @@
 
     {message} [/INST]·                       · is a space; the answer follows it
 
-`<s>` and `</s>` are put in as ids; everything else is encoded as text, so nothing that a user types becomes one of
-them. The tags `[INST]`, `[/INST]`, `<<SYS>>` and `<</SYS>>` are ordinary text in Llama 2, and the models' cards pass
-them through: so do we. A user can therefore write something that *looks* like the end of a turn; `tags_in` finds it.
+`<s>` and `</s>` are inserted as ids, and everything else is encoded as text, so a user's text cannot produce them. The
+tags `[INST]`, `[/INST]`, `<<SYS>>` and `<</SYS>>` are ordinary text in Llama 2. As on the models' cards, they are not
+removed from a user's text, which can therefore imitate the end of a turn. `tags_in` finds such tags.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 DEFAULT_SYSTEM_PROMPT = "あなたは誠実で優秀な日本人のアシスタントです。"
 TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 BASE_MODEL_WARNING = (
-    "this looks like a base model: it was never trained on the [INST] template, so it will continue the text of the "
-    "conversation rather than answer; use an instruct model to chat, or `generate` to continue a text"
+    "this looks like a base model: it was never trained on the [INST] template, so it continues the text of the "
+    "conversation and does not answer; use an instruct model to chat, or `generate` to continue a text"
 )
 
 
@@ -34,45 +34,48 @@ def instruct_prompt(
     system: str | None = DEFAULT_SYSTEM_PROMPT,
     history: Sequence[tuple[str, str]] = (),
 ) -> list[int]:
-    """The ids that ask an instruction-tuned model to answer `message`.
+    """The ids of a prompt for an instruction-tuned model. The answer follows them.
 
-    system: None (or "") leaves the <<SYS>> block out.
-    history: the turns before, as (user, assistant) pairs, oldest first. The system prompt then stands in the first of
-        them, where the model saw it in training.
+    system   the system prompt; None or "" leaves the <<SYS>> block out
+    history  the earlier turns as (user, assistant) pairs, oldest first; the system prompt is then part of the first
+             turn, as in training
 
-    A single turn is the model card's string, exactly, whatever spaces the message begins or ends with. A past turn is
-    `<s>[INST] {user} [/INST] {assistant} </s>`, both stripped of surrounding white space, as in Meta's reference
+    A single turn is exactly the string on the model card, with all spaces of the message. An earlier turn is
+    `<s>[INST] {user} [/INST] {assistant} </s>` without the white space around the two texts, as in Meta's reference
     (`Llama.chat_completion`, meta-llama/llama `llama/generation.py`).
+
+    Raises ValueError for a history that is not made of pairs, and for a tokenizer without EOS if there is a history.
     """
     block = f"<<SYS>>\n{system}\n<</SYS>>\n\n" if system else ""
     ids: list[int] = []
-    for user, assistant in map(_turn, history):
+    for user, assistant in map(check_turn, history):
         ids += tokenizer.encode(f"[INST] {(block + user).strip()} [/INST] {assistant.strip()} ", bos=True)
         if tokenizer.eos_id is None:
-            raise ValueError("this tokenizer has no EOS token, which ends every past turn")
+            raise ValueError("this tokenizer has no EOS token, which ends every earlier turn; leave out the history")
         ids.append(tokenizer.eos_id)
         block = ""
     return ids + tokenizer.encode(f"[INST] {block}{message} [/INST] ", bos=True)
 
 
 def tags_in(text: str) -> list[str]:
-    """The template's tags that a text contains. An application that takes text from strangers may want to refuse it."""
+    """The tags of the template that a text contains, so that an application can refuse text that imitates a turn."""
     return [tag for tag in TAGS if tag in text]
 
 
 def is_instruction_tuned(source: str | Path) -> bool:
-    """Was this checkpoint trained on the template? Judged by its name: publishers put "instruct" into it.
+    """Whether the name of a checkpoint contains "instruct", which marks models trained on the template.
 
-    Looks at the last part of a path or repository name, and at the repository's folder in a hub cache
-    (`models--elyza--ELYZA-japanese-Llama-2-7b-instruct/snapshots/…`).
+    The name is the last part of a path or repository, or the repository's folder in a hub cache
+    (`models--elyza--ELYZA-japanese-Llama-2-7b-instruct/snapshots/…`). The demo counts as instruction-tuned.
     """
     given = Path(source)
-    real = given.resolve() if given.is_dir() else given  # "." and links have a name, too
-    cached = [part for part in (*given.parts, *real.parts) if part.startswith("models--")]
-    return given.name == "demo" or any("instruct" in part.lower() for part in (given.name, real.name, *cached))
+    resolved = given.resolve() if given.is_dir() else given  # the folder behind "." or a link
+    cached = [part for part in (*given.parts, *resolved.parts) if part.startswith("models--")]
+    return given.name == "demo" or any("instruct" in part.lower() for part in (given.name, resolved.name, *cached))
 
 
-def _turn(turn: tuple[str, str]) -> tuple[str, str]:
+def check_turn(turn: tuple[str, str]) -> tuple[str, str]:
+    """Return a (user, assistant) pair. Raises ValueError for anything else."""
     if isinstance(turn, (str, dict)) or len(turn) != 2:
         raise ValueError(f"history is made of (user, assistant) pairs; this is not one: {turn!r}")
     return turn[0], turn[1]

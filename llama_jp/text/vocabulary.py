@@ -1,4 +1,4 @@
-"""What the ids of a tokenizer stand for."""
+"""The vocabulary of a tokenizer: the piece, the bytes and the kind of each id."""
 
 from __future__ import annotations
 
@@ -8,34 +8,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the ids of a tokenizer stand for.
+    """The vocabulary of a tokenizer, with the rules for decoding.
 
-    pieces       id -> the piece as the file spells it
-    byte_values  id -> byte, for pieces such as <0xE3> that stand for a single byte of UTF-8
-    special      ids that are no text: <s>, </s>, <unk>, …
-    spaces       what to replace in a piece, and by what: ▁ by a space
-    strip        how many leading spaces decoding takes off (1 where encoding adds one; math.inf for all)
+    pieces        id -> piece, in the spelling of the file: ▁ is a space, <0xE3> is a byte
+    byte_values   id -> byte, for pieces such as <0xE3>, which stand for one byte of UTF-8
+    special       ids that are not text: <s>, </s>, <unk>, …
+    replacements  (old, new) strings that turn a piece into text, usually ▁ into a space
+    strip         the number of leading spaces that decoding removes: 1 if encoding adds one; math.inf removes all
     """
 
     pieces: dict[int, str]
     byte_values: dict[int, int]
     special: frozenset[int]
-    spaces: tuple[tuple[str, str], ...]
+    replacements: tuple[tuple[str, str], ...]
     strip: float
 
     def piece(self, token_id: int) -> str:
+        """The piece of an id. Raises ValueError for an id outside the vocabulary."""
         token_id = operator.index(token_id)
         if token_id not in self.pieces:
             raise ValueError(f"id {token_id} is not in the tokenizer, which has {len(self.pieces)} ids, from 0 on")
         return self.pieces[token_id]
 
     def spell(self, piece: str) -> str:
-        for old, new in self.spaces:
+        """The text of a piece that is not a byte."""
+        for old, new in self.replacements:
             piece = piece.replace(old, new)
         return piece
 
     def text_bytes(self, token_id: int) -> int:
-        """How many bytes of UTF-8 text a token stands for, a ▁ being one space; 0 for specials."""
+        """The number of UTF-8 bytes of a token's text; ▁ counts as one space, and special tokens have no text."""
         token_id = operator.index(token_id)
         piece = self.piece(token_id)
         if token_id in self.special:

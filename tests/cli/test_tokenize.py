@@ -1,4 +1,4 @@
-"""llama-jp tokenize, through its own arguments."""
+"""llama-jp tokenize."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def give_input(monkeypatch, data: bytes):
 
 
 def test_table_of_one_tokenizer(run, models):
-    """Against: wrong columns. The table is read back and compared with the tokenizer itself."""
+    """Guards against wrong columns: the printed table is compared with the tokenizer."""
     text = "the 𠮷、犬\tA"
     tokenizer = Tokenizer.from_pretrained(models[0])
     ids = tokenizer.encode(text)
@@ -54,7 +54,7 @@ def test_table_of_one_tokenizer(run, models):
     assert [int(row.split()[0]) for row in rows] == ids
     assert [row.split()[2] for row in rows] == tokenizer.pieces(ids)
     sizes = [int(row.split()[1]) for row in rows]
-    assert sum(sizes) == len(text.encode("utf-8")) + 1  # and the space that this tokenizer adds
+    assert sum(sizes) == len(text.encode("utf-8")) + 1  # the 1 is the space that this tokenizer adds
     assert sizes[0] == 0 and rows[3].split()[1:] == ["1", "<0xF0>"]
     assert blank == ""
     assert summary == f"{len(text)} characters, {len(text.encode())} bytes"
@@ -62,7 +62,7 @@ def test_table_of_one_tokenizer(run, models):
 
 
 def test_flags_reach_the_tokenizer(run, models):
-    """Against: --no-bos and --parse-special that do nothing."""
+    """Guards against --no-bos and --parse-special without effect."""
     tokenizer = Tokenizer.from_pretrained(models[0])
 
     def ids(*argv):
@@ -74,6 +74,7 @@ def test_flags_reach_the_tokenizer(run, models):
 
 
 def test_json_holds_everything(run, models):
+    """Guards against a key that is missing or belongs to the other tokenizer."""
     content = json.loads(run("犬と𠮷", "--model", models[0], "--model", models[1], "--json"))
     assert (content["characters"], content["bytes"]) == (3, 10)
     for name, column in zip(models, content["tokenizers"], strict=True):
@@ -87,11 +88,11 @@ def test_json_holds_everything(run, models):
 
 
 def test_side_by_side_lines_up(run, models):
-    """Against: columns that full-width characters push out of line, and rows that do not belong together."""
+    """Guards against full-width characters that shift a column, and against tokens in the wrong row."""
     out = run("小さな犬が、駅で待つ。the dog", "--model", models[0], "--model", models[1])
     table = out.split("\n\n")[0].splitlines()
     assert models[0] in table[0] and models[1] in table[0]
-    bars = {tokenize._width(line.split("|")[0]) for line in table if "|" in line}
+    bars = {tokenize.display_width(line.split("|")[0]) for line in table if "|" in line}
     assert len(bars) == 1
     both = [[cell.split() for cell in line.split("|")] for line in table[2:]]
     for column, name in enumerate(models):
@@ -102,19 +103,19 @@ def test_side_by_side_lines_up(run, models):
     assert len(summary) == 3 and "(sentencepiece)" in summary[1] and "(json)" in summary[2]
 
 
-def test_rows_share_the_place_in_the_text():
-    """By hand: "abcd" cut as ab|cd and as a|b|cd; rows begin at bytes 0, 1 and 2, BOS has one of its own."""
+def test_tokens_that_begin_at_the_same_byte_share_a_row():
+    """Guards against rows by token number. "abcd" is ab|cd or a|b|cd: rows at bytes 0, 1 and 2, and one for BOS."""
     one = tokenize.Column("1", "json", [1, 7, 8], ["<s>", "ab", "cd"], [0, 2, 2], 0)
     two = tokenize.Column("2", "json", [1, 4, 5, 8], ["<s>", "a", "b", "cd"], [0, 1, 1, 2], 0)
-    lines = [line.split() for line in tokenize._side_by_side([one, two])]
+    lines = [line.split() for line in tokenize.side_by_side([one, two])]
     assert lines[2:] == [
         ["1", "0", "<s>", "|", "1", "0", "<s>"],
         ["7", "2", "ab", "|", "4", "1", "a"],
         ["|", "5", "1", "b"],
         ["8", "2", "cd", "|", "8", "2", "cd"],
     ]
-    three = tokenize.Column("3", "json", [7, 8], ["ab", "cd"], [2, 2], 0)  # no BOS: only the first row moves
-    lines = [line.split() for line in tokenize._side_by_side([three, one])]
+    three = tokenize.Column("3", "json", [7, 8], ["ab", "cd"], [2, 2], 0)  # without BOS, only the first row changes
+    lines = [line.split() for line in tokenize.side_by_side([three, one])]
     assert lines[2:] == [
         ["7", "2", "ab", "|", "1", "0", "<s>"],
         ["|", "7", "2", "ab"],
@@ -122,23 +123,24 @@ def test_rows_share_the_place_in_the_text():
     ]
 
 
-def test_width_counts_terminal_columns():
-    assert tokenize._width("abc") == 3
-    assert tokenize._width("犬ＡＢ　") == 8
-    assert tokenize._width("ｱｲｳ") == 3
-    assert tokenize._width("e\u0301") == 1
-    assert tokenize._pad("犬", 4) == "犬  "
+def test_display_width_counts_terminal_columns():
+    """Guards against counting characters."""
+    assert tokenize.display_width("abc") == 3
+    assert tokenize.display_width("犬ＡＢ　") == 8
+    assert tokenize.display_width("ｱｲｳ") == 3
+    assert tokenize.display_width("e\u0301") == 1
+    assert tokenize.pad("犬", 4) == "犬  "
 
 
 def test_control_characters_are_escaped(run, models):
-    """Against: a line end in a piece that breaks the table."""
+    """Guards against a line end in a piece, which breaks the table."""
     table = run("a\r\n\tb", "--model", models[0]).split("\n\n")[0]
     assert len(table.splitlines()) == 1 + len(Tokenizer.from_pretrained(models[0]).encode("a\r\n\tb"))
-    assert tokenize._visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
+    assert tokenize.visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
 
 
-def test_files_are_summed_up_with_their_line_ends(run, models, tmp_path):
-    """Against: text mode, which turns CR LF into LF and so loses tokens; and a table of a whole novel."""
+def test_a_file_is_summarised_with_its_line_ends(run, models, tmp_path):
+    """Guards against text mode, which turns CR LF into LF and loses tokens, and against a table of a whole novel."""
     text = "小さな犬。\r\n駅で待つ。\r\n"
     path = tmp_path / "犬.txt"
     path.write_bytes(text.encode("utf-8"))
@@ -152,13 +154,14 @@ def test_files_are_summed_up_with_their_line_ends(run, models, tmp_path):
 
 
 def test_standard_input(run, models, monkeypatch):
-    """Against: input read in the machine's own encoding, or with its line ends changed."""
+    """Guards against the encoding of the machine, and against changed line ends."""
     give_input(monkeypatch, "犬\r\n".encode())
     content = json.loads(run("--model", models[0], "--json"))
     assert content["tokenizers"][0]["ids"] == Tokenizer.from_pretrained(models[0]).encode("犬\r\n")
 
 
 def test_empty_text(run, models):
+    """Guards against a division by zero tokens."""
     assert "0 characters, 0 bytes" in run("", "--model", models[0])
     out = run("", "--model", models[0], "--no-bos")
     assert "0 tokens" in out and "characters per token" not in out
@@ -166,8 +169,8 @@ def test_empty_text(run, models):
     assert content["tokenizers"][0]["characters_per_token"] is None
 
 
-def test_what_is_not_utf8_is_refused(run, models, tmp_path, monkeypatch):
-    """Against: a message that names neither the file nor the place."""
+def test_input_that_is_not_utf8_is_refused(run, models, tmp_path, monkeypatch):
+    """Guards against a message without the file and the position."""
     path = tmp_path / "sjis.txt"
     path.write_bytes("ok犬".encode("shift_jis"))
     with pytest.raises(ValueError, match=r"sjis\.txt is not UTF-8 text: byte 2 is 0x8c"):
@@ -180,6 +183,7 @@ def test_what_is_not_utf8_is_refused(run, models, tmp_path, monkeypatch):
 
 
 def test_text_and_file_together_are_a_usage_error(run, models, capsys):
+    """Guards against silently ignoring one of the two."""
     with pytest.raises(SystemExit) as caught:
         run("犬", "--file", "x.txt", "--model", models[0])
     assert caught.value.code == 2
@@ -187,12 +191,13 @@ def test_text_and_file_together_are_a_usage_error(run, models, capsys):
 
 
 def test_demo_is_the_default(run, models, monkeypatch):
-    asked = []
+    """Guards against an example that needs a download."""
+    calls = []
 
     def from_pretrained(source, *args, **kwargs):
-        asked.append(source)
+        calls.append(source)
         return Tokenizer.from_pretrained(models[0])
 
     monkeypatch.setattr(tokenize, "Tokenizer", type("Stub", (), {"from_pretrained": staticmethod(from_pretrained)}))
     run(*shlex.split(tokenize.EXAMPLE)[2:])
-    assert asked == ["demo"]
+    assert calls == ["demo"]

@@ -162,7 +162,7 @@ def test_seeds_of_their_own_for_beams_and_copies(pair):
         ({"num_beams": 2, "num_return_sequences": 3}, "there are only 2 beams to return"),
         ({"num_beams": 2, "early_stopping": "soon"}, "early_stopping is True, False or"),
         ({"num_beams": 0}, "num_beams has to be a whole number"),
-        ({"num_beams": 2, "past_context": "shift"}, "does not go with beam search"),
+        ({"num_beams": 2, "past_context": "shift"}, "cannot be combined with beam search"),
         ({"past_context": "wrap"}, "past_context is"),
         ({"past_context": "shift", "sink_tokens": 999}, "sink_tokens is 999, but the context holds"),
         ({"past_context": "shift", "sink_tokens": -1}, "sink_tokens has to be a whole number of at least 0"),
@@ -192,7 +192,7 @@ def test_refused_by_name(pair, options, sentence):
         ({"length_penalty": 2.0}, "length_penalty: no effect without num_beams"),
         ({"max_matching_ngram_size": 3}, "no effect without prompt_lookup_num_tokens"),
         ({"negative_prompt_ids": [3]}, "no effect without guidance_scale"),
-        ({"max_length": 9}, "max_length: no effect, since max_new_tokens is there"),
+        ({"max_length": 9}, "max_length: no effect together with max_new_tokens"),
     ],
 )
 def test_what_has_no_effect_is_said(pair, options, sentence):

@@ -210,6 +210,8 @@ def check(rng: random.Random, models, tokenizers) -> str:
     try:
         expected = reference_answers(theirs, tokenizers[1], prompts, options, seed)
     except (ValueError, RuntimeError) as error:
+        if theirs.dtype == torch.float16 and len(set(map(len, prompts))) > 1 and "nan" in str(error):
+            return "refused"  # transformers has NaN at padding positions in float16; ours are finite
         with pytest.raises(ValueError):
             llama_jp.generate(ours, prompts, **given)
             pytest.fail(f"transformers refuses, we do not: {error}\n{about}", pytrace=False)

@@ -12,6 +12,7 @@ from transformers.generation import logits_process as reference
 
 from llama_jp.generation import filters, sampling
 from llama_jp.generation.filter_chain import make_filters
+from llama_jp.generation.options import Options
 
 V, INF = 40, math.inf
 
@@ -151,7 +152,7 @@ def test_penalties_and_ids_that_the_reference_publishes():
     words = filters.as_bad_words([[1], [4], [1, 0], [0, 1, 2], [1, 3, 1, 3]], eos=[4])
     bad = filters.bias_sequences(torch.zeros(2, 5), ids, words)
     assert [row.isneginf().nonzero()[:, 0].tolist() for row in bad] == [[0, 1, 3], [0, 1, 2]]
-    (nothing_but_eos,) = make_filters(do_sample=False, bad_words_ids=[[4]], eos=[4])
+    (nothing_but_eos,) = make_filters(Options(bad_words_ids=[[4]], eos_token_id=[4]))
     assert torch.equal(nothing_but_eos(ids, bad), bad)
     biases = {(1,): 100.0, (4,): 100.0} | dict.fromkeys([(1, 0), (0, 1, 2), (1, 3, 1, 3), (1, 3, 1, 3, 1, 3)], -100.0)
     biased = filters.bias_sequences(torch.zeros(2, 5), ids, biases)
@@ -187,7 +188,7 @@ def test_what_looks_at_ids(kind, ids):
         few = ids[:, :2]  # less than n tokens after a longer prompt
         theirs = reference.EncoderNoRepeatNGramLogitsProcessor(n, prompt)(few, logits)
         assert same(filters.forbid_repeated_ngrams(logits, few, n, prompt), theirs)
-    (ours,) = make_filters(do_sample=False, prompt_length=6, encoder_repetition_penalty=1.3)
+    (ours,) = make_filters(Options(encoder_repetition_penalty=1.3), prompt_length=6)
     assert same(ours(ids, logits), reference.EncoderRepetitionPenaltyLogitsProcessor(1.3, prompt)(ids, logits))
     rng = random.Random(SEED)
     tail = ids[0].tolist()
@@ -206,7 +207,7 @@ def test_length_and_forced_tokens(kind):
     logits, eos = LOGITS[kind], [2, 5, 7]
 
     def chain(**options):
-        (filter,) = make_filters(do_sample=False, prompt_length=4, max_length=12, eos=eos, **options)
+        (filter,) = make_filters(Options(eos_token_id=eos, **options), prompt_length=4, max_length=12)
         return filter
 
     for N in range(1, 14):
@@ -253,16 +254,16 @@ def test_presence_and_frequency_by_hand():
     """Guards against counting padding, the prompt where only the answer counts, and once for each time."""
     ids = torch.tensor([[-1, 3, 3, 1, 3, 2]])
     logits = torch.zeros(1, 5)
-    count = lambda **options: make_filters(do_sample=False, prompt_length=3, **options)[0](ids, logits)[0].tolist()  # noqa: E731
+    count = lambda **options: make_filters(Options(**options), prompt_length=3)[0](ids, logits)[0].tolist()  # noqa: E731
     assert count(presence_penalty=1.0) == [0, -1, -1, -1, 0]
     assert count(frequency_penalty=0.5) == [0, -0.5, -0.5, -1.5, 0]
     assert count(presence_penalty=1.0, frequency_penalty=0.5) == [0, -1.5, -1.5, -2.5, 0]
     assert count(frequency_penalty=1.0, penalty_window=2) == [0, 0, -1, -1, 0]
     assert count(frequency_penalty=1.0, penalty_generated_only=True) == [0, -1, -1, -1, 0]
     ones = torch.ones(1, 5)
-    (penalize,) = make_filters(do_sample=False, prompt_length=3, repetition_penalty=2.0, penalty_generated_only=True)
+    (penalize,) = make_filters(Options(repetition_penalty=2.0, penalty_generated_only=True), prompt_length=3)
     assert penalize(ids, ones)[0].tolist() == [1, 0.5, 0.5, 0.5, 1]
-    (penalize,) = make_filters(do_sample=False, prompt_length=3, repetition_penalty=2.0, penalty_window=1)
+    (penalize,) = make_filters(Options(repetition_penalty=2.0, penalty_window=1), prompt_length=3)
     assert penalize(ids, ones)[0].tolist() == [1, 1, 0.5, 1, 1]
 
 
@@ -278,22 +279,22 @@ def test_presence_and_frequency_by_hand():
         ({"sequence_bias": {(1, 2): 3}}, "pairs ids with a float"),
         ({"sequence_bias": {}}, "sequence_bias is empty"),
         ({"exponential_decay_length_penalty": (1, 2.0)}, "there is no eos_token_id"),
-        ({"forced_eos_token_id": [3], "suppress_tokens": [3, 4]}, "forced_eos_token_id asks for"),
+        ({"forced_eos_token_id": [3], "suppress_tokens": [3, 4]}, "forced_eos_token_id forces"),
     ],
     ids=str,
 )
 def test_refused_by_name(options, sentence):
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
-        make_filters(do_sample=True, **options)
+        make_filters(Options(do_sample=True, **options))
 
 
 def test_a_word_outside_the_vocabulary_is_named():
-    (filter,) = make_filters(do_sample=False, bad_words_ids=[[1, 99]])
+    (filter,) = make_filters(Options(bad_words_ids=[[1, 99]]))
     with pytest.raises(ValueError, match=r"names \[99\], but the vocabulary has 40"):
         filter(IDS["random"], LOGITS["normal"])
 
 
 def test_nothing_left_to_draw_is_said():
     """transformers ends in a RuntimeError of torch.multinomial here."""
-    with pytest.raises(ValueError, match="nothing to draw from"):
+    with pytest.raises(ValueError, match="nothing to sample from"):
         sampling.choose(torch.full((1, 5), -INF), True)

@@ -130,7 +130,7 @@ def test_seeds_of_their_own_make_rows_independent(small):
     ]
     assert [answer.ids for answer in together] == [answer.ids for answer in alone]
     assert alone[0].ids == generate(model, [prompts[0]], seed=7, **options)[0].ids, "one row: one seed or a list of one"
-    with pytest.raises(ValueError, match="2 seeds for 3 prompts"):
+    with pytest.raises(ValueError, match="2 seeds for 3 rows"):
         generate(model, prompts, seed=[1, 2], **options)
 
 
@@ -159,8 +159,8 @@ def test_logprobs_are_the_models_own(small):
     [
         ([], {}, "there are no prompts"),
         ([[]], {}, "prompt 0 is empty"),
-        ([[1], [96]], {}, "prompt 1 has an id outside the vocabulary of 96"),
-        ([[1], [-1]], {}, "prompt 1 has an id outside the vocabulary of 96"),
+        ([[1], [96]], {}, "prompt 1 has the id 96, but the model's vocabulary has ids 0 to 95"),
+        ([[1], [-1]], {}, r"prompt 1 has \[-1\], but ids are whole numbers"),
         ([1, 2], {}, "prompts are lists of ids"),
         ([[1] * 128], {}, "the prompt has 128 tokens, but the context holds 128"),
         (
@@ -310,3 +310,47 @@ def test_a_cache_that_holds_the_beginning_of_the_prompt_is_not_filled_again(talk
     assert seen == [9] + [1] * 7
     assert stream.generation.ids == expected.generation.ids
     assert cache.length == len(prompt) + 7
+
+
+@pytest.mark.parametrize("form", [torch.tensor, lambda ids: [torch.tensor(row) for row in ids], tuple])
+def test_prompts_may_be_tensors(small, form):
+    """Against: "Boolean value of Tensor … is ambiguous"."""
+    model, ids = load_model(small, dtype="float32"), [[1, 5, 9], [1, 4, 2]]
+    assert generate(model, form(ids), max_new_tokens=4) == generate(model, ids, max_new_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sentence"),
+    [
+        (torch.tensor([1, 2]), "prompt 0 is 1"),
+        (torch.tensor([[0.5, 1.0]]), r"prompt 0 has \[0.5, 1.0\], but ids are whole numbers"),
+        ([[1], [1, -3]], r"prompt 1 has \[-3\]"),
+        (torch.zeros(0, 3, dtype=torch.long), "there are no prompts"),
+        ([["犬"]], "prompt 0 has"),
+    ],
+)
+def test_wrong_prompts_are_refused_in_one_sentence(small, prompts, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        generate(load_model(small, dtype="float32"), prompts, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"do_sample": True}, {"prompt_lookup_num_tokens": 2}])
+def test_logits_that_are_not_finite_are_a_finding(small, value, options):
+    """Against: a blank answer, or any answer, from a model whose numbers are broken."""
+    model = load_model(small, dtype="float32")
+    with torch.no_grad():
+        model.lm_head.weight[3, 5] = value
+    with pytest.raises(ValueError, match="logits are not finite after 2 tokens in float32"):
+        generate(model, [[1, 2]], max_new_tokens=3, eos_token_id=None, **options)
+    answers = generate(model, [[1, 2]], max_new_tokens=3, eos_token_id=None, remove_invalid_values=True, **options)
+    assert len(answers[0].ids) == 3, "asked for, the filter replaces them"
+
+
+def test_greedy_decoding_ignores_values_for_sampling(tmp_path, small):
+    """transformers answers greedily with temperature 0 in generation_config.json; sampling with it is refused."""
+    folder = copy_with_generation_config(small, tmp_path / "zero", temperature=0.0, top_p=7)
+    model = load_model(folder, dtype="float32")
+    assert len(generate(model, [[1, 2]], max_new_tokens=2)[0].ids) == 2
+    with pytest.raises(ValueError, match="temperature has to be a number above 0"):
+        generate(model, [[1, 2]], max_new_tokens=2, do_sample=True)

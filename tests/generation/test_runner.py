@@ -249,3 +249,40 @@ def test_a_batch_streams_what_each_row_would(tmp_path):
         assert texts[row] == "".join(alone)
         assert stream.generations[row].ids == alone.generation.ids
     assert order != sorted(order), "rows came one after the other"
+
+
+def test_batch_invariance_is_measured_again_when_the_code_changes(small):
+    """Against: an old answer for a model whose attention now depends on its place in the batch."""
+    model = load_model(small, dtype="float32")
+    model.config.intermediate_size = 64  # a multiple of the vector width, so that the model is measured
+    runner = ModelRunner(model, torch.ones(1, 1), None)
+    before = [layer.self_attn.attend for layer in model.layers]
+
+    def by_row(q, k, v, mask):
+        return before[0](q, k, v, mask) * torch.arange(1.0, len(q) + 1)[:, None, None, None]
+
+    assert runner.is_batch_invariant(2, 2)
+    for layer in model.layers:
+        layer.self_attn.attend = by_row
+    assert not runner.is_batch_invariant(2, 2)
+    calls = []
+    handle = model.register_forward_hook(lambda *_: calls.append(1))
+    assert not runner.is_batch_invariant(2, 2) and calls, "a new hook is new code"
+    calls.clear()
+    assert not runner.is_batch_invariant(2, 2) and not calls, "the same code is not measured twice"
+    handle.remove()
+    for layer, attend in zip(model.layers, before, strict=True):
+        layer.self_attn.attend = attend
+    assert runner.is_batch_invariant(2, 2)
+
+
+def test_each_model_is_measured_for_itself(small):
+    """The measurements lie on the model itself: another model of the same shape measures for itself."""
+    first, second = load_model(small, dtype="float32"), load_model(small, dtype="float32")
+    for model in (first, second):
+        model.config.intermediate_size = 64
+    ModelRunner(first, torch.ones(1, 1), None).is_batch_invariant(1, 1)
+    calls = []
+    second.embed_tokens.register_forward_hook(lambda *_: calls.append(1))
+    ModelRunner(second, torch.ones(1, 1), None).is_batch_invariant(1, 1)
+    assert calls

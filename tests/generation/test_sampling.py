@@ -11,6 +11,7 @@ import transformers
 from helpers.reference import SEED
 
 from llama_jp.generation import filter_chain, filters, sampling
+from llama_jp.generation.options import Options
 
 V = 37
 
@@ -81,8 +82,8 @@ def test_filters_by_hand():
 def test_the_chain_has_transformers_order_and_leaves_out_what_is_neutral():
     """temperature, top-k, top-p, min-p: another order keeps other tokens."""
     neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
-    assert filter_chain.make_filters(do_sample=True, **neutral) == []
-    assert filter_chain.make_filters(do_sample=False, **neutral | {"temperature": 0.5, "top_p": 0.5}) == []
+    assert filter_chain.make_filters(Options(do_sample=True, **neutral)) == []
+    assert filter_chain.make_filters(Options(do_sample=False, **neutral | {"temperature": 0.5, "top_p": 0.5})) == []
     rng = random.Random(SEED)
     for _ in range(20):
         options = {
@@ -94,7 +95,7 @@ def test_the_chain_has_transformers_order_and_leaves_out_what_is_neutral():
         }
         ids = torch.randint(0, V, (9, 6))
         result = expected = hard_logits(rng.randrange(10**6))
-        for keep in filter_chain.make_filters(do_sample=True, **options):
+        for keep in filter_chain.make_filters(Options(do_sample=True, **options)):
             result = keep(ids, result)
         config = transformers.GenerationConfig(do_sample=True, **options)
         model = transformers.LlamaForCausalLM(

@@ -12,7 +12,7 @@ from helpers.reference import SEED, both, random_config, save_random
 import llama_jp
 from llama_jp.checkpoint.load import load_model
 from llama_jp.generation.runner import ModelRunner
-from llama_jp.generation.speculation import DraftLengthSchedule, PromptLookup, query_by_query, verify_drawn
+from llama_jp.generation.speculation import Draft, DraftLengthSchedule, PromptLookup, query_by_query, verify_sampled
 from llama_jp.model import Llama, LlamaConfig
 
 
@@ -114,14 +114,14 @@ def test_attention_is_put_back(pair):
 
 def test_pace_by_hand():
     """More guesses while they are right, fewer while they are wrong, then pauses that grow until one is right."""
-    pace, guessed = DraftLengthSchedule(8), []
+    schedule, guessed = DraftLengthSchedule(8), []
     for agreed in [8, 3, 1, 0, 0, *[0] * 13, 1, 2, 4]:
-        guessed.append(pace.next())
-        pace.learn(guessed[-1], min(agreed, guessed[-1]))
+        guessed.append(schedule.next())
+        schedule.update(guessed[-1], min(agreed, guessed[-1]))
     assert guessed == [8, 8, 4, 2, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     for _ in range(4):
-        guessed.append(pace.next())
-        pace.learn(guessed[-1], guessed[-1])
+        guessed.append(schedule.next())
+        schedule.update(guessed[-1], guessed[-1])
     assert guessed[-4:] == [0, 0, 1, 2]
 
 
@@ -190,7 +190,7 @@ def test_the_statistical_test_can_fail(pair):
     q = torch.tensor([[0.2, 0.2, 0.6]])
     for _ in range(4000):
         guess = int(torch.multinomial(q[0], 1, generator=generator))
-        tokens, _ = verify_drawn(p, [guess], q, generator)
+        tokens, _ = verify_sampled(p, Draft([guess], q), generator)
         right[tokens[0]] += 1
         wrong[guess] += 1
     assert chi_squared_z(right, exact, 4000) < 4.75 < chi_squared_z(wrong, exact, 4000)
@@ -225,9 +225,9 @@ def test_streams_and_stops_inside_the_guesses(pair):
     ("options", "sentence"),
     [
         ({"num_return_sequences": 2, "do_sample": True}, "one answer at a time"),
-        ({"num_beams": 2}, "not for beam search"),
-        ({"guidance_scale": 2.0}, "guidance_scale does not go"),
-        ({"past_context": "shift"}, "past_context='shift' does not go"),
+        ({"num_beams": 2}, "not with beam search"),
+        ({"guidance_scale": 2.0}, "guidance_scale cannot be combined"),
+        ({"past_context": "shift"}, "past_context='shift' cannot be combined"),
     ],
 )
 def test_refused_by_name(pair, options, sentence):
@@ -239,5 +239,5 @@ def test_refused_by_name(pair, options, sentence):
 def test_another_vocabulary_is_refused(pair, tmp_path):
     large, _ = pair
     other, _ = both(save_random(tmp_path, 1, **random_config(random.Random(1), "default")), torch.float32)
-    with pytest.raises(ValueError, match="share the tokenizer"):
+    with pytest.raises(ValueError, match="with the same tokenizer"):
         llama_jp.generate(large, [[1, 2]], max_new_tokens=4, assistant_model=other)

@@ -1,8 +1,12 @@
-"""Mistakes to make on purpose, one at a time, each with the place where it has to be found."""
+"""Faults for tests of parity: a model is broken on purpose, at one place, and the judge must find that place.
+
+A decorated function breaks the model that it gets, or returns another model. Its name is the name of the fault.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +16,26 @@ from torch import Tensor, nn
 
 import llama_jp.model
 from llama_jp.cache import LayerCache
-from llama_jp.model import Llama, repeat_heads
+from llama_jp.model import Attention, Llama, attend_eager, attend_sdpa, repeat_heads, rms_norm
 from llama_jp.rope import cos_sin, inverse_frequencies, plain_rope
+
+Break = Callable[[Llama], "nn.Module | None"]
+Append = Callable[[LayerCache, Tensor, Tensor], "tuple[Tensor, Tensor]"]
+
+BOTH = ("float32", "bfloat16")
+LOW_PRECISION = ("bfloat16", "float16")
 
 
 @dataclasses.dataclass
 class Fault:
-    """`make(model)` breaks a model, or returns another one in its place."""
+    """One fault, and the finding that it must give."""
 
     name: str
-    operation: str  # where the bug is, as parity names it
-    cause: str  # a part of the cause that has to be named; "" where none is known
-    make: Callable[[Llama], nn.Module | None]
-    mode: str = "whole"
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    operation: str  # the operation that has the bug
+    cause: str  # a part of the cause; "": the cause is not known
+    make: Break
+    mode: str
+    dtypes: tuple[str, ...]  # where the fault changes the numbers, and is no other fault
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
@@ -34,218 +44,233 @@ class Fault:
 FAULTS: list[Fault] = []
 
 
-def fault(name: str, operation: str, cause: str = "", **more):
-    def add(make: Callable[[Llama], nn.Module | None]):
-        FAULTS.append(Fault(name, operation, cause, make, **more))
+def fault(
+    operation: str, cause: str = "", *, mode: str = "whole", dtypes: tuple[str, ...] = BOTH
+) -> Callable[[Break], Break]:
+    """Add a fault to the list."""
+
+    def add(make: Break) -> Break:
+        FAULTS.append(Fault(make.__name__.replace("_", " "), operation, cause, make, mode, dtypes))
         return make
 
     return add
 
 
-def rewritten(old: str, new: str) -> Callable[[Llama], nn.Module]:
-    """A copy of model.py with one thing changed, over the same weights."""
-
-    def make(model: Llama) -> nn.Module:
-        source = Path(llama_jp.model.__file__).read_text(encoding="utf-8")
-        assert source.count(old) == 1, old
-        copy = types.ModuleType("llama_jp.changed")
-        copy.__package__ = "llama_jp"
-        import sys
-
-        sys.modules[copy.__name__] = copy  # dataclasses look their module up
-        exec(compile(source.replace(old, new), "changed.py", "exec"), copy.__dict__)
-        other = copy.Llama.from_pretrained(model.folder, dtype=model.embed_tokens.weight.dtype, device="cpu")
-        return other
-
-    return make
+# Ways to break a model
 
 
-def with_attention(layer: int, attention: Callable) -> Callable[[Llama], None]:
-    def make(model: Llama) -> None:
-        model.layers[layer].self_attn.attend = attention
+def rewritten(model: Llama, old: str, new: str) -> nn.Module:
+    """A model from a copy of model.py with one change, and with the same weights."""
+    source = Path(llama_jp.model.__file__).read_text(encoding="utf-8")
+    assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times in model.py; adapt the fault"
+    copy = types.ModuleType("llama_jp.changed_model")
+    copy.__package__ = "llama_jp"
+    sys.modules[copy.__name__] = copy  # dataclasses need the module of their class
+    try:
+        exec(compile(source.replace(old, new), "changed_model.py", "exec"), copy.__dict__)
+    finally:
+        del sys.modules[copy.__name__]
+    return copy.Llama.from_pretrained(model.folder, dtype=model.embed_tokens.weight.dtype, device="cpu")
 
-    return make
 
+def in_own_weights(change: Break) -> Break:
+    """A decorator: the change gets weights of its own. Loaded weights are memory-mapped from the file."""
 
-def weights(change: Callable[[Llama], None]) -> Callable[[Llama], None]:
     def make(model: Llama) -> None:
         for parameter in model.parameters():
-            parameter.data = parameter.data.clone()  # they are mapped from the file
+            parameter.data = parameter.data.clone()
         with torch.no_grad():
             change(model)
 
+    make.__name__ = change.__name__
     return make
 
 
-# ---- weights
+def eager_with(
+    scale: float | None = None,
+    tiled: bool = False,
+    shift: int = 0,
+    softmax: Callable[[Tensor], Tensor] | None = None,
+) -> Attention:
+    """`attend_eager` with another scale, order of heads, offset of the mask, or softmax."""
 
-L = "layers.{}.{}".format
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        H, T, S = q.shape[1], q.shape[2], k.shape[2]
+        visible = torch.ones(T, S, dtype=torch.bool).tril(S - T + shift) if mask is None or shift else mask
+        if tiled:
+            k, v = (x.repeat(1, H // x.shape[1], 1, 1) for x in (k, v))
+        else:
+            k, v = repeat_heads(k, H), repeat_heads(v, H)
+        scores = q @ k.transpose(2, 3) * (q.shape[3] ** -0.5 if scale is None else scale)
+        scores = scores.masked_fill(~visible, torch.finfo(q.dtype).min)
+        probabilities = softmax(scores) if softmax else scores.softmax(-1, dtype=torch.float32)
+        return probabilities.to(q.dtype) @ v
+
+    return attend
 
 
-@fault("transposed o_proj", "layers.1.self_attn.o_proj", "transposed")
-@weights
-def _(model):
+def set_attention(model: Llama, layer: int, attention: Attention) -> None:
+    model.layers[layer].self_attn.attend = attention
+
+
+def set_append(model: Llama, layer: int, append: Append) -> None:
+    """Replace the function that writes one layer's keys and values into the cache."""
+
+    class ChangedCache(LayerCache):
+        def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            return append(LayerCache(*self), k, v)
+
+    def with_changed_cache(module: nn.Module, args: tuple) -> tuple:
+        return (*args[:3], None if args[3] is None else ChangedCache(*args[3]))
+
+    model.layers[layer].self_attn.register_forward_pre_hook(with_changed_cache)
+
+
+# Weights
+
+
+@fault("layers.1.self_attn.o_proj", "transposed")
+@in_own_weights
+def transposed_o_proj(model):
     weight = model.layers[1].self_attn.o_proj.weight
     weight.copy_(weight.T.clone())
 
 
-@fault("layers exchanged", "layers.1.input_layernorm", "holds layers.2")
-@weights
-def _(model):
+@fault("layers.1.input_layernorm", "holds layers.2")
+@in_own_weights
+def layers_exchanged(model):
     model.layers[1], model.layers[2] = model.layers[2], model.layers[1]
 
 
-@fault("tied head", "lm_head", "tied head")
-@weights
-def _(model):
+@fault("lm_head", "tied head")
+@in_own_weights
+def tied_head(model):
     model.lm_head.weight = model.embed_tokens.weight
 
 
-@fault("gate and up weights exchanged", "layers.2.mlp.gate_proj", "holds layers.2.mlp.up_proj")
-@weights
-def _(model):
+@fault("layers.2.mlp.gate_proj", "holds layers.2.mlp.up_proj")
+@in_own_weights
+def gate_and_up_weights_exchanged(model):
     mlp = model.layers[2].mlp
     mlp.gate_proj, mlp.up_proj = mlp.up_proj, mlp.gate_proj
 
 
-@fault("q rows in Meta's order", "layers.1.self_attn.q_proj", "row order")
-@weights
-def _(model):
+@fault("layers.1.self_attn.q_proj", "row order")
+@in_own_weights
+def q_rows_in_metas_order(model):
     weight = model.layers[1].self_attn.q_proj.weight
     weight.copy_(weight.view(4, 2, 8, 64).transpose(1, 2).reshape(64, 64))
 
 
-@fault("one number of one weight", "layers.3.mlp.down_proj", "other values")
-@weights
-def _(model):
+@fault("layers.3.mlp.down_proj", "other values")
+@in_own_weights
+def one_number_of_one_weight(model):
     model.layers[3].mlp.down_proj.weight[5, 7] *= 1.5
 
 
-@fault("one norm weight left at one", "layers.2.post_attention_layernorm", "all one")
-@weights
-def _(model):
+@fault("layers.2.post_attention_layernorm", "all one")
+@in_own_weights
+def one_norm_weight_left_at_one(model):
     model.layers[2].post_attention_layernorm.weight.fill_(1)
 
 
-@fault("eight bits", "layers.1.mlp.up_proj", "quantised")
-@weights
-def _(model):
+@fault("layers.1.mlp.up_proj", "quantised")
+@in_own_weights
+def four_bits(model):
     weight = model.layers[1].mlp.up_proj.weight
     step = weight.abs().amax(1, keepdim=True) / 7
     weight.copy_((weight / step).round() * step)
 
 
-@fault("one layer rounded to bfloat16", "layers.2.mlp.gate_proj", "rounded to bfloat16", dtypes=("float32", "float16"))
-@weights
-def _(model):
+@fault("layers.2.mlp.gate_proj", "rounded to bfloat16", dtypes=("float32", "float16"))
+@in_own_weights
+def one_weight_rounded_to_bfloat16(model):
     weight = model.layers[2].mlp.gate_proj.weight
     weight.copy_(weight.bfloat16())
 
 
-@fault("norms of a layer exchanged", "layers.1.input_layernorm", "holds layers.1.post_attention_layernorm")
-@weights
-def _(model):
+@fault("layers.1.input_layernorm", "holds layers.1.post_attention_layernorm")
+@in_own_weights
+def norms_of_a_layer_exchanged(model):
     layer = model.layers[1]
     layer.input_layernorm, layer.post_attention_layernorm = layer.post_attention_layernorm, layer.input_layernorm
 
 
-@fault("one down_proj in two layers", "layers.2.mlp.down_proj", "holds layers.1.mlp.down_proj")
-@weights
-def _(model):
+@fault("layers.2.mlp.down_proj", "holds layers.1.mlp.down_proj")
+@in_own_weights
+def one_down_proj_in_two_layers(model):
     model.layers[2].mlp.down_proj = model.layers[1].mlp.down_proj
 
 
-# ---- norms
+# Norms
 
 
-@fault("eps of one layer", "layers.2.input_layernorm", "eps 1e-05", dtypes=("float32",))
-def _(model):
+@fault("layers.2.input_layernorm", "eps 1e-05", dtypes=("float32",))
+def eps_of_one_layer(model):
     model.layers[2].input_layernorm.eps *= 10
 
 
-@fault("eps of the last norm", "norm", "eps 0.001", dtypes=("float32", "bfloat16"))
-def _(model):
+@fault("norm", "eps 0.001")
+def eps_of_the_last_norm(model):
     model.norm.eps *= 1000
 
 
-@fault("no mean of squares but a sum", "layers.1.post_attention_layernorm", "sum")
-def _(model):
-    model.layers[1].post_attention_layernorm.norm = lambda x, w, eps: (
-        llama_jp.model.rms_norm(x, w, eps) * x.shape[-1] ** -0.5
-    )
+@fault("layers.1.post_attention_layernorm", "sum")
+def sum_of_squares_not_mean(model):
+    def l2_norm(x, weight, eps):
+        return rms_norm(x, weight, eps) * x.shape[-1] ** -0.5
+
+    model.layers[1].post_attention_layernorm.norm = l2_norm
 
 
-@fault("norm weight before the cast", "layers.0.input_layernorm", "cast order", dtypes=("bfloat16", "float16"))
-def _(model):
-    return rewritten("return weight * y.to(x.dtype)", "return (weight * y).to(x.dtype)")(model)
+@fault("layers.0.input_layernorm", "cast order", dtypes=LOW_PRECISION)
+def norm_weight_before_the_cast(model):
+    return rewritten(model, "return weight * y.to(x.dtype)", "return (weight * y).to(x.dtype)")
 
 
-@fault("norm not in float32", "layers.0.input_layernorm", "computed in bfloat16", dtypes=("bfloat16",))
-def _(model):
-    return rewritten("y = x.to(torch.float32)", "y = x")(model)
+@fault("layers.0.input_layernorm", "computed in bfloat16", dtypes=("bfloat16",))
+def norm_not_in_float32(model):
+    return rewritten(model, "y = x.to(torch.float32)", "y = x")
 
 
-@fault("mean subtracted", "layers.0.input_layernorm", "mean is subtracted")
-def _(model):
-    return rewritten("y = x.to(torch.float32)", "y = x.to(torch.float32) - x.float().mean(-1, keepdim=True)")(model)
+@fault("layers.0.input_layernorm", "mean is subtracted")
+def mean_subtracted(model):
+    old = "y = x.to(torch.float32)"
+    return rewritten(model, old, f"{old} - x.float().mean(-1, keepdim=True)")
 
 
-# ---- rotation
+@fault("layers.2.input_layernorm", "1.1 times")
+def norm_too_large(model):
+    model.layers[2].input_layernorm.register_forward_hook(lambda module, args, out: out * 1.1)
 
 
-@fault("theta", "rope.cos", "rope_theta 500000")
-def _(model):
+# Rotation
+
+
+@fault("rope.cos", "rope_theta 500000")
+def theta_of_another_model(model):
     model.rope = plain_rope(dataclasses.replace(model.config, rope_theta=5e5))
 
 
-@fault("theta twice as large", "rope.cos", "rope_theta 20000")
-def _(model):
+@fault("rope.cos", "rope_theta 20000")
+def theta_twice_as_large(model):
     model.rope = plain_rope(dataclasses.replace(model.config, rope_theta=2e4))
 
 
-@fault("frequencies in bfloat16", "rope.cos", "rounded to bfloat16")
-def _(model):
+@fault("rope.cos", "rounded to bfloat16")
+def frequencies_in_bfloat16(model):
     rounded = inverse_frequencies(model.config.rope_theta, model.config.head_dim).bfloat16().float()
     model.rope = lambda positions: cos_sin(positions, rounded)
 
 
-@fault("cos and sin in bfloat16", "rope.cos", "bfloat16", dtypes=("float32",))
-def _(model):
+@fault("rope.cos", "bfloat16", dtypes=("float32",))
+def cos_and_sin_in_bfloat16(model):
     rope = model.rope
     model.rope = lambda positions: tuple(part.bfloat16() for part in rope(positions))
 
 
-@fault("positions from one", "rope.cos", "position offset")
-def _(model):
-    rope = model.rope
-    model.rope = lambda positions: rope(positions + 1)
-
-
-@fault("an off-by-one in the second chunk", "rope.cos", "position offset", mode="chunks")
-def _(model):
-    rope = model.rope
-    model.rope = lambda positions: rope(positions - 1 if positions[0, 0] else positions)
-
-
-@fault("neighbours turned, not halves", "layers.0.self_attn.q_rot", "pair layout")
-def _(model):
-    return rewritten(
-        "torch.cat((-second, first), dim=-1)", "torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)"
-    )(model)
-
-
-@fault("turned the other way", "layers.0.self_attn.q_rot", "other way")
-def _(model):
-    return rewritten("torch.cat((-second, first), dim=-1)", "torch.cat((second, -first), dim=-1)")(model)
-
-
-@fault("keys not rotated", "layers.0.self_attn.k_rot", "not rotated")
-def _(model):
-    return rewritten("q, k = rotate(q, *rotation), rotate(k, *rotation)", "q = rotate(q, *rotation)")(model)
-
-
-@fault("angles in bfloat16", "rope.cos", "angles, and so cos and sin, computed in bfloat16")
-def _(model):
+@fault("rope.cos", "angles, and so cos and sin, computed in bfloat16")
+def angles_in_bfloat16(model):
     frequencies = inverse_frequencies(model.config.rope_theta, model.config.head_dim).bfloat16()
 
     def rope(positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,311 +281,336 @@ def _(model):
     model.rope = rope
 
 
-@fault("padding counted", "rope.cos", "padding counted", mode="ragged")
-def _(model):
-    return rewritten("(tokens.cumsum(-1) - 1).clamp(min=0)", "index[None].expand(len(tokens), -1)")(model)
+@fault("rope.cos", "position offset")
+def positions_from_one(model):
+    rope = model.rope
+    model.rope = lambda positions: rope(positions + 1)
 
 
-@fault("rotated in float32", "layers.0.self_attn.q_rot", "computed in float32", dtypes=("bfloat16", "float16"))
-def _(model):
+@fault("rope.cos", "position offset", mode="chunks")
+def positions_off_by_one_after_the_first_chunk(model):
+    rope = model.rope
+    model.rope = lambda positions: rope(positions - 1 if positions[0, 0] else positions)
+
+
+@fault("rope.cos", "padding counted", mode="ragged")
+def padding_counted(model):
+    return rewritten(model, "(tokens.cumsum(-1) - 1).clamp(min=0)", "index[None].expand(len(tokens), -1)")
+
+
+@fault("layers.0.self_attn.q_rot", "pair layout")
+def neighbours_rotated_not_halves(model):
+    neighbours = "torch.stack((-x[..., 1::2], x[..., 0::2]), -1).flatten(-2)"
+    return rewritten(model, "torch.cat((-second, first), dim=-1)", neighbours)
+
+
+@fault("layers.0.self_attn.q_rot", "other way")
+def rotated_the_other_way(model):
+    return rewritten(model, "torch.cat((-second, first), dim=-1)", "torch.cat((second, -first), dim=-1)")
+
+
+@fault("layers.0.self_attn.q_rot", "computed in float32", dtypes=LOW_PRECISION)
+def rotated_in_float32(model):
     return rewritten(
+        model,
         "return x * cos + torch.cat((-second, first), dim=-1) * sin",
         "return (x.float() * cos + torch.cat((-second, first), dim=-1).float() * sin).to(x.dtype)",
-    )(model)
+    )
 
 
-@fault("keys rotated twice", "layers.0.self_attn.k_rot", "rotated twice")
-def _(model):
-    return rewritten("rotate(k, *rotation)", "rotate(rotate(k, *rotation), *rotation)")(model)
+@fault("layers.0.self_attn.k_rot", "not rotated")
+def keys_not_rotated(model):
+    return rewritten(model, "q, k = rotate(q, *rotation), rotate(k, *rotation)", "q = rotate(q, *rotation)")
 
 
-@fault("another theta in one layer", "layers.2.self_attn.q_rot", "rope_theta 1e+06")
-def _(model):
-    other = plain_rope(dataclasses.replace(model.config, rope_theta=1e6))
-
-    def local(module, args):
-        positions = torch.arange(args[0].shape[1])[None]
-        return args[0], tuple(part.to(args[0].dtype) for part in other(positions)), *args[2:]
-
-    model.layers[2].self_attn.register_forward_pre_hook(local)
+@fault("layers.0.self_attn.k_rot", "rotated twice")
+def keys_rotated_twice(model):
+    return rewritten(model, "rotate(k, *rotation)", "rotate(rotate(k, *rotation), *rotation)")
 
 
-@fault("values rotated too", "layers.0.self_attn.values")
-def _(model):
+@fault("layers.0.self_attn.values")
+def values_rotated_too(model):
     return rewritten(
-        "q, k = rotate(q, *rotation), rotate(k, *rotation)", "q, k, v = (rotate(x, *rotation) for x in (q, k, v))"
-    )(model)
+        model,
+        "q, k = rotate(q, *rotation), rotate(k, *rotation)",
+        "q, k, v = (rotate(x, *rotation) for x in (q, k, v))",
+    )
 
 
-# ---- attention
+@fault("layers.2.self_attn.q_rot", "rope_theta 1e+06")
+def theta_of_one_layer(model):
+    rope = plain_rope(dataclasses.replace(model.config, rope_theta=1e6))
+
+    def with_other_rotation(module, args):
+        x, positions = args[0], torch.arange(args[0].shape[1])[None]
+        return x, tuple(part.to(x.dtype) for part in rope(positions)), *args[2:]
+
+    model.layers[2].self_attn.register_forward_pre_hook(with_other_rotation)
 
 
-def changed(scale=None, tiled=False, shift=0, softmax=None):
-    def attend(q, k, v, mask):
-        H, T, S = q.shape[1], q.shape[2], k.shape[2]
-        visible = torch.ones(T, S, dtype=torch.bool).tril(S - T + shift) if mask is None or shift else mask
-        spread = (lambda x: x.repeat(1, H // x.shape[1], 1, 1)) if tiled else (lambda x: repeat_heads(x, H))
-        scores = q @ spread(k).transpose(2, 3) * (q.shape[3] ** -0.5 if scale is None else scale)
-        scores = scores.masked_fill(~visible, torch.finfo(q.dtype).min)
-        done = softmax(scores) if softmax else scores.softmax(-1, dtype=torch.float32)
-        return done.to(q.dtype) @ spread(v)
-
-    return attend
+# Attention
 
 
-def softmax_by_hand(scores):
+@fault("layers.0.self_attn.attn_output", mode="steps")
+def scaled_wrongly_without_the_attention_function(model):
+    return rewritten(model, "mixed = self.attend(q, k, v, visible)", "mixed = attend_sdpa(q * 1.5, k, v, visible)")
+
+
+@fault("layers.1.self_attn.scores", "scale")
+def scale_left_out(model):
+    set_attention(model, 1, eager_with(scale=1.0))
+
+
+@fault("layers.2.self_attn.scores", "kv-head order")
+def kv_heads_tiled(model):
+    set_attention(model, 2, eager_with(tiled=True))
+
+
+@fault("layers.0.self_attn.scores", "mask offset")
+def mask_shifted_by_one(model):
+    set_attention(model, 0, eager_with(shift=1))
+
+
+@fault("layers.3.self_attn.scores", "mask offset")
+def no_query_sees_itself(model):
+    set_attention(model, 3, eager_with(shift=-1))
+
+
+def softmax_in_the_dtype_of_the_scores(scores: Tensor) -> Tensor:
     e = (scores - scores.amax(-1, keepdim=True)).exp()
     return e / e.sum(-1, keepdim=True)
 
 
-@fault("attention past its seam, scaled wrongly", "layers.0.self_attn.mixed", mode="steps")
-def _(model):
-    return rewritten("mixed = self.attend(q, k, v, visible)", "mixed = attend_sdpa(q * 1.5, k, v, visible)")(model)
+@fault("layers.1.self_attn.attn_output", "softmax not upcast", dtypes=LOW_PRECISION)
+def softmax_not_upcast(model):
+    set_attention(model, 1, eager_with(softmax=softmax_in_the_dtype_of_the_scores))
 
 
-fault("scale dropped", "layers.1.self_attn.scores", "scale")(with_attention(1, changed(scale=1.0)))
-fault("kv heads tiled", "layers.2.self_attn.scores", "kv-head order")(with_attention(2, changed(tiled=True)))
-fault("mask shifted by one", "layers.0.self_attn.scores", "mask offset")(with_attention(0, changed(shift=1)))
-fault("no query sees itself", "layers.3.self_attn.scores", "mask offset")(with_attention(3, changed(shift=-1)))
-fault("softmax not upcast", "layers.1.self_attn.mixed", "softmax not upcast", dtypes=("bfloat16", "float16"))(
-    with_attention(1, changed(softmax=softmax_by_hand))
-)
-fault("a fused kernel without the scale", "layers.1.self_attn.mixed", "scale")(
-    with_attention(1, lambda q, k, v, mask: llama_jp.model.attend_sdpa(q * q.shape[3] ** 0.5, k, v, mask))
-)
+@fault("layers.1.self_attn.attn_output", "scale")
+def fused_kernel_without_the_scale(model):
+    set_attention(model, 1, lambda q, k, v, mask: attend_sdpa(q * q.shape[3] ** 0.5, k, v, mask))
 
 
-@fault("padding seen", "layers.0.self_attn.mixed", "padding mask is ignored", mode="ragged")
-def _(model):
-    return rewritten("visible = (visible & tokens[:, None, None, :]) | itself  # (B, 1, T, S)", "pass")(model)
+@fault("layers.0.self_attn.attn_output", "padding mask is ignored", mode="ragged")
+def padding_visible(model):
+    return rewritten(model, "visible = (visible & tokens[:, None, None, :]) | itself  # (B, 1, T, S)", "pass")
 
 
-@fault("mask aligned to the first key", "layers.0.self_attn.mixed", "aligned to the first key", mode="chunks")
-def _(model):
+@fault("layers.0.self_attn.attn_output", "aligned to the first key", mode="chunks")
+def mask_aligned_to_the_first_key(model):
     return rewritten(
-        "visible = (index <= index[S - T :, None])[None, None]", "visible = (index <= index[:T, None])[None, None]"
-    )(model)
+        model,
+        "visible = (index <= index[S - T :, None])[None, None]",
+        "visible = (index <= index[:T, None])[None, None]",
+    )
 
 
-@fault("heads not moved back", "layers.0.self_attn.o_proj", "heads not moved back")
-def _(model):
-    return rewritten("mixed.transpose(1, 2).flatten(2)", "mixed.reshape(mixed.shape[0], mixed.shape[2], -1)")(model)
+@fault("layers.0.self_attn.o_proj", "heads not moved back")
+def heads_not_moved_back(model):
+    return rewritten(model, "mixed.transpose(1, 2).flatten(2)", "mixed.reshape(mixed.shape[0], mixed.shape[2], -1)")
 
 
-def with_moved(move) -> Callable:
-    """Keys and values moved inside attention, where only its result shows it."""
-    return lambda q, k, v, mask: changed()(q, *move(k, v), mask)
+# Keys and values are moved inside attention, so only its result shows the fault.
 
 
-fault("keys late", "layers.1.self_attn.scores", "one token late")(
-    with_attention(1, with_moved(lambda k, v: (k.roll(1, 2), v)))
-)
-fault("values late", "layers.1.self_attn.mixed", "one token late, of the values only")(
-    with_attention(1, with_moved(lambda k, v: (k, v.roll(1, 2))))
-)
-fault("rows look at the first row", "layers.2.self_attn.scores", "first row")(
-    with_attention(2, with_moved(lambda k, v: (k[:1].expand_as(k), v[:1].expand_as(v))))
-)
-fault("softmax over the queries", "layers.1.self_attn.probabilities", "over the queries")(
-    with_attention(1, changed(softmax=lambda scores: scores.softmax(-2, dtype=torch.float32)))
-)
+@fault("layers.1.self_attn.scores", "one token late")
+def keys_late(model):
+    set_attention(model, 1, lambda q, k, v, mask: eager_with()(q, k.roll(1, 2), v, mask))
 
 
-@fault("a window in one layer", "layers.1.self_attn.scores", mode="chunks")
-def _(model):
-    def attend(q, k, v, mask):
+@fault("layers.1.self_attn.attn_output", "one token late, of the values only")
+def values_late(model):
+    set_attention(model, 1, lambda q, k, v, mask: eager_with()(q, k, v.roll(1, 2), mask))
+
+
+@fault("layers.2.self_attn.scores", "first row")
+def first_row_for_all_rows(model):
+    set_attention(model, 2, lambda q, k, v, mask: eager_with()(q, k[:1].expand_as(k), v[:1].expand_as(v), mask))
+
+
+@fault("layers.1.self_attn.probabilities", "over the queries")
+def softmax_over_the_queries(model):
+    set_attention(model, 1, eager_with(softmax=lambda scores: scores.softmax(-2, dtype=torch.float32)))
+
+
+@fault("layers.1.self_attn.scores", mode="chunks")
+def window_in_one_layer(model):
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         T, S = q.shape[2], k.shape[2]
-        near = torch.ones(T, S, dtype=torch.bool).tril(S - T).triu(S - T - 3)
-        return llama_jp.model.attend_eager(q, k, v, near)
+        window = torch.ones(T, S, dtype=torch.bool).tril(S - T).triu(S - T - 3)
+        return attend_eager(q, k, v, window)
 
-    model.layers[1].self_attn.attend = attend
-
-
-# ---- cache
+    set_attention(model, 1, attend)
 
 
-@fault("stale cache entry", "layers.2.self_attn.keys", "stale cache", mode="steps")
-def _(model):
-    def stale(module, args):
+# KV cache
+
+
+@fault("layers.2.self_attn.keys", "stale cache", mode="steps")
+def stale_cache_entry(model):
+    def overwrite_an_entry(module, args):
         cache = args[3]
         if cache.start > 2:
             cache.keys[:, :, 2] = cache.keys[:, :, 1]
 
-    model.layers[2].register_forward_pre_hook(stale)
+    model.layers[2].register_forward_pre_hook(overwrite_an_entry)
 
 
-@fault("cached keys of another row", "layers.1.self_attn.keys", "stale cache", mode="steps")
-def _(model):
-    def exchanged(module, args):
+@fault("layers.1.self_attn.keys", "stale cache", mode="steps")
+def cached_keys_of_another_row(model):
+    def exchange_rows(module, args):
         cache = args[3]
         cache.keys[:, :, : cache.start] = cache.keys[:, :, : cache.start].flip(0)
 
-    model.layers[1].register_forward_pre_hook(exchanged)
+    model.layers[1].register_forward_pre_hook(exchange_rows)
 
 
-@fault("two layers share a cache", "layers.1.self_attn.keys", "stale cache", mode="steps")
-def _(model):
+@fault("layers.1.self_attn.keys", "stale cache", mode="steps")
+def two_layers_share_a_cache(model):
     new_cache = model.new_cache
 
-    def shared(*args, **more):
+    def new_shared_cache(*args, **more):
         cache = new_cache(*args, **more)
         cache.keys[2] = cache.keys[1]
         return cache
 
-    model.new_cache = shared
+    model.new_cache = new_shared_cache
 
 
-def with_cache(layer: int, append: Callable) -> Callable[[Llama], None]:
-    """Another way of writing one layer's keys and values down."""
+@fault("layers.1.self_attn.keys", "was not written", mode="steps")
+def newest_key_not_written(model):
+    def append(cache, k, v):
+        all_keys, all_values = cache.append(k, v)
+        all_keys[:, :, -1] = 0
+        return all_keys, all_values
 
-    def make(model: Llama) -> None:
-        class Changed(LayerCache):
-            def append(self, k, v):
-                return append(self, k, v)
-
-        def changed(module, args):
-            return (*args[:3], None if args[3] is None else Changed(*args[3]))
-
-        model.layers[layer].self_attn.register_forward_pre_hook(changed)
-
-    return make
+    set_append(model, 1, append)
 
 
-def last_missing(cache, k, v):
-    all_keys, all_values = LayerCache(*cache).append(k, v)
-    all_keys[:, :, -1] = 0
-    return all_keys, all_values
+@fault("layers.2.self_attn.keys", "rounded to bfloat16", mode="steps", dtypes=("float32",))
+def keys_rounded_in_the_cache(model):
+    set_append(model, 2, lambda cache, k, v: cache.append(k.bfloat16().to(k.dtype), v))
 
 
-def rounded(cache, k, v):
-    return LayerCache(*cache).append(k.bfloat16().to(k.dtype), v)
+@fault("layers.0.self_attn.keys", "first row", mode="chunks")
+def keys_of_one_row_for_all(model):
+    set_append(model, 0, lambda cache, k, v: cache.append(k[:1].expand_as(k), v))
 
 
-fault("the newest key is not written", "layers.1.self_attn.keys", "was not written", mode="steps")(
-    with_cache(1, last_missing)
-)
-fault("keys rounded in the cache", "layers.2.self_attn.keys", "rounded to bfloat16", mode="steps", dtypes=("float32",))(
-    with_cache(2, rounded)
-)
-fault("one row's keys for all", "layers.0.self_attn.keys", "first row", mode="chunks")(
-    with_cache(0, lambda cache, k, v: LayerCache(*cache).append(k[:1].expand_as(k), v))
-)
+# MLP and residual stream
 
 
-# ---- MLP and residual stream
+@fault("layers.0.mlp.mlp_act", "gelu")
+def gelu(model):
+    return rewritten(model, "F.silu(self.gate_proj(x))", "F.gelu(self.gate_proj(x))")
 
 
-@fault("gelu", "layers.0.mlp.mlp_act", "gelu")
-def _(model):
-    return rewritten("F.silu(self.gate_proj(x))", "F.gelu(self.gate_proj(x))")(model)
+@fault("layers.0.mlp.mlp_act", "gate and up exchanged")
+def gate_and_up_exchanged(model):
+    old, new = "F.silu(self.gate_proj(x)) * self.up_proj(x)", "F.silu(self.up_proj(x)) * self.gate_proj(x)"
+    return rewritten(model, old, new)
 
 
-@fault("gate and up exchanged", "layers.0.mlp.mlp_act", "gate and up exchanged")
-def _(model):
-    return rewritten("F.silu(self.gate_proj(x)) * self.up_proj(x)", "F.silu(self.up_proj(x)) * self.gate_proj(x)")(
-        model
+@fault("layers.0.mlp.mlp_act", "sigmoid")
+def sigmoid(model):
+    return rewritten(model, "F.silu(self.gate_proj(x))", "self.gate_proj(x).sigmoid()")
+
+
+@fault("layers.0", "it adds to layers.0.post_attention_layernorm")
+def residual_of_the_mlp_from_its_norm(model):
+    return rewritten(
+        model,
+        "return x + self.mlp(self.post_attention_layernorm(x))",
+        "x = self.post_attention_layernorm(x)\n        return x + self.mlp(x)",
     )
 
 
-@fault("a gate of sigmoid", "layers.0.mlp.mlp_act", "sigmoid")
-def _(model):
-    return rewritten("F.silu(self.gate_proj(x))", "self.gate_proj(x).sigmoid()")(model)
+@fault("layers.0.after_attention", "residual is left out")
+def residual_around_attention_left_out(model):
+    return rewritten(model, "x = x + self.self_attn(", "x = self.self_attn(")
 
 
-@fault("residual of the MLP from its norm", "layers.0", "it adds to layers.0.post_attention_layernorm")
-def _(model):
+@fault("layers.0.post_attention_layernorm", "not run")
+def one_norm_for_attention_and_mlp(model):
     return rewritten(
-        "return x + self.mlp(self.post_attention_layernorm(x))",
-        "x = self.post_attention_layernorm(x)\n        return x + self.mlp(x)",
-    )(model)
-
-
-@fault("one norm for attention and MLP", "layers.0.post_attention_layernorm", "not run")
-def _(model):
-    return rewritten(
+        model,
         "x = x + self.self_attn(self.input_layernorm(x), rotation, visible, cache)\n"
         "        return x + self.mlp(self.post_attention_layernorm(x))",
         "h = self.input_layernorm(x)\n        return x + self.self_attn(h, rotation, visible, cache) + self.mlp(h)",
-    )(model)
+    )
 
 
-@fault("rows exchanged behind a layer", "layers.1")
-def _(model):
+@fault("layers.0.post_attention_layernorm", "not run")
+def first_norm_used_twice(model):
+    return rewritten(model, "self.mlp(self.post_attention_layernorm(x))", "self.mlp(self.input_layernorm(x))")
+
+
+@fault("layers.0.mlp.gate_proj", "its input is layers.0.after_attention")
+def mlp_without_its_norm(model):
+    old, new = "self.mlp(self.post_attention_layernorm(x))", "self.mlp((self.post_attention_layernorm(x), x)[1])"
+    return rewritten(model, old, new)
+
+
+@fault("layers.1")
+def rows_exchanged_after_a_layer(model):
     model.layers[1].register_forward_hook(lambda module, args, out: out.flip(0))
 
 
-@fault("the stream in float32", "layers.0.after_attention", "kept in float32", dtypes=("bfloat16", "float16"))
-def _(model):
-    source = "return weight * y.to(x.dtype)"
-    other = rewritten(source, "return weight * y.to(weight.dtype)")(model)
+@fault("layers.0.after_attention", "kept in float32", dtypes=LOW_PRECISION)
+def residual_stream_in_float32(model):
+    other = rewritten(model, "return weight * y.to(x.dtype)", "return weight * y.to(weight.dtype)")
     other.layers[0].register_forward_pre_hook(lambda module, args: (args[0].float(), *args[1:]))
     return other
 
 
-@fault("residual around attention left out", "layers.0.after_attention", "residual is left out")
-def _(model):
-    return rewritten("x = x + self.self_attn(", "x = self.self_attn(")(model)
+# Layers, embeddings and logits
 
 
-@fault("MLP reads the stream without its norm", "layers.0.mlp.gate_proj", "it reads layers.0.after_attention")
-def _(model):
-    return rewritten(
-        "x + self.mlp(self.post_attention_layernorm(x))", "x + self.mlp((self.post_attention_layernorm(x), x)[1])"
-    )(model)
+def with_layers(model: Llama, order: tuple[int, ...]) -> nn.Module:
+    """A model that runs its layers in this order."""
+    old, new = "enumerate(self.layers)", f"((n, self.layers[n]) for n in {order})"
+    return rewritten(model, f"for i, layer in {old}:", f"for i, layer in {new}:")
 
 
-@fault("layers in another order", "layers.1.input_layernorm", "it reads layers.2")
-def _(model):
-    return rewritten(
-        "for i, layer in enumerate(self.layers):", "for i, layer in ((n, self.layers[n]) for n in (0, 2, 1, 3)):"
-    )(model)
+@fault("layers.1.input_layernorm", "its input is layers.2")
+def layers_in_another_order(model):
+    return with_layers(model, (0, 2, 1, 3))
 
 
-@fault("a layer run twice", "layers.1", "run 2 times")
-def _(model):
-    return rewritten(
-        "for i, layer in enumerate(self.layers):", "for i, layer in ((n, self.layers[n]) for n in (0, 1, 1, 2, 3)):"
-    )(model)
+@fault("layers.1", "run 2 times")
+def layer_run_twice(model):
+    return with_layers(model, (0, 1, 1, 2, 3))
 
 
-@fault("the first norm used twice", "layers.0.post_attention_layernorm", "not run")
-def _(model):
-    return rewritten("self.mlp(self.post_attention_layernorm(x))", "self.mlp(self.input_layernorm(x))")(model)
+@fault("layers.2", "not run")
+def last_layers_left_out(model):
+    return with_layers(model, (0, 1))
 
 
-@fault("a layer left out", "layers.2", "not run")
-def _(model):
-    return rewritten("for i, layer in enumerate(self.layers):", "for i, layer in enumerate(self.layers[:2]):")(model)
-
-
-@fault("embeddings scaled", "embed_tokens", "square root")
-def _(model):
+@fault("embed_tokens", "square root")
+def embeddings_scaled(model):
     model.embed_tokens.register_forward_hook(lambda module, args, out: out * out.shape[-1] ** 0.5)
 
 
-@fault("double BOS", "embed_tokens", "double BOS")
-def _(model):
-    bos = model.config.bos_token_id
-    model.register_forward_pre_hook(
-        lambda module, args: (torch.cat((torch.full_like(args[0][:, :1], bos), args[0][:, :-1]), 1), *args[1:])
-    )
+@fault("embed_tokens", "double BOS")
+def double_bos(model):
+    def with_bos(module, args):
+        ids, bos = args[0], model.config.bos_token_id
+        return torch.cat((torch.full_like(ids[:, :1], bos), ids[:, :-1]), 1), *args[1:]
+
+    model.register_forward_pre_hook(with_bos)
 
 
-@fault("last norm left out", "norm", "no norm")
-def _(model):
+@fault("norm", "no norm")
+def last_norm_left_out(model):
     model.norm.norm = lambda x, weight, eps: x
 
 
-@fault("logits one token late", "logits", "shifted")
-def _(model):
+@fault("logits", "shifted")
+def logits_one_token_late(model):
     model.register_forward_hook(lambda module, args, out: out.roll(1, 1))
 
 
-@fault("logits capped", "logits", "capped softly at 30")
-def _(model):
+@fault("logits", "capped softly at 30")
+def logits_capped(model):
     model.register_forward_hook(lambda module, args, out: 30 * torch.tanh(out / 30))
-
-
-@fault("a norm too large", "layers.2.input_layernorm", "1.1 times")
-def _(model):
-    model.layers[2].input_layernorm.register_forward_hook(lambda module, args, out: out * 1.1)

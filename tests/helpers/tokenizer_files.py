@@ -1,4 +1,4 @@
-"""Small tokenizers, trained on the spot, in the form in which ELYZA's are published."""
+"""Small tokenizers, trained when a test needs them, in the file format of ELYZA's published tokenizers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ The train leaves at 7 and the dog waits for the letter. Letters are written on t
 A small dog, a red bicycle and  two  letters: that is all there is in the story, 100 words and 25 more.
 """
 
-# What tokenizers get wrong: kinds of spaces, line ends, full and half width, rare kanji, emoji, marks, other scripts.
+# Texts that tokenizers often get wrong: spaces, line ends, half and full width, rare kanji, emoji, marks, more scripts.
 HARD_TEXTS = [
     "",
     " ",
@@ -56,12 +56,12 @@ _MADE: dict[str, bytes] = {}
 
 
 def llama_model(text: str = TEXT, **flags) -> bytes:
-    """A trained tokenizer.model with Llama's settings, as bytes; flags are sentencepiece's own."""
+    """The bytes of a tokenizer.model with Llama's settings. `flags` are arguments of the SentencePiece trainer."""
     settings = {
         "model_type": "bpe",
         "vocab_size": 560,
         "byte_fallback": True,
-        "character_coverage": 0.98,  # so that some kanji of TEXT itself are bytes
+        "character_coverage": 0.98,  # some kanji of TEXT have no piece
         "normalization_rule_name": "identity",
         "remove_extra_whitespaces": False,
         "allow_whitespace_only_pieces": True,
@@ -79,9 +79,9 @@ def llama_model(text: str = TEXT, **flags) -> bytes:
 
 
 def llama_json(model: bytes, add_dummy_prefix: bool = True, user_defined: tuple[str, ...] = ()) -> dict:
-    """The tokenizer.json that belongs to a tokenizer.model, in the layout that transformers 4.30 wrote.
+    """The tokenizer.json of a tokenizer.model, in the layout of transformers 4.30.
 
-    A merge is every way of making a piece out of two others, the piece with the best score first.
+    Each pair of pieces that forms a third piece is a merge. Merges are sorted by the score of the third piece.
     """
     sp = sentencepiece.SentencePieceProcessor(model_proto=model)
     vocab = {sp.id_to_piece(i): i for i in range(sp.get_piece_size())}
@@ -138,7 +138,7 @@ def added_token(token_id: int, content: str, special: bool = True) -> dict:
 
 
 def write(folder: Path, **files: bytes | dict | str | list) -> Path:
-    """Make a checkpoint folder: write(path, tokenizer_model=b"...", special_tokens_map_json={...})."""
+    """Write files of a checkpoint: write(path, tokenizer_model=b"...", special_tokens_map_json={...})."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         stem, _, suffix = name.rpartition("_")
@@ -150,15 +150,15 @@ def write(folder: Path, **files: bytes | dict | str | list) -> Path:
 
 
 def real_data(name: str) -> Path:
-    """A folder of real files, which are not part of the project; the test is skipped where they are not at hand."""
+    """A folder of real files, which are not part of the project. Without them, the test is skipped."""
     root = os.environ.get("LLAMA_JP_TEST_DATA")
     if not root or not (Path(root) / name).is_dir():
-        pytest.skip(f"needs real files: LLAMA_JP_TEST_DATA is to name a folder that has {name}/")
+        pytest.skip(f"needs real files: set LLAMA_JP_TEST_DATA to a folder with {name}/")
     return Path(root) / name
 
 
 def llama_folder(folder: Path) -> Path:
-    """A folder with both tokenizer files and the small ones beside them, in ELYZA's form."""
+    """A folder with both tokenizer files and the two JSON files beside them, as in ELYZA's checkpoints."""
     model = llama_model()
     special = {name: {"content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
                for name, text in (("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>"))}  # fmt: skip

@@ -17,7 +17,7 @@ from llama_jp.linear.kernels import (
     default_kernel,
     why_unavailable,
 )
-from llama_jp.linear.weight import Weight, dequantized, join
+from llama_jp.linear.weight import Weight, dequantize, join
 
 KINDS = ("float", "int8", "int4")
 
@@ -46,7 +46,7 @@ def test_every_kernel_multiplies_by_the_same_weight(kind, dtype, shape):
     if kind == "int4" and inputs % 64:
         pytest.skip("groups of 64 do not divide it")
     weight = random_weight(kind, dtype, outputs, inputs)
-    matrix = dequantized(weight, torch.float64)
+    matrix = dequantize(weight, torch.float64)
     available, _ = available_kernels(kind, shape, dtype, "int8")
     assert LinearKernel in available
     for kernel in available:

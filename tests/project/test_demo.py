@@ -1,4 +1,4 @@
-"""The demo checkpoint: its stories, its tokenizer, its training, and what it writes."""
+"""The demo checkpoint: its corpus, tokenizer, training, weights and answers."""
 
 import json
 import logging
@@ -80,8 +80,8 @@ def test_every_story_keeps_its_promise_and_is_well_formed():
             assert slip not in story, (slip, story)
 
 
-def test_a_hundred_stories_do_not_read_alike():
-    """Counted in whole sentences: with other animals in it, a sentence counts as another, so the names are made one."""
+def test_a_hundred_stories_differ():
+    """Compares whole sentences. Names become one placeholder: other names do not make a repeated sentence new."""
     rng = random.Random(2)
     stories = []
     for _ in range(100):
@@ -118,7 +118,7 @@ def test_conjugation(plain, te, tari, let_us, mashita):
 
 
 def test_verbs_that_look_ichidan_are_known():
-    """帰る looks like 変える and is not conjugated like it; a new verb in -iru or -eru has to be looked up."""
+    """Guards against a new verb in -iru or -eru with the wrong conjugation: 帰る looks like 変える and differs."""
     plays = [play for place in corpus.PLACES.values() for play in place.plays]
     for phrase in [*plays, *corpus.ENDINGS]:
         if phrase[-1] == "る" and phrase[-2] in "いきぎしじちにひびみりえけげせぜてでねへべめれ":
@@ -141,12 +141,12 @@ PIECES = list(json.loads((DEMO / "tokenizer.json").read_text(encoding="utf-8"))[
 
 @settings(max_examples=500, deadline=None)
 @given(st.text(max_size=30) | st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-def test_both_tokenizer_files_cut_alike(both_files, text):
+def test_both_tokenizer_files_give_equal_ids(both_files, text):
     from_model, from_json = both_files
     assert from_model(text) == from_json(text)
 
 
-def test_both_tokenizer_files_cut_the_corpus_alike(both_files):
+def test_both_tokenizer_files_give_equal_ids_for_the_corpus(both_files):
     from_model, from_json = both_files
     for turns in islice(corpus.documents(3), 300):
         for text in (part for turn in turns for part in turn if part is not None):
@@ -156,7 +156,7 @@ def test_both_tokenizer_files_cut_the_corpus_alike(both_files):
 @pytest.mark.parametrize(
     "text", ["", " ", "　", "  a  b ", "\n", "a\n\nb", "𠮷野家", "🐻‍❄️は雪の中", "12345", "<s>", "<0x41>"]
 )
-def test_text_comes_back(text, both_files):
+def test_decoding_restores_the_text(text, both_files):
     tokenizer = Tokenizer.from_pretrained(DEMO)
     assert both_files[0](text) == both_files[1](text) == tokenizer.encode(text, bos=False)
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -171,7 +171,7 @@ def test_emoji_and_rare_kanji_are_bytes_and_names_are_pieces():
 
 
 @pytest.mark.slow
-def test_the_tokenizer_can_be_made_again(tmp_path):
+def test_the_tokenizer_can_be_reproduced(tmp_path):
     import make_tokenizer
 
     make_tokenizer.write_tokenizer(tmp_path)
@@ -182,8 +182,8 @@ def test_the_tokenizer_can_be_made_again(tmp_path):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def test_training_ids_are_what_generation_sees():
-    """A document is the prompt's ids, then the answer's: what the model learns is what it will be asked to continue."""
+def test_training_ids_are_those_of_generation():
+    """Guards against training on other prompt ids than `instruct_prompt` gives to generation."""
     tokenizer = Tokenizer.from_pretrained(DEMO)
     for turns in islice(corpus.documents(4), 200):
         ids, learn = train.encode(tokenizer, turns)
@@ -214,7 +214,7 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def test_packed_documents_do_not_see_each_other(tiny):
+def test_packed_documents_do_not_attend_to_each_other(tiny):
     tokenizer = Tokenizer.from_pretrained(tiny)
     documents = list(islice(corpus.documents(5), 6))
     documents += documents[:2]
@@ -222,13 +222,13 @@ def test_packed_documents_do_not_see_each_other(tiny):
     assert ids.shape == (1, 1024) and targets.shape == (1024,) and sum(lengths) == 1024
     model, attention = train.new_model(tiny, seed=0)
     for weight in model.parameters():
-        torch.nn.init.normal_(weight)  # large, so that what is seen shows
+        torch.nn.init.normal_(weight)  # large weights: attention to another document changes the logits
     attention.lengths = lengths
     packed = model(ids)
     attention.lengths = [1024]
-    unbordered = model(ids)
+    without_borders = model(ids)
     start = 0
-    whole = lengths[:-1]  # those that fitted
+    whole = lengths[:-1]  # the last length is the padding
     for turns, length in zip(documents[: len(whole)], whole, strict=True):
         tokens, learn = train.encode(tokenizer, turns)
         at = slice(start, start + length)
@@ -236,16 +236,18 @@ def test_packed_documents_do_not_see_each_other(tiny):
         learnt = [token if is_learnt else train.IGNORE for token, is_learnt in zip(tokens, learn, strict=True)]
         assert targets[at].tolist() == [*learnt[1:], train.IGNORE]
         attention.lengths = [length]
-        alone = model(torch.tensor([tokens]))[0]
-        # Not to the bit: in the row its positions are others, and their angles are rounded elsewhere. Measured: 0.007.
-        torch.testing.assert_close(packed[0, at], alone, atol=0.05, rtol=0)
-        assert not start or (unbordered[0, at] - alone).abs().max() > 0.5, "this test could not fail"
+        unpacked = model(torch.tensor([tokens]))[0]
+        # Not bit-identical: in the row, positions differ and their angles round differently. Measured: 0.007.
+        torch.testing.assert_close(packed[0, at], unpacked, atol=0.05, rtol=0)
+        assert not start or (without_borders[0, at] - unpacked).abs().max() > 0.5, (
+            "without borders, logits have to differ"
+        )
         start += length
 
 
 @pytest.fixture
 def same_threads():
-    """Training sets the number of threads, which is the whole process's."""
+    """Put back the number of threads, which training sets for the whole process."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -270,7 +272,9 @@ def test_training_twice_and_killed_half_way_ends_with_the_same_weights(tiny, tmp
                 time.sleep(0.01)
             run.send_signal(signal.SIGKILL)
             run.wait()
-            assert torch.load(checkpoint)["step"] < 16, "killed too late to show anything"
+            assert torch.load(checkpoint)["step"] < 16, (
+                "the process was killed after its last step, so nothing is resumed"
+            )
         train.main(options)
         results.append((load_file(tiny / "model.safetensors"), torch.load(checkpoint)))
     (whole, state), *others = results
@@ -286,13 +290,13 @@ def test_training_twice_and_killed_half_way_ends_with_the_same_weights(tiny, tmp
 
 
 @pytest.mark.slow
-def test_the_quick_run_shows_the_loss_fall(tmp_path):
+def test_the_quick_run_lowers_the_loss(tmp_path):
     command = [sys.executable, str(DEMO / "train.py"), "--quick", "--checkpoint", str(tmp_path / "demo.pt")]
     before = (DEMO / "model.safetensors").stat().st_mtime_ns
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     table = dict(line.rsplit(maxsplit=1) for line in shown.splitlines())
     assert float(table["held-out loss"]) < 0.7 * math.log(3072), shown
-    assert (DEMO / "model.safetensors").stat().st_mtime_ns == before, "a quick run must leave the weights alone"
+    assert (DEMO / "model.safetensors").stat().st_mtime_ns == before, "a quick run must not replace the weights"
 
 
 # --- the checkpoint ---------------------------------------------------------------------------------------------------
@@ -329,19 +333,19 @@ def ours():
 
 @pytest.fixture(scope="module")
 def reference():
-    """transformers' model, loaded without a warning of any kind."""
+    """transformers' model. Loading it must give no warning, neither logged nor from `warnings`."""
     import transformers
 
-    said = []
+    messages = []
     listener = logging.Handler(logging.WARNING)
-    listener.emit = lambda record: said.append(record.getMessage())
+    listener.emit = lambda record: messages.append(record.getMessage())
     logging.getLogger("transformers").addHandler(listener)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model = transformers.AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32)
         transformers.AutoTokenizer.from_pretrained(DEMO)
     logging.getLogger("transformers").removeHandler(listener)
-    assert said == []
+    assert messages == []
     return model
 
 
@@ -361,31 +365,33 @@ def test_twenty_held_out_requests(ours):
     assert sum(all(checks.values()) for *_, checks in judge.ask_and_judge(*ours, 20, seed="test")) >= 18
 
 
-def test_whole_stories_are_those_of_transformers(ours, reference):
+def test_whole_stories_equal_those_of_transformers(ours, reference):
     model, tokenizer = ours
     for _, request in islice(corpus.requests("test", "held-out"), 4):
         prompt = torch.tensor([instruct_prompt(tokenizer, request)])
         theirs = reference.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=400)
-        [alone] = llama_jp.generate(model, prompt.tolist(), max_new_tokens=400)
-        assert theirs[0, prompt.shape[1] :].tolist() == alone.ids
+        [story] = llama_jp.generate(model, prompt.tolist(), max_new_tokens=400)
+        assert theirs[0, prompt.shape[1] :].tolist() == story.ids
 
 
 def test_held_out_perplexity_is_the_same_in_transformers(ours, reference):
     model, tokenizer = ours
-    losses, count = {"ours": 0.0, "theirs": 0.0}, 0
+    losses, count = {"llama_jp": 0.0, "transformers": 0.0}, 0
     for turns in islice(corpus.documents("perplexity", "held-out"), 40):
         tokens, learn = train.encode(tokenizer, turns)
         ids, learnt = torch.tensor([tokens]), torch.tensor(learn[1:])
         with torch.no_grad():
-            for name, logits in {"ours": model(ids), "theirs": reference(ids).logits}.items():
+            for name, logits in {"llama_jp": model(ids), "transformers": reference(ids).logits}.items():
                 losses[name] += F.cross_entropy(logits[0, :-1][learnt], ids[0, 1:][learnt], reduction="sum").item()
         count += int(learnt.sum())
-    assert losses["ours"] == losses["theirs"]
+    assert losses["llama_jp"] == losses["transformers"]
     trained = json.loads((DEMO / "training_log.json").read_text())[-1]["held_out"]
-    assert abs(losses["ours"] / count - trained) < 0.05, "not what training saw: are these the weights it wrote?"
+    assert abs(losses["llama_jp"] / count - trained) < 0.05, (
+        "the loss is not that of the training log: are these the trained weights?"
+    )
 
 
-def test_a_second_turn_knows_the_first(ours):
+def test_a_second_turn_refers_to_the_first(ours):
     history = [(CARD, answer(*ours, CARD))]
     title = answer(*ours, "その話に題名をつけてください。", history)
     assert title.startswith("『") and title.endswith("』")
@@ -396,9 +402,9 @@ def test_a_second_turn_knows_the_first(ours):
 
 
 def test_emoji_come_out_whole(ours):
-    """Each is several byte tokens, so the stream has to hold the first ones back.
+    """An emoji is several byte tokens, so the stream holds back all but the last.
 
-    Which emoji is another matter: the model knows the hero and the place, and guesses the others (README).
+    The test names only the emoji of the hero and of the place: the model guesses the others (README).
     """
     model, tokenizer = ours
     history = [(CARD, answer(model, tokenizer, CARD))]

@@ -1,11 +1,11 @@
-"""A story grammar: every story, request and answer that the demo checkpoint has ever read.
+"""A story grammar: it generates the whole corpus that the demo checkpoint is trained on.
 
-A story is drawn in three steps: a plan (who, where, whom, how it ends), a chain of scenes that fit together (a
-longing, a way, a meeting, a trouble and its cure, friendship, play, the ending asked for), and for each scene one of
-several ways to tell it. Everything follows from a seed. All of it was written for this project; nothing was copied.
+The grammar samples a plan: hero, friend, place and ending. Then it samples scenes that fit together: a wish, a journey,
+a meeting, a problem and its solution, friendship, play and the ending. Last, it samples one of several wordings for
+each scene. The seed determines everything. All sentences were written for this project; nothing was copied.
 
-    python weights/demo/corpus.py --count 3            # read a few documents
-    python weights/demo/corpus.py --split held-out     # combinations that training never sees
+    python weights/demo/corpus.py --count 3            # print three documents
+    python weights/demo/corpus.py --split held-out     # combinations that are not in the training data
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ GODAN = {
 
 
 class Verb(str):
-    """A phrase that ends in a verb in its dictionary form, and the other forms that a story needs.
+    """A phrase that ends in a verb in the dictionary form, and the inflected forms that the stories need.
 
     >>> v = Verb("花のかんむりを編む"); v.mashita, v.te, v.tari, v.let_us
     ('花のかんむりを編みました', '花のかんむりを編んで', '花のかんむりを編んだり', '花のかんむりを編もう')
@@ -191,7 +191,7 @@ SYLLABLES += ("キャ", "シュ", "チョ", "ニャ", "リン", "ポン", "ム�
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere to go: what is seen there, what can be brought home, what two friends can do."""
+    """A destination: descriptions of it, things to bring home, and games for two friends."""
 
     emoji: str
     scenes: tuple[str, ...]
@@ -478,10 +478,10 @@ NO_RAIN = ("図書館", "洞窟", "雲の上", "雪の野原")
 
 @dataclass(frozen=True)
 class Ending:
-    """How a story ends: ways to ask for it, ways to tell it, and what a story that keeps the promise must say."""
+    """An ending: phrases that request it, sentences that tell it, and an expression that a story with it matches."""
 
     asked: tuple[str, ...]
-    who: str  # "{hero}" or "{both}": whose ending it is, when it is told in one sentence
+    who: str  # "{hero}" or "{both}": the subject of the ending in a summary of one sentence
     emoji: str
     says: str  # a regular expression
     told: tuple[str, ...]
@@ -752,11 +752,11 @@ ARRIVALS = (
 
 @dataclass(frozen=True)
 class Trouble:
-    """What goes wrong and how it is put right: a chain of beats, each with several tellings, and what it teaches."""
+    """A problem and its solution: a chain of scenes with several wordings each, and the moral."""
 
     lesson: str
     beats: tuple[tuple[str, ...], ...]
-    outdoors: bool = False  # needs a sky above
+    outdoors: bool = False  # possible only in the open air
 
 
 SAD = (
@@ -1114,7 +1114,7 @@ CODAS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What a story has to keep to. Kinds and the ending are keys of the tables above; the rest are the words in use."""
+    """The requirements for a story. Kinds and the ending are keys of the tables above; the other fields are words."""
 
     hero_kind: str
     friend_kind: str
@@ -1123,7 +1123,7 @@ class Plan:
     hero: str
     friend: str
     place: str
-    name: str = ""  # a name of the hero's own, or none
+    name: str = ""  # the hero's proper name, or empty
 
     @property
     def emoji(self) -> str:
@@ -1135,17 +1135,17 @@ class Plan:
         )
 
 
-MODEL_CARD = ("クマ", "アザラシ", "海辺")  # the request of ELYZA's model card is never trained on
+MODEL_CARD = ("クマ", "アザラシ", "海辺")  # the request on ELYZA's model card is held out
 
 
 def is_held_out(hero_kind: str, friend_kind: str, place_kind: str) -> bool:
-    """Whether this combination is kept from training, with whatever ending."""
+    """Whether this combination is held out from training, with any ending."""
     combination = (hero_kind, friend_kind, place_kind)
     return combination == MODEL_CARD or zlib.crc32("/".join(combination).encode()) % 10 == 0
 
 
 def draw_plan(rng: random.Random, split: str = "train") -> Plan:
-    """A plan of the split "train" or "held-out"."""
+    """Sample a plan of the split "train" or "held-out"."""
     while True:
         hero_kind, friend_kind = rng.sample(list(ANIMALS), 2)
         place_kind = rng.choice(list(PLACES))
@@ -1165,7 +1165,7 @@ def draw_plan(rng: random.Random, split: str = "train") -> Plan:
 
 
 def tell(rng: random.Random, plan: Plan) -> tuple[str, Trouble]:
-    """A story that keeps to the plan, and the trouble it is about. Scenes stand on lines of their own."""
+    """Sample a story for a plan. Returns the story, one scene a line, and its `Trouble`."""
     place = PLACES[plan.place_kind]
     a, b = rng.sample(place.plays, 2)
     hero = plan.name or plan.hero
@@ -1198,7 +1198,7 @@ def tell(rng: random.Random, plan: Plan) -> tuple[str, Trouble]:
     after = [rng.choice(FRIENDSHIPS)]
     if rng.random() < 0.4:
         after.insert(rng.randrange(2), rng.choice(PLAYS))
-    if "{thing}" in longing or rng.random() < 0.1:  # whoever longs for a thing shall have it
+    if "{thing}" in longing or rng.random() < 0.1:  # a hero who wishes for a thing gets it
         after.append(rng.choice(GIFTS))
     after.append(rng.choice(ENDINGS[plan.ending].told))
     if rng.random() < 0.2:
@@ -1207,7 +1207,7 @@ def tell(rng: random.Random, plan: Plan) -> tuple[str, Trouble]:
 
 
 def keeps_promise(plan: Plan, story: str) -> dict[str, bool]:
-    """What a request asked for, and whether the story has it: the animals, the place, and the ending near its end."""
+    """Whether a story has each part of its plan: both animals, the place, and the ending in its last six sentences."""
     closing = "".join(re.split(r"(?<=。)", story)[-6:])
     return {
         "hero": plan.hero in story,
@@ -1242,7 +1242,7 @@ PLEASE = (
     "書いてくれませんか。",
     "書いてもらえますか。",
 )
-REQUESTS = (  # the whole plan, in the order and the words of somebody who asks
+REQUESTS = (  # requests with the whole plan
     "{hero}が{place}に行って{friend}と友達になり、{lastly}{ending}という{plot}の{tale}を{please}",
     "{hero}が{place}に行って{friend}と友達になり、{lastly}{ending}という{plot}の{tale}を{please}",
     "{hero}が{place}へ行き、{friend}と仲よくなって、{lastly}{ending}{tale}を{please}",
@@ -1260,7 +1260,7 @@ REQUESTS = (  # the whole plan, in the order and the words of somebody who asks
     "{hero}が主人公で、{place}で{friend}と遊ぶ{tale}を{please}最後は{ending}。",
     "登場するのは{hero}と{friend}です。{place}を舞台にして、{ending}ところで終わる{tale}を{please}",
 )
-VAGUE_REQUESTS = (  # a part of the plan; the rest is the story-teller's to choose
+VAGUE_REQUESTS = (  # requests with a part of the plan
     "{hero}が{place}で{friend}と友達になる{tale}を{please}",
     "{hero}が{place}に行く{tale}を{please}",
     "{hero}と{friend}の{tale}を{please}",
@@ -1289,7 +1289,7 @@ PLOTS = ("プロット", "プロット", "あらすじ", "筋書き", "ストー
 
 
 def ask(rng: random.Random, plan: Plan, story: str) -> str:
-    """A request for this story: with its plan, with a part of it, or with its first words."""
+    """Sample a request for a story: with its plan, with a part of the plan, or with the first words of the story."""
     pattern = rng.choice(REQUESTS if rng.random() < 0.8 else VAGUE_REQUESTS)
     if story.startswith("むかしむかし") and rng.random() < 0.1:
         pattern = rng.choice(ONCE_UPON_A_TIME)
@@ -1297,7 +1297,7 @@ def ask(rng: random.Random, plan: Plan, story: str) -> str:
 
 
 def word(rng: random.Random, plan: Plan, pattern: str) -> str:
-    """A request in the words of one person."""
+    """Fill in a request, with random variations in wording."""
     hero = plan.hero
     if plan.name:
         hero = rng.choice((f"{plan.hero}の{plan.name}", f"{plan.name}という名前の{plan.hero}"))
@@ -1387,7 +1387,7 @@ GREETINGS = (
 
 
 def follow_up(rng: random.Random, plan: Plan, trouble: Trouble, kind: str) -> tuple[str, str]:
-    """A question about a story that was just told, and its answer."""
+    """Sample a question about the previous story, and its answer."""
     questions, answers = FOLLOW_UPS[kind]
     ending = ENDINGS[plan.ending]
     a, b = rng.sample(PLACES[plan.place_kind].plays, 2)
@@ -1405,7 +1405,7 @@ def follow_up(rng: random.Random, plan: Plan, trouble: Trouble, kind: str) -> tu
     return rng.choice(questions), rng.choice(answers).format_map(words)
 
 
-EXERCISES = {  # short answers to short requests, for what a story shows only once
+EXERCISES = {  # short requests and answers about parts that occur only once in a story
     "ending": (
         "{hero}と{friend}のお話の、最後に{ending}場面を書いてください。",
         "{hero}と{friend}が{lastly}{ending}場面だけを書いてください。",
@@ -1424,7 +1424,7 @@ EXERCISES = {  # short answers to short requests, for what a story shows only on
 
 
 def exercise(rng: random.Random, split: str) -> tuple[str, str]:
-    """The end of a story without its beginning, or a word and its emoji."""
+    """Sample an exercise: the ending of a story alone, or the emoji of a word."""
     plan = draw_plan(rng, split)
     asked, told = ENDINGS[plan.ending].asked, ENDINGS[plan.ending].told
     kind = "ending" if rng.random() < 0.75 else "emoji"
@@ -1441,7 +1441,7 @@ Turns = list[tuple[str | None, str]]  # (request, answer); a plain story has no 
 
 
 def draw_document(rng: random.Random, split: str = "train") -> Turns:
-    """A plain story, a request and its story, a conversation, or a greeting."""
+    """Sample a document: a plain story, a request and its story, a conversation, or a greeting."""
     dice = rng.random()
     if dice < 0.03:
         return [rng.choice(GREETINGS)]
@@ -1467,7 +1467,7 @@ def draw_document(rng: random.Random, split: str = "train") -> Turns:
 
 
 def requests(seed: int | str, split: str = "train") -> Iterator[tuple[Plan, str]]:
-    """Requests without end that name everything, with what a story has to keep to."""
+    """Endless requests with whole plans: (plan, request)."""
     rng = random.Random(f"requests {split} {seed}")
     while True:
         plan = draw_plan(rng, split)
@@ -1475,7 +1475,7 @@ def requests(seed: int | str, split: str = "train") -> Iterator[tuple[Plan, str]
 
 
 def documents(seed: int | str, split: str = "train", exercises: float = 0.0) -> Iterator[Turns]:
-    """Documents without end, such a part of them exercises; the same ones for the same seed."""
+    """Endless documents, of which the fraction `exercises` are exercises. Equal seeds give equal documents."""
     rng = random.Random(f"{split} {seed}")
     while True:
         if exercises and rng.random() < exercises:

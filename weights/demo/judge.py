@@ -1,9 +1,9 @@
-"""Ask the demo for stories that training never saw, and count which keep what was asked.
+"""Generate stories for held-out requests, and count the stories that meet each requirement.
 
     python weights/demo/judge.py --count 100 --show 3
 
-A story is right when it has both animals, the place, and the ending near its end; stops by itself; and repeats no
-sentence. Whether it is also a pleasure to read is for a reader to say: --show prints some.
+A story is right if it has both animals, the place, and the ending near its end, and if it ends with EOS and repeats no
+sentence. The count does not measure style; --show prints stories for a human reader.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ HERE = Path(__file__).resolve().parent
 
 
 def verdict(plan: corpus.Plan, story: str, finish_reason: str) -> dict[str, bool]:
-    """What is asked of a story, and whether it has it."""
+    """Whether a story meets each requirement: those of its plan, an end by itself, and no repeated sentence."""
     sentences = [sentence for sentence in re.split(r"(?<=。)|\n", story) if len(sentence) > 10]
     checks = {"ends by itself": finish_reason == "eos", "no loop": len(set(sentences)) == len(sentences)}
     return corpus.keeps_promise(plan, story) | checks
 
 
 def ask_and_judge(model: Llama, tokenizer: Tokenizer, count: int, seed: int | str = 0, batch: int = 20):
-    """For each of `count` held-out requests: (plan, request, story, verdict)."""
-    asked = list(islice(corpus.requests(seed, "held-out"), count))
+    """For each of `count` held-out requests: (plan, request, story, verdict). Generation runs in batches."""
+    requests = list(islice(corpus.requests(seed, "held-out"), count))
     for start in range(0, count, batch):
-        part = asked[start : start + batch]
+        part = requests[start : start + batch]
         prompts = [instruct_prompt(tokenizer, request) for _, request in part]
         answers = llama_jp.generate(model, prompts, max_new_tokens=400)
         for (plan, request), answer in zip(part, answers, strict=True):

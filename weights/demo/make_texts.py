@@ -1,11 +1,13 @@
-"""Write the texts that quantising comes with: calibration.ja.txt, held-out.ja.txt and prose.ja.txt in llama_jp/evaluation/texts.
+"""Write the bundled texts for quantisation and evaluation to llama_jp/evaluation/texts.
 
     python weights/demo/make_texts.py
 
-The first two are documents of the demo's corpus, spelt as the demo was trained on them: calibration from the training
-split, held-out from combinations that training never saw. Plain prose, written for this project, stands among the
-stories of the calibration and makes up prose.ja.txt, for models that know more than stories. A line of four hyphens
-ends a document.
+calibration.ja.txt    documents of the demo's training split, with some paragraphs of plain prose between them
+held-out.ja.txt       documents of combinations that are held out from training
+prose.ja.txt          plain prose, for models that are trained on more than the demo's stories
+
+The documents have the form in which the demo is trained on them. The prose was written for this project. A line of four
+hyphens ends a document.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ PROSE = {
 END = "\n----\n"
 
 
-def spell(split: str, count: int) -> Iterator[str]:
-    """Stories and requests as text, which encodes to what `train.py` makes of them: `<s>` and `</s>` are the tokens."""
+def document_texts(split: str, count: int) -> Iterator[str]:
+    """Stories and requests as text. With `<s>` and `</s>` parsed, it encodes to the ids that `train.py` trains on."""
     short = (turns for turns in corpus.documents("texts", split) if len(turns) == 1)
     for ((request, answer),) in islice(short, count):
         prompt = f"[INST] <<SYS>>\n{DEFAULT_SYSTEM_PROMPT}\n<</SYS>>\n\n{request} [/INST] " if request else ""
@@ -63,7 +65,7 @@ def write(name: str, documents: list[str]) -> None:
 
 def main() -> None:
     TEXTS.mkdir(exist_ok=True)
-    training, held_out = (list(spell(split, 24)) for split in ("train", "held-out"))
+    training, held_out = (list(document_texts(split, 24)) for split in ("train", "held-out"))
     prose = {name: [f"<s>{paragraph}</s>" for paragraph in PROSE[name]] for name in PROSE}
     for i, paragraph in enumerate(prose["calibration"]):
         training.insert(5 * i + 4, paragraph)

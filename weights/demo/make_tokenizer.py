@@ -1,11 +1,11 @@
-"""Train the demo's tokenizer on the corpus and write its files, in the form that ELYZA publishes.
+"""Train the demo's tokenizer on the corpus, and write its files in the form of ELYZA's published tokenizers.
 
     python weights/demo/make_tokenizer.py
 
-SentencePiece with Llama 2's settings (BPE, byte fallback, identity normaliser, every digit and space for itself), on a
-smaller vocabulary. One thing is ours: pieces do not cross the borders of names and punctuation, so that クマ is the
-same piece in クマが and in クマは, and a text may be cut at any punctuation and continued by the model. Emoji are left
-out of the vocabulary on purpose: they are spelt in bytes, as rare kanji are.
+SentencePiece runs with Llama 2's settings (BPE, byte fallback, identity normaliser, single digits and spaces) and a
+smaller vocabulary. One rule is added: pieces do not cross the borders of names and punctuation. So クマ is the same
+piece in クマが and in クマは, and the model can continue a text that ends at any punctuation. The vocabulary has no
+emoji, which are therefore encoded as bytes, like rare kanji.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VOCABULARY = 3072
 DOCUMENTS = 20_000
 KANA_AND_ASCII = "".join(map(chr, [*range(0x21, 0x7F), *range(0x3041, 0x3097), *range(0x30A1, 0x30FD)])) + "\u3000、。"
 SYSTEM_PROMPT = "あなたは誠実で優秀な日本人のアシスタントです。"
-BORDER = "\x1f"  # a character that no text has
+BORDER = "\x1f"  # a character that occurs in no text
 PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # of every special token
 
 NAMES = [name for names, _ in corpus.ANIMALS.values() for name in names]
@@ -38,12 +38,12 @@ EMOJI = re.compile("[\u2000-\u2bff\ufe00-\ufe0f\U00010000-\U0010ffff]")
 
 
 def mark_borders(text: str) -> str:
-    """Set names and punctuation off, and the space that the encoder adds in front."""
+    """Insert BORDER around names and punctuation, and after the space that the encoder adds at the start."""
     return BORDER + BORDERS.sub(rf"{BORDER}\1{BORDER}", text)
 
 
 def texts() -> list[str]:
-    """The lines to learn pieces from: requests in their template, answers, stories; no emoji."""
+    """The training lines of the tokenizer: parts of the template, requests, answers and stories, without emoji."""
     lines = ["[INST] <<SYS>>", "<</SYS>>", "[INST]", "[/INST]", mark_borders(SYSTEM_PROMPT)] * DOCUMENTS
     for turns in islice(corpus.documents("tokenizer"), DOCUMENTS):
         for part in (part for turn in turns for part in turn if part is not None):
@@ -80,10 +80,11 @@ def train() -> bytes:
 
 
 def to_json(model: bytes) -> dict:
-    """tokenizer.json, in the layout that transformers 4.30 wrote, for the same pieces.
+    """The tokenizer.json of a tokenizer.model, in the layout of transformers 4.30.
 
-    SentencePiece joins the neighbours that make the piece of the highest score; `tokenizers` applies the merge of the
-    lowest rank. Every way to split a piece into two is therefore a merge, ranked by the score of the whole.
+    SentencePiece joins the two neighbours that form the piece with the highest score, and `tokenizers` applies the
+    merge with the lowest rank. Each pair of pieces that forms a third piece is therefore a merge, ranked by the score
+    of the third piece.
     """
     sp = sentencepiece.SentencePieceProcessor(model_proto=model)
     vocab = {sp.id_to_piece(i): i for i in range(sp.get_piece_size())}
@@ -143,7 +144,7 @@ def to_json(model: bytes) -> dict:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """tokenizer.model, tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
+    """Write tokenizer.model, tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
 
     def write(name: str, content: dict, sort_keys: bool = False) -> None:
         text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=sort_keys)

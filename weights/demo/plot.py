@@ -1,4 +1,4 @@
-"""Draw the losses of the last training run: training_log.json -> loss.png. Needs matplotlib, which nothing else does.
+"""Plot the losses of the last training run: training_log.json -> loss.png. This script alone needs matplotlib.
 
 python weights/demo/plot.py
 """

@@ -1,10 +1,10 @@
-"""Train the demo checkpoint on the story grammar. Nothing is read but this folder, nothing is downloaded.
+"""Train the demo checkpoint on the story grammar. Only this folder is needed, and nothing is downloaded.
 
-    python weights/demo/train.py                 # the real thing; a run that was killed goes on where it was
-    python weights/demo/train.py --quick         # two minutes, to see the loss fall; leaves the weights alone
+    python weights/demo/train.py                 # the whole run; a killed run resumes from its last checkpoint
+    python weights/demo/train.py --quick         # two minutes, to see the loss fall; the weights are not saved
 
-Everything follows from the seed and the number of the step: documents are drawn anew for each step and never stored, so
-a resumed run sees what the uninterrupted one would have seen, and ends with the same bits.
+The seed and the number of a step determine its documents, which are generated for each step and never stored. So a
+resumed run sees the same documents as an uninterrupted one, and its weights are bit-identical.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Waiting threads sleep instead of spinning: on two cores shared with anything else, spinning costs a factor of four.
+# Idle threads sleep and do not spin: on two shared cores, spinning made training four times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import corpus
@@ -30,41 +30,41 @@ from tqdm import tqdm
 from llama_jp import Llama, Tokenizer, instruct_prompt
 from llama_jp.checkpoint.config import read_config
 from llama_jp.checkpoint.load import multiplies_bfloat16
-from llama_jp.checkpoint.tensors import file_name
+from llama_jp.checkpoint.tensors import checkpoint_name
 
 HERE = Path(__file__).resolve().parent
-IGNORE = -100  # a target that costs nothing
+IGNORE = -100  # a target that is left out of the loss
 
 
 def encode(tokenizer: Tokenizer, turns: corpus.Turns) -> tuple[list[int], list[bool]]:
-    """Ids of a document, and which of them the model has to learn: stories and answers with their EOS, not requests."""
+    """The ids of a document, and which of them count in the loss: stories and answers with their EOS, not requests."""
     if turns[0][0] is None:
         ids = [*tokenizer.encode(turns[0][1]), tokenizer.eos_id]
-        return ids, [False] + [True] * (len(ids) - 1)  # BOS is given
+        return ids, [False] + [True] * (len(ids) - 1)  # BOS is always given
     ids, learn = [], []
     for i, (request, answer) in enumerate(turns):
         prompt = instruct_prompt(tokenizer, request, history=turns[:i])
-        own = tokenizer.encode(answer, bos=False)[1:]  # without the ▁ in front, which the prompt ends with
-        assert prompt[: len(ids)] == ids, "past turns are cut as they were when they were answered"
-        learn += [False] * (len(prompt) - len(ids)) + [True] * len(own)
-        ids = prompt + own
+        answer_ids = tokenizer.encode(answer, bos=False)[1:]  # without the first ▁, with which the prompt ends
+        assert prompt[: len(ids)] == ids, "earlier turns have the same ids as when they were answered"
+        learn += [False] * (len(prompt) - len(ids)) + [True] * len(answer_ids)
+        ids = prompt + answer_ids
     return [*ids, tokenizer.eos_id], [*learn, True]
 
 
 def pack(documents: Iterator[corpus.Turns], tokenizer: Tokenizer, length: int) -> tuple[Tensor, Tensor, list[int]]:
-    """One row of whole documents, one behind the other, as many as fit; what is left over is filled with EOS.
+    """Pack as many whole documents as fit into one row, and fill the rest with EOS.
 
-    Shapes: ids (1, T) int64, targets (T,) int64: the next id, or IGNORE; and the lengths of the documents, T in all.
+    Shapes: ids (1, T) int64, targets (T,) int64: the next id or IGNORE; and the lengths of the documents, T in total.
     """
     ids, targets, lengths = [], [], []
     for turns in documents:
-        own, learn = encode(tokenizer, turns)
-        if len(ids) + len(own) > length:
+        document, learn = encode(tokenizer, turns)
+        if len(ids) + len(document) > length:
             break
-        ids += own
-        targets += [token if learnt else IGNORE for token, learnt in zip(own[1:], learn[1:], strict=True)]
+        ids += document
+        targets += [token if counts else IGNORE for token, counts in zip(document[1:], learn[1:], strict=True)]
         targets.append(IGNORE)
-        lengths.append(len(own))
+        lengths.append(len(document))
     lengths.append(length - len(ids))
     ids += [tokenizer.eos_id] * lengths[-1]
     targets += [IGNORE] * lengths[-1]
@@ -72,20 +72,21 @@ def pack(documents: Iterator[corpus.Turns], tokenizer: Tokenizer, length: int) -
 
 
 class WithinDocuments:
-    """Attention for a row of several documents: a token sees its own document, up to itself, and no other.
+    """Attention for a row of several documents: query i sees key j if j <= i and both are in the same document.
 
-    Positions run on through the row. Rotary embeddings only know distances, so no document notices where it lies.
+    Positions count through the whole row. Attention with rotary embeddings depends only on distances, so the position
+    of a document in the row has no effect.
     """
 
     lengths: list[int]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         documents = zip(*(x.split(self.lengths, dim=2) for x in (q, k, v)), strict=True)
-        return torch.cat([F.scaled_dot_product_attention(*one, is_causal=True) for one in documents], dim=2)
+        return torch.cat([F.scaled_dot_product_attention(*qkv, is_causal=True) for qkv in documents], dim=2)
 
 
 def new_model(folder: Path, seed: int) -> tuple[Llama, WithinDocuments]:
-    """A model with small random weights; smaller where a layer writes to the residual stream, as GPT-2 has it."""
+    """A model with small random weights, smaller in layers that write to the residual stream, as in GPT-2."""
     config, attention = read_config(folder), WithinDocuments()
     model = Llama(config, attention=attention)
     generator = torch.Generator().manual_seed(seed)
@@ -98,7 +99,7 @@ def new_model(folder: Path, seed: int) -> tuple[Llama, WithinDocuments]:
 
 
 def mean_loss(model: Llama, attention: WithinDocuments, ids: Tensor, targets: Tensor, lengths: list[int]) -> Tensor:
-    """Cross entropy in nats per token that has to be learned."""
+    """Cross entropy in nats per token, over the targets that are not IGNORE."""
     attention.lengths = lengths
     with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
         logits = model(ids)
@@ -106,9 +107,9 @@ def mean_loss(model: Llama, attention: WithinDocuments, ids: Tensor, targets: Te
 
 
 def learning_rate(step: int, o: argparse.Namespace) -> float:
-    """Linear warm-up, then half a cosine down to a twentieth; and again, each cycle (SGDR, arXiv:1608.03983).
+    """Linear warm-up, then half a cosine down to a twentieth, in each cycle (SGDR, arXiv:1608.03983).
 
-    A run may end after any cycle and be prolonged by more: the beginning of a longer run is the shorter run.
+    A run can end after any cycle, and more cycles can extend it: a longer run begins with the steps of a shorter one.
     """
     step %= o.cycle
     if step < o.warmup:
@@ -118,7 +119,7 @@ def learning_rate(step: int, o: argparse.Namespace) -> float:
 
 
 def replace(file: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the file, then rename: whoever reads it finds the old one or the new one, never half of one."""
+    """Write to a temporary file and rename it, so that the file is always complete: the old one or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.new")
     write(beside)
@@ -126,7 +127,7 @@ def replace(file: Path, write: Callable[[Path], None]) -> None:
 
 
 def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
-    """The whole run, from the newest checkpoint on if there is one: the model, and a log of its losses."""
+    """Run the training, from the last checkpoint if there is one. Returns the model and a log of its losses."""
     torch.set_num_threads(o.threads)
     tokenizer = Tokenizer.from_pretrained(o.folder)
     model, attention = new_model(o.folder, o.seed)
@@ -149,7 +150,7 @@ def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
     bar = tqdm(range(start, o.steps), desc="training", initial=start, total=o.steps)
     for step in bar:
         optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(step, o)
-        # What a story shows once (its ending) is hard to learn from stories alone: later cycles exercise it.
+        # A story has only one ending, which makes endings hard to learn; later cycles add exercises for them.
         documents = corpus.documents(f"{o.seed}/{step}", exercises=0.4 if step >= o.cycle else 0.0)
         loss = mean_loss(model, attention, *pack(documents, tokenizer, o.tokens))
         loss.backward()
@@ -173,9 +174,14 @@ def train(o: argparse.Namespace) -> tuple[Llama, list[dict]]:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the demo checkpoint.")
-    parser.add_argument("--folder", type=Path, default=HERE, help="has config.json and the tokenizer; gets the weights")
-    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/demo.pt"), help="to resume from")
-    parser.add_argument("--quick", action="store_true", help="two minutes; weights are not kept")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=HERE,
+        help="folder of config.json, tokenizer and new weights",
+    )
+    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/demo.pt"), help="file to resume from")
+    parser.add_argument("--quick", action="store_true", help="two minutes; the weights are not saved")
     parser.add_argument("--lr", type=float, default=2e-3)
     numbers = {"steps": 2400, "cycle": 1200, "tokens": 4096, "warmup": 60, "every": 100, "threads": 2, "seed": 0}
     for name, default in numbers.items():
@@ -187,8 +193,8 @@ def main(argv: list[str] | None = None) -> None:
     model, log = train(o)
     if o.quick:
         o.checkpoint.unlink()
-    else:  # float16, under the names of the published checkpoints
-        tensors = {file_name(name): tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    else:  # in float16, with the names of the published checkpoints
+        tensors = {checkpoint_name(name): tensor.half().contiguous() for name, tensor in model.state_dict().items()}
         replace(o.folder / "model.safetensors", lambda file: save_file(tensors, file, metadata={"format": "pt"}))
         replace(o.folder / "training_log.json", lambda file: file.write_text(json.dumps(log, indent=1) + "\n"))
     last = log[-1]

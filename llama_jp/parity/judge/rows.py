@@ -8,67 +8,71 @@ from torch import Tensor
 
 from ...numerics import Difference, difference_by_token, kl_divergence, rows_in_block, same_bits
 from ..operations import Operation
-from ..run.recording import KEPT, Call
+from ..run.recording import CACHE_POINTS, Call
 
 
 @dataclass(eq=False)
 class Row:
-    """One operation in one call, on both sides."""
+    """One operation in one call of both models."""
 
     call: int
     operation: Operation
-    difference: Difference | None  # None: the two have different shapes
-    apart: Tensor | None = None  # the largest difference of each token, (B, T)
+    difference: Difference | None  # None: the two shapes differ
+    distance: Tensor | None = None  # the largest absolute difference at each token, (B, T)
 
 
 def compare_calls(first: list[Call], second: list[Call], operations: list[Operation]) -> list[Row]:
-    """Every point that both sides have, in the order of computation."""
-    rows = []
+    """A row for every point that both models have, in the order of computation."""
+    rows: list[Row] = []
     for number, (a, b) in enumerate(zip(first, second, strict=True)):
         for op in operations:
             if op.name not in a.points or op.name not in b.points:
                 continue
-            before = rows[-1] if op.kind == "same" and rows else None  # logits are most often what lm_head gave
+            before = rows[-1] if op.kind == "same" and rows else None
+            # the logits are most often the output of lm_head, which is compared already
             if before is not None and all(passed_on(call, before.operation.name, op.name) for call in (a, b)):
-                rows.append(Row(number, op, before.difference, before.apart))
+                rows.append(Row(number, op, before.difference, before.distance))
             else:
                 rows.append(Row(number, op, *compare_point(a, b, op.name)))
     return rows
 
 
 def passed_on(call: Call, before: str, name: str) -> bool:
+    """Whether the point `name` has the same bits as the point `before`."""
     return before in call.points and same_bits(call.points[before], call.points[name])
 
 
 def compare_point(a: Call, b: Call, name: str) -> tuple[Difference | None, Tensor | None]:
+    """The difference at one point, and the largest absolute difference at each token. None for different shapes."""
     x, y = a.points[name], b.points[name]
     if x.shape[1:] != y.shape[1:]:
         return None, None
-    whole = name.endswith(KEPT)  # keys and values of every token so far
-    tokens = (None if a.mask is None else a.mask.bool()) if whole else a.tokens
+    mask = None if a.mask is None else a.mask.bool()
+    tokens = mask if name.endswith(CACHE_POINTS) else a.tokens  # keys and values hold all tokens so far
     return difference_by_token(by_token(x), by_token(y), tokens)
 
 
 def by_token(x: Tensor) -> Tensor:
-    """(B, H, T, D) -> (B, T, H, D); what is (B, T, …) already stays."""
+    """(B, H, T, D) -> (B, T, H, D). Tensors (B, T, …) stay as they are."""
     return x.transpose(1, 2) if x.dim() == 4 else x
 
 
 @dataclass
 class Prediction:
-    """What the difference means for the next token."""
+    """The effect of a difference on the prediction of the next token."""
 
-    top1: float  # how often both sides find the same token likeliest
-    kl: float  # the largest KL divergence of one next-token distribution, in nats, first from second
+    top1: float  # the share of positions where both models have the same most probable token
+    kl: float  # the largest KL divergence of the second model's distribution from the first's, in nats
 
 
 def predictions(first: list[Call], second: list[Call]) -> Prediction:
+    """Compare the next-token distributions of all calls, without padding."""
     agree, tokens, worst = 0, 0, 0.0
     for a, b in zip(first, second, strict=True):
         if same_bits(a.logits, b.logits):
             agree, tokens = agree + int(a.tokens.sum()), tokens + int(a.tokens.sum())
             continue
-        x, y = (each.logits.flatten(0, 1) if a.tokens.all() else each.logits[a.tokens] for each in (a, b))
+        x, y = (call.logits.flatten(0, 1) if a.tokens.all() else call.logits[a.tokens] for call in (a, b))
         tokens += len(x)
         for p, q in zip(x.split(rows_in_block(x)), y.split(rows_in_block(x)), strict=True):
             agree += int((p.argmax(-1) == q.argmax(-1)).sum())

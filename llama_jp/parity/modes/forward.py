@@ -1,96 +1,22 @@
-"""One comparison, from two subjects to a verdict."""
+"""The modes `whole`, `steps`, `chunks` and `ragged`: compare the logits and every operation before them."""
 
 from __future__ import annotations
-
-import hashlib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
 
 from ...model import LlamaConfig
 from ...numerics import Difference, cosine, difference
-from ..judge.explain import Finding, Pair, explain
-from ..judge.float64_reference import distance, exact_model, farther, too_far
-from ..judge.rows import Prediction, Row, compare_calls, predictions
+from ..comparison import Comparison, Tolerance, sha256_of
+from ..judge.findings import Finding, Pair, explain
+from ..judge.float64_reference import distance, exact_model, exceeds_peer, exceeds_rounding
+from ..judge.rows import compare_calls, predictions
 from ..operations import operations
-from ..run.models import Subject, as_subject
-from ..run.recording import Call, plan, record
+from ..run.models import ComparedModel, as_compared_model, with_distinct_names
+from ..run.recording import Call, plan_calls, record
 
-
-@dataclass
-class Tolerance:
-    """How different logits may be and still pass. None: not at all."""
-
-    max_ulp: int | None = None
-    max_kl: float | None = None
-
-    def allows(self, logits: Difference | None, prediction: Prediction | None) -> bool:
-        if logits is None or prediction is None or (self.max_ulp is None and self.max_kl is None):
-            return False
-        within_ulp = self.max_ulp is None or logits.max_ulp <= self.max_ulp
-        return within_ulp and (self.max_kl is None or prediction.kl <= self.max_kl)
-
-
-@dataclass
-class Comparison:
-    """The outcome of one mode. `verdict`: equal, rounding, bug, or unknown (different, and nothing to judge by)."""
-
-    mode: str
-    verdict: str
-    sides: tuple[dict, dict]
-    logits: Difference | None = None  # None: not of the same shape
-    prediction: Prediction | None = None
-    rows: list[Row] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    tolerance: Tolerance = field(default_factory=Tolerance)
-    notes: list[str] = field(default_factory=list)
-    details: dict = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool:
-        """Equal, or different within the tolerance that was asked for."""
-        return self.verdict == "equal" or (
-            self.verdict != "bug" and self.tolerance.allows(self.logits, self.prediction)
-        )
-
-    @property
-    def divergence(self) -> Finding | None:
-        """The first operation whose result differs."""
-        return self.findings[0] if self.findings else None
-
-    @property
-    def bug(self) -> Finding | None:
-        """The first operation that is wrong."""
-        return next((each for each in self.findings if each.verdict == "bug"), None)
-
-    def as_dict(self) -> dict:
-        bug, divergence = self.bug, self.divergence
-        return {
-            "mode": self.mode,
-            "verdict": self.verdict,
-            "passed": self.passed,
-            "first": self.sides[0],
-            "second": self.sides[1],
-            "logits": None if self.logits is None else self.logits.as_dict(),
-            "next_token": None if self.prediction is None else asdict(self.prediction),
-            "first_divergence": None if divergence is None else divergence.as_dict(),
-            "bug": None if bug is None else bug.as_dict(),
-            "other_bugs": [each.operation for each in self.findings if each.verdict == "bug" and each is not bug],
-            "tolerance": asdict(self.tolerance),
-            "points": [
-                {
-                    "call": row.call,
-                    "operation": row.operation.name,
-                    "max_ulp": None if row.difference is None else row.difference.max_ulp,
-                    "differing": None if row.difference is None else row.difference.differing,
-                }
-                for row in self.rows
-            ],
-            "notes": self.notes,
-            **self.details,
-        }
+Models = tuple[ComparedModel, ComparedModel]
+Calls = tuple[list[Call], list[Call]]  # of both models
 
 
 def compare(
@@ -103,109 +29,115 @@ def compare(
     tolerance: Tolerance | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Run two models on the same ids (B, T) and say where and why they differ. `second` is the reference.
+    """Run two models on the same ids, and find where and why their results differ. The second is the reference.
 
-    A side is a model, a callable, or a `Subject` with settings of its own. `config` is what both should follow; without
-    it, the reference's. `mode` and `seed` say how the text is cut into calls: see `record.plan`.
+    Shapes: ids (B, T) int64.
+
+    first, second  a model of this project or of transformers, a callable ids -> logits, or a `ComparedModel`
+    mode, seed     the division of the ids into calls: see `plan_calls`
+    config         the configuration that both should follow; default: the reference's
+    tolerance      the difference that still passes; default: none
+
+    Raises ValueError for an unknown mode, and for an object that cannot be called.
     """
-    first, second = name_apart(as_subject(first), as_subject(second))
-    config = config or second.config or first.config
-    steps = plan(mode, ids, seed)
+    models = with_distinct_names(as_compared_model(first), as_compared_model(second))
+    config = config or models[1].config or models[0].config
+    plan = plan_calls(mode, ids, seed)
     wanted = operations(config) if config is not None else []
-    calls = record(first, steps, wanted), record(second, steps, wanted)
+    calls = record(models[0], plan, wanted), record(models[1], plan, wanted)
     same_dtype = all(a.logits.dtype == b.logits.dtype for a, b in zip(*calls, strict=True))
+    same_shape = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
 
     rows = compare_calls(*calls, wanted)
+    logits = difference_of_logits(*calls) if same_shape else None
     findings: list[Finding] = []
-    if wanted:
-        pair = Pair((first.name, second.name), calls, (first.parameters(), second.parameters()), config, same_dtype)
-        findings = explain(pair, rows, wanted)
-    fits = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
-    logits = difference_of_logits(*calls) if fits else None
-    hidden = any(call.points.keys() == {"logits"} for side in calls for call in side)
-    if fits and not logits.equal and hidden and config is not None:
-        findings = judge_logits(first, second, calls, config)
-    elif fits and not logits.equal and not any(each.verdict == "bug" for each in findings):
-        findings += unseen_bug(first, second, calls, config) if wanted else []
+    if config is not None:
+        names, weights = (models[0].name, models[1].name), (models[0].parameters(), models[1].parameters())
+        findings = explain(Pair(names, calls, weights, config, same_dtype), rows, wanted)
+        if logits is not None and not logits.equal:
+            findings = with_findings_of_logits(findings, models, calls, config)
     return Comparison(
         mode,
         verdict_of(logits, findings, same_dtype),
-        (first.describe(), second.describe()),
+        (models[0].describe(), models[1].describe()),
         logits,
-        predictions(*calls) if fits else None,
+        predictions(*calls) if same_shape else None,
         rows,
         findings,
         tolerance or Tolerance(),
-        details={"sha256": [digest([call.logits for call in side]) for side in calls]},
+        sha256=[sha256_of(call.logits for call in recorded) for recorded in calls],
     )
 
 
-def unseen_bug(
-    first: Subject, second: Subject, calls: tuple[list[Call], list[Call]], config: LlamaConfig
+def with_findings_of_logits(
+    findings: list[Finding], models: Models, calls: Calls, config: LlamaConfig
 ) -> list[Finding]:
-    """What was seen is clean; where a side does not show all of its attention, its logits must be right as well."""
-    names = {op.name for op in operations(config) if op.kind in ("attention", "residual", "norm")}
-    if all(names <= call.points.keys() for side in calls for call in side):
-        return []
-    return [each for each in judge_logits(first, second, calls, config) if each.verdict == "bug"]
+    """Add a judgement of the logits where the recorded operations cannot explain all of their difference."""
+    recorded = [call.points.keys() for each in calls for call in each]
+    if any(names == {"logits"} for names in recorded):
+        return judge_logits(models, calls, config)
+    needed = {op.name for op in operations(config) if op.kind in ("attention", "residual", "norm")}
+    if any(finding.verdict == "bug" for finding in findings) or all(needed <= names for names in recorded):
+        return findings
+    return findings + [finding for finding in judge_logits(models, calls, config) if finding.verdict == "bug"]
 
 
-def judge_logits(
-    first: Subject, second: Subject, calls: tuple[list[Call], list[Call]], config: LlamaConfig
-) -> list[Finding]:
-    """A side that shows nothing but logits is held against the other side's weights in float64, end to end."""
-    needed = {f"{op.weight}.weight" for op in operations(config) if op.weight}
-    weights = next((known for side in (first, second) if needed <= (known := side.parameters()).keys()), None)
+def judge_logits(models: Models, calls: Calls, config: LlamaConfig) -> list[Finding]:
+    """Judge the logits alone, against a float64 model with the weights of one of the two models.
+
+    There is no finding when neither model shows all of its weights.
+    """
+    weights = complete_weights(models, config)
     if weights is None:
         return []
-    ids, tokens = (torch.cat([getattr(call, what) for call in calls[0]], 1) for what in ("ids", "tokens"))
+    ids = torch.cat([call.ids for call in calls[0]], 1)  # (B, S)
+    tokens = torch.cat([call.tokens for call in calls[0]], 1)  # (B, S)
     with torch.no_grad():
-        exact = exact_model(config, weights)(ids, mask=calls[0][-1].mask)
-    logits = [torch.cat([call.logits for call in side], 1)[tokens] for side in calls]
-    alike = logits[0].dtype == logits[1].dtype
-    sides = list(zip((first.name, second.name), logits, strict=True))
-    far = [distance(logits, exact[tokens]) for _, logits in sides]
-    finding = Finding(
-        "logits", "same", None, 0, "rounding", distance=dict(zip([n for n, _ in sides], far, strict=True))
-    )
-    for (name, logits), mine, other in zip(sides, far, far[::-1], strict=True):
-        if (farther if alike else too_far)(mine, other, logits.dtype):
-            finding.verdict, finding.side = "bug", name
+        exact = exact_model(config, weights)(ids, mask=calls[0][-1].mask)[tokens]  # (N, V)
+    logits = [torch.cat([call.logits for call in recorded], 1)[tokens] for recorded in calls]
+    distances = [distance(each, exact) for each in logits]
+    exceeds = exceeds_peer if logits[0].dtype == logits[1].dtype else exceeds_rounding
+    finding = Finding("logits", "same", None, 0, "rounding")
+    finding.distance = {model.name: value for model, value in zip(models, distances, strict=True)}
+    for this, other in ((0, 1), (1, 0)):
+        if exceeds(distances[this], distances[other], logits[this].dtype):
+            finding.verdict, finding.model = "bug", models[this].name
     return [finding]
 
 
-def digest(tensors: Iterable[Tensor]) -> str:
-    """SHA-256 of the bytes of tensors."""
-    total = hashlib.sha256()
-    for tensor in tensors:
-        total.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
-def name_apart(first: Subject, second: Subject) -> tuple[Subject, Subject]:
-    """Two sides of one name become that name's first and second."""
-    if first.name == second.name:
-        first.name, second.name = f"{first.name} (first)", f"{second.name} (second)"
-    return first, second
+def complete_weights(models: Models, config: LlamaConfig) -> dict[str, Tensor] | None:
+    """The parameters of the first model that shows all weights of the configuration, or None."""
+    needed = {f"{op.weight}.weight" for op in operations(config) if op.weight}
+    for model in models:
+        parameters = model.parameters()
+        if needed <= parameters.keys():
+            return parameters
+    return None
 
 
 def verdict_of(logits: Difference | None, findings: list[Finding], same_dtype: bool) -> str:
+    """The verdict of a comparison, from the difference of the logits and the findings."""
     verdicts = {each.verdict for each in findings}
     if "bug" in verdicts:
         return "bug"
-    if logits is not None and logits.equal and same_dtype and not verdicts:
-        return "equal"
     if logits is None:
         return "unknown"
-    return (
-        "rounding" if "rounding" in verdicts and "unknown" not in verdicts else "equal" if not verdicts else "unknown"
-    )
+    if verdicts:
+        return "unknown" if "unknown" in verdicts else "rounding"
+    if not logits.equal:
+        return "unknown"
+    return "equal" if same_dtype else "rounding"  # they are equal after rounding to the coarser dtype
 
 
-def difference_of_logits(first: list, second: list) -> Difference:
-    """All calls together, padding left out."""
-    a, b = ([call.logits[call.tokens] for call in side] for side in (first, second))
-    a, b = (side[0][None] if len(side) == 1 else torch.cat(side)[None] for side in (a, b))
+def difference_of_logits(first: list[Call], second: list[Call]) -> Difference:
+    """The difference of the logits of all calls, without padding."""
+    a, b = token_logits(first)[None], token_logits(second)[None]  # (1, N, V)
     found = difference(a, b)
     found.cosine = 1.0 if found.equal else cosine(a, b)
     return found
+
+
+def token_logits(calls: list[Call]) -> Tensor:
+    """The logits of all tokens of all calls, (N, V)."""
+    logits = [call.logits[call.tokens] for call in calls]
+    return logits[0] if len(logits) == 1 else torch.cat(logits)

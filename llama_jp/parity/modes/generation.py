@@ -1,8 +1,9 @@
-"""The modes `greedy` and `sampled`: the same prompt, and which token is the first to differ."""
+"""The modes `greedy` and `sampled`: generate from the same prompts, and find the first token that differs."""
 
 from __future__ import annotations
 
 from os.path import commonprefix
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,18 +11,21 @@ from torch import Tensor
 from ...generation.interface import generate
 from ...model import LlamaConfig
 from ...tracing import is_reference
-from ..judge.explain import Finding
-from ..run.models import Subject
-from ..run.recording import threads
-from .forward import Comparison, Tolerance, compare, digest, name_apart
+from ..comparison import Comparison, Tolerance, sha256_of
+from ..judge.findings import Finding
+from ..run.models import ComparedModel, with_distinct_names
+from ..run.recording import torch_threads
+from .forward import compare
 
-SAMPLED = {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.95}
-GREEDY = {"do_sample": False}
+GENERATION_MODES: dict[str, dict[str, Any]] = {  # the options of `generate`
+    "greedy": {"do_sample": False},
+    "sampled": {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.95},
+}
 
 
 def compare_generation(
-    first: Subject,
-    second: Subject,
+    first: ComparedModel,
+    second: ComparedModel,
     prompts: Tensor,
     new_tokens: int,
     mode: str,
@@ -29,52 +33,63 @@ def compare_generation(
     tolerance: Tolerance,
     seed: int,
 ) -> Comparison:
-    """Answers to prompts (B, T) on both sides; where they part, the text so far is compared operation by operation."""
-    first, second = name_apart(first, second)
-    options = {**(SAMPLED if mode == "sampled" else GREEDY), "max_new_tokens": new_tokens}
-    answers = [answer(subject, prompts, options, seed) for subject in (first, second)]
-    found = Comparison(mode, "equal", (first.describe(), second.describe()), tolerance=tolerance)
-    found.details["sha256"] = [digest([torch.tensor(row) for row in rows]) for rows in answers]
-    parted = [(step, row) for row in range(len(prompts)) if (step := parts_at(*(side[row] for side in answers))) >= 0]
-    if not parted:
-        found.notes.append(f"{sum(map(len, answers[0]))} tokens are the same")
-        return found
+    """Generate up to `new_tokens` tokens for each prompt with both models, and compare the tokens.
 
-    step, row = min(parted)
-    here, there = ((side[row][step : step + 1] or ["nothing"])[0] for side in answers)
-    note = f"new token {step} of row {row} is {here} on one side and {there} on the other"
-    text = torch.tensor([[*prompts[row].tolist(), *answers[0][row][:step]]])
-    inside = compare(first, second, text, "steps" if text.shape[1] > 1 else "whole", config=config, tolerance=tolerance)
-    inside.mode, inside.notes = mode, [note, *inside.notes]
-    inside.details["sha256"] = found.details["sha256"]
-    if inside.verdict == "equal":
-        inside.verdict = "bug"
-        cause = "the logits are equal up to there: the choice of the token differs"
-        inside.findings = [Finding("choice", "choice", None, step, "bug", first.name, cause, token=(row, step))]
-    return inside
+    Shapes: prompts (B, T) int64. At the first token that differs, `compare` runs on the text before it, operation by
+    operation. Raises ValueError for a model that cannot generate.
+    """
+    first, second = with_distinct_names(first, second)
+    options = GENERATION_MODES[mode] | {"max_new_tokens": new_tokens}
+    a, b = (new_ids(model, prompts, options, seed) for model in (first, second))
+    sha256 = [sha256_of(torch.tensor(row) for row in rows) for rows in (a, b)]
+    steps = [first_difference(row_a, row_b) for row_a, row_b in zip(a, b, strict=True)]
+    differing = [(step, row) for row, step in enumerate(steps) if step is not None]
+    if not differing:
+        notes = [f"{sum(map(len, a))} generated tokens are equal"]
+        described = first.describe(), second.describe()
+        return Comparison(mode, "equal", described, tolerance=tolerance, notes=notes, sha256=sha256)
+
+    step, row = min(differing)
+    text = torch.tensor([[*prompts[row].tolist(), *a[row][:step]]])
+    forward_mode = "steps" if text.shape[1] > 1 else "whole"
+    found = compare(first, second, text, forward_mode, config=config, tolerance=tolerance)
+    found.mode, found.sha256 = mode, sha256
+    tokens = f"{token_at(a[row], step)} in {first.name} and {token_at(b[row], step)} in {second.name}"
+    found.notes.insert(0, f"new token {step} of row {row} is {tokens}")
+    if found.verdict == "equal":
+        found.verdict = "bug"
+        cause = "all logits before this token are equal, but the models choose different tokens"
+        found.findings = [Finding("choice", "choice", None, step, "bug", first.name, cause, token=(row, step))]
+    return found
 
 
-def parts_at(a: list[int], b: list[int]) -> int:
-    """The first step at which two answers differ, or -1."""
-    return -1 if a == b else len(commonprefix([a, b]))
+def first_difference(a: list[int], b: list[int]) -> int | None:
+    """The index of the first id that differs or is missing, or None for equal lists."""
+    return None if a == b else len(commonprefix([a, b]))
+
+
+def token_at(ids: list[int], step: int) -> int | str:
+    return ids[step] if step < len(ids) else "missing"
 
 
 @torch.no_grad()
-def answer(subject: Subject, prompts: Tensor, options: dict, seed: int) -> list[list[int]]:
-    """New tokens of every row, up to its EOS."""
-    with threads(subject.settings.threads):
-        if hasattr(subject.call, "new_cache"):
-            sampling = {"seed": seed} if options["do_sample"] else {}
-            return [each.ids for each in generate(subject.call, prompts.tolist(), **options, **sampling)]
-        if not is_reference(subject.call):
-            raise ValueError(f"{subject.name} cannot generate: it has no cache and is no model of transformers")
-        before = torch.get_rng_state()
-        torch.manual_seed(seed)
-        made = subject.call.generate(prompts, attention_mask=torch.ones_like(prompts), pad_token_id=0, **options)
-        torch.set_rng_state(before)
-    return [until_eos(row, subject.call.generation_config.eos_token_id) for row in made[:, prompts.shape[1] :].tolist()]
+def new_ids(model: ComparedModel, prompts: Tensor, options: dict[str, Any], seed: int) -> list[list[int]]:
+    """The generated ids of every row, up to and including EOS."""
+    call: Any = model.call  # this project's model or transformers'
+    with torch_threads(model.settings.threads):
+        if hasattr(call, "new_cache"):
+            if options["do_sample"]:
+                options = options | {"seed": seed}
+            return [each.ids for each in generate(call, prompts.tolist(), **options)]
+        if not is_reference(call):
+            raise ValueError(f"{model.name} cannot generate: it has no cache and is not a model of transformers")
+        with torch.random.fork_rng(devices=[]):  # transformers samples with torch's global generator
+            torch.manual_seed(seed)
+            rows = call.generate(prompts, attention_mask=torch.ones_like(prompts), pad_token_id=0, **options)
+    return [until_eos(row, call.generation_config.eos_token_id) for row in rows[:, prompts.shape[1] :].tolist()]
 
 
 def until_eos(ids: list[int], eos: int | list[int] | None) -> list[int]:
+    """The ids up to and including the first EOS."""
     ends = [eos] if isinstance(eos, int) else eos or []
     return ids[: next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))]

@@ -1,6 +1,8 @@
-"""The mode `gradients`: the loss, and what every parameter is told to do about it."""
+"""The mode `gradients`: compare the loss and the gradient of every parameter."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,32 +10,51 @@ from torch import Tensor
 
 from ...model import LlamaConfig
 from ...numerics import difference
-from ..judge.explain import Finding
-from ..judge.float64_reference import distance, exact_model, too_far
+from ...tracing import named_modules
+from ..comparison import Comparison, Tolerance, sha256_of
+from ..judge.findings import Finding
+from ..judge.float64_reference import distance, exact_model, exceeds_rounding
 from ..judge.weights import same_weights
 from ..operations import operations
-from ..run.models import Subject
-from ..run.recording import threads
-from .forward import Comparison, Tolerance, compare, digest, name_apart
+from ..run.models import ComparedModel, with_distinct_names
+from ..run.recording import torch_threads
+from .forward import compare
+
+
+class LossAndGradients(NamedTuple):
+    """The loss of one model in nats, and its gradient for every parameter by the name of its point."""
+
+    loss: Tensor  # ()
+    gradients: dict[str, Tensor]
 
 
 def compare_gradients(
-    first: Subject, second: Subject, ids: Tensor, config: LlamaConfig, tolerance: Tolerance
+    first: ComparedModel, second: ComparedModel, ids: Tensor, config: LlamaConfig, tolerance: Tolerance
 ) -> Comparison:
-    """Next-token cross entropy of ids (B, T), and its gradient for every parameter, in the order of backpropagation."""
-    first, second = name_apart(first, second)
-    (loss_a, a), (loss_b, b) = gradients(first, ids), gradients(second, ids)
-    loss = difference(loss_a[None, None], loss_b[None, None])
-    order = [op.weight for op in reversed(operations(config)) if op.weight]
-    names = [f"{module}.{part}" for module in order for part in ("weight", "bias")]
-    names = [name for name in names if name in a and name in b]
-    differing = [name for name in names if not torch.equal(a[name], b[name])]
+    """Compare the next-token cross entropy of ids (B, T) and its gradients, in the order of backpropagation.
+
+    When the losses differ, `compare` looks for a bug in the forward pass, which would explain the gradients as well.
+    Raises ValueError for a model without parameters.
+    """
+    first, second = with_distinct_names(first, second)
+    a, b = loss_and_gradients(first, ids), loss_and_gradients(second, ids)
+    loss = difference(a.loss[None, None], b.loss[None, None])
+    names = [
+        f"{op.weight}.{parameter}"
+        for op in reversed(operations(config))
+        if op.weight
+        for parameter in ("weight", "bias")
+        if f"{op.weight}.{parameter}" in a.gradients and f"{op.weight}.{parameter}" in b.gradients
+    ]
+    differing = [name for name in names if not torch.equal(a.gradients[name], b.gradients[name])]
     forward = [] if loss.equal else compare(first, second, ids, config=config).findings
-    findings = [each for each in forward if each.verdict == "bug"]  # gradients follow from it
-    findings += judge_gradients(first, second, ids, config, a, b, differing) if differing else []
+    findings = [each for each in forward if each.verdict == "bug"]
+    if differing:
+        findings += judge_gradients(first, second, ids, config, a.gradients, b.gradients, differing)
     verdict = "bug" if any(each.verdict == "bug" for each in findings) else "rounding" if findings else "equal"
     if verdict == "equal" and not loss.equal:
         verdict = "rounding"
+    counts = f"{len(differing)} of {len(names)} gradients differ"
     return Comparison(
         "gradients",
         verdict,
@@ -41,61 +62,75 @@ def compare_gradients(
         loss,
         findings=findings,
         tolerance=tolerance,
-        notes=[f"loss {float(loss_a):.6f} and {float(loss_b):.6f}; {len(differing)} of {len(names)} gradients differ"],
-        details={"sha256": [digest([loss_a, *a.values()]), digest([loss_b, *b.values()])]},
+        notes=[f"loss {float(a.loss):.6f} and {float(b.loss):.6f}; {counts}"],
+        sha256=[sha256_of([each.loss, *each.gradients.values()]) for each in (a, b)],
     )
 
 
-def gradients(subject: Subject, ids: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and gradients by parameter; the model's own are left as they were."""
-    if subject.model is None:
-        raise ValueError(f"{subject.name} shows no parameters, so there are no gradients to compare")
-    from ...tracing import named_modules
-
+def loss_and_gradients(model: ComparedModel, ids: Tensor) -> LossAndGradients:
+    """The loss and all gradients. The model's own `requires_grad` and `grad` stay as they are."""
+    if model.module is None:
+        raise ValueError(f"{model.name} shows no parameters, so it has no gradients to compare")
     parameters = {
         f"{path}.{name}": value
-        for path, module in named_modules(subject.model).items()
+        for path, module in named_modules(model.module).items()
         for name, value in module.named_parameters(recurse=False)
     }
-    asked = {name: value.requires_grad for name, value in parameters.items()}
-    with threads(subject.settings.threads), torch.enable_grad():
-        for value in parameters.values():
-            value.requires_grad_(True)
-        loss = next_token_loss(subject.whole(ids), ids)
-        found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    for name, value in parameters.items():
-        value.requires_grad_(asked[name])
-    return loss.detach(), {
-        name: torch.zeros_like(value) if grad is None else grad
-        for (name, value), grad in zip(parameters.items(), found, strict=True)
-    }
+    required = {name: value.requires_grad for name, value in parameters.items()}
+    try:
+        with torch_threads(model.settings.threads), torch.enable_grad():
+            for value in parameters.values():
+                value.requires_grad_(True)
+            loss = next_token_loss(model.run_whole(ids), ids)
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    finally:
+        for name, value in parameters.items():
+            value.requires_grad_(required[name])
+    by_name = {}
+    for (name, value), gradient in zip(parameters.items(), gradients, strict=True):
+        by_name[name] = torch.zeros_like(value) if gradient is None else gradient
+    return LossAndGradients(loss.detach(), by_name)
 
 
 def next_token_loss(logits: Tensor, ids: Tensor) -> Tensor:
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).to(wide), ids[:, 1:].flatten())
+    """Mean cross entropy of the next token in nats: logits (B, T, V), ids (B, T) -> (), at least in float32."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).to(dtype), ids[:, 1:].flatten())
 
 
-def judge_gradients(first, second, ids, config, a, b, differing: list[str]) -> list[Finding]:
-    """Against the gradients of a float64 model with the same weights, if the weights are the same."""
+def judge_gradients(
+    first: ComparedModel,
+    second: ComparedModel,
+    ids: Tensor,
+    config: LlamaConfig,
+    a: dict[str, Tensor],
+    b: dict[str, Tensor],
+    differing: list[str],
+) -> list[Finding]:
+    """Judge the gradients that differ against those of a float64 model with the second model's weights."""
     weights = first.parameters(), second.parameters()
+    model = exact_model(config, weights[1])
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names = [name for name in differing if name in parameters]
+    loss = next_token_loss(model(ids), ids)
+    exact = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
     findings = []
-    exact = exact_model(config, weights[1])
-    loss = next_token_loss(exact(ids), ids)
-    named = dict(exact.named_parameters(remove_duplicate=False))
-    names = [name for name in differing if name in named]
-    right = dict(zip(names, torch.autograd.grad(loss, [named[name] for name in names], allow_unused=True), strict=True))
-    for name in names:
+    for name, gradient in zip(names, exact, strict=True):
         layer = int(name.split(".")[1]) if name.startswith("layers.") else None
         finding = Finding(name, "gradient", layer, 0, "rounding")
-        far = [distance(side[name], right[name]) for side in (a, b)]
-        finding.distance = dict(zip((first.name, second.name), far, strict=True))
+        far_a, far_b = distance(a[name], gradient), distance(b[name], gradient)
+        finding.distance = {first.name: far_a, second.name: far_b}
         if not same_weights(weights[0][name], weights[1][name]):
-            finding.verdict, finding.cause = "bug", f"{name} itself is not the same on both sides"
-        for side, mine, other, grad in ((first, *far, a[name]), (second, *far[::-1], b[name])):
-            if too_far(mine, other, grad.dtype):
-                finding.verdict, finding.side = "bug", side.name
-                if not grad.any():
-                    finding.cause = "the gradient is zero: the graph is cut (detach, no_grad)"
+            finding.verdict, finding.cause = "bug", f"{name} itself differs between the models"
+        judge_gradient(finding, first, a[name], far_a, far_b)
+        judge_gradient(finding, second, b[name], far_b, far_a)
         findings.append(finding)
     return findings
+
+
+def judge_gradient(finding: Finding, model: ComparedModel, gradient: Tensor, far: float, other_far: float) -> None:
+    """Mark the finding as a bug of this model when rounding cannot explain its distance from float64."""
+    if exceeds_rounding(far, other_far, gradient.dtype):
+        finding.verdict, finding.model = "bug", model.name
+        if not gradient.any():
+            finding.cause = "the gradient is zero: the graph is cut (detach, no_grad)"

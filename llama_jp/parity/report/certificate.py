@@ -1,4 +1,4 @@
-"""A certificate: what was compared, with which settings and versions, and what came out, to be run again later."""
+"""Certificates: a comparison's settings, library versions and results in a file, to be replayed later."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...environment import describe_environment, environment_changes
-from ..modes.forward import Comparison
+from ..comparison import Comparison
 from ..requests import Request, run_request
 
-FORMAT = 1
+FORMAT = 1  # the version of the file format; increment on incompatible changes
 
 
-def outcome(comparison: Comparison) -> dict:
-    """What has to come out again."""
+def outcome(comparison: Comparison) -> dict[str, Any]:
+    """The results that a replay must reproduce, as values for JSON."""
     logits = comparison.logits
     bug = comparison.bug
     return {
         "mode": comparison.mode,
         "verdict": comparison.verdict,
-        "sha256": comparison.details.get("sha256"),
+        "sha256": comparison.sha256,
         "max_ulp": None if logits is None else logits.max_ulp,
         "differing": None if logits is None else logits.differing,
         "bug": None if bug is None else bug.operation,
@@ -29,33 +30,37 @@ def outcome(comparison: Comparison) -> dict:
 
 
 def add_to_certificate(file: Path, request: Request, comparisons: list[Comparison]) -> None:
-    """Write a certificate, or add a run to one that was made under the same conditions."""
-    here = describe_environment()
-    content = {"format": FORMAT, "environment": here, "runs": []}
+    """Write a certificate, or add a run to an existing one.
+
+    Raises ValueError when the existing one has another format or was made with other versions or on another CPU.
+    """
+    environment = describe_environment()
+    content: dict[str, Any] = {"format": FORMAT, "environment": environment, "runs": []}
     if file.exists():
         content = read_certificate(file)
-        if changed := environment_changes(content["environment"], here):
-            raise ValueError(f"{file} was made under other conditions ({'; '.join(changed)}); write another file")
+        if changes := environment_changes(content["environment"], environment):
+            raise ValueError(f"{file} was made under other conditions ({'; '.join(changes)}); write another file")
     content["runs"].append({"request": request.as_dict(), "results": [outcome(each) for each in comparisons]})
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_certificate(file: Path) -> dict:
+def read_certificate(file: Path) -> dict[str, Any]:
+    """The content of a certificate. ValueError: the file is not a certificate of this format."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{file} is no certificate of format {FORMAT}")
+        raise ValueError(f"{file} is not a certificate of format {FORMAT}")
     return content
 
 
 @dataclass
 class Replay:
-    """One run of a certificate, run again."""
+    """One run of a certificate with its certified and its new results."""
 
     request: Request
-    results: list[tuple[dict, dict]]  # then, now
+    results: list[tuple[dict[str, Any], dict[str, Any]]]  # (then, now) for each mode
 
     @property
     def same(self) -> bool:
@@ -63,12 +68,15 @@ class Replay:
 
 
 def replay(file: Path, only: Iterable[int] | None = None) -> tuple[list[Replay], list[str]]:
-    """Run a certificate again, or some of its runs; also says what is different about this machine."""
+    """Replay a certificate, or only its runs with these numbers.
+
+    Returns the runs, and a sentence for each difference of this machine that may change bits.
+    """
     content = read_certificate(file)
     runs = content["runs"]
-    again = []
+    replays = []
     for number in range(len(runs)) if only is None else only:
         request = Request.from_dict(runs[number]["request"])
         now = json.loads(json.dumps([outcome(each) for each in run_request(request)]))
-        again.append(Replay(request, list(zip(runs[number]["results"], now, strict=True))))
-    return again, environment_changes(content["environment"], describe_environment())
+        replays.append(Replay(request, list(zip(runs[number]["results"], now, strict=True))))
+    return replays, environment_changes(content["environment"], describe_environment())

@@ -1,81 +1,97 @@
-"""A comparison as lines for people."""
+"""A comparison as lines of text."""
 
 from __future__ import annotations
 
-from ..judge.explain import Finding
-from ..modes.forward import Comparison
+from ..comparison import Comparison
+from ..judge.findings import Finding
 from ..operations import DESCRIPTIONS
+from ..run.models import ModelDescription
 
-HEAD = ("mode", "verdict", "logits that differ", "max ULP", "max value", "cosine", "same top-1", "max KL")
+HEAD = ("mode", "verdict", "differing logits", "max ULP", "max difference", "cosine", "same top-1", "max KL")
 
 
 def text_report(comparisons: list[Comparison]) -> str:
-    lines = [sides_line(comparisons[0]), ""]
+    """The two models, a table with one line for each mode, and the findings of each mode."""
+    lines = [" against ".join(map(describe_model, compared_models(comparisons))), ""]
     lines += table([HEAD, *map(cells, comparisons)])
     for comparison in comparisons:
-        told = [*story(comparison), *comparison.notes]
-        if told:
-            lines += ["", f"{comparison.mode}:", *(f"  {line}" for line in told)]
+        findings = [*finding_lines(comparison), *comparison.notes]
+        if findings:
+            lines += ["", f"{comparison.mode}:", *(f"  {line}" for line in findings)]
     return "\n".join(lines)
 
 
-def sides_line(comparison: Comparison) -> str:
-    return " against ".join(map(side_text, comparison.sides))
+def compared_models(comparisons: list[Comparison]) -> tuple[ModelDescription, ModelDescription]:
+    """The two models, with their settings unless only tokenizers were compared."""
+    return next((each.models for each in comparisons if each.models[0].settings), comparisons[0].models)
 
 
-def side_text(side: dict) -> str:
-    known = [side.get("computes_in"), side.get("attention")] if "computes_in" in side else [side.get("reading")]
-    known += [f"{side[key]} {key}" for key in ("threads", "rows") if side.get(key)]
-    return f"{side['name']} ({', '.join(str(each) for each in known if each)})"
+def describe_model(model: ModelDescription) -> str:
+    """A model's name with its settings, or a tokenizer's name with its reading of special tokens."""
+    properties = [model.reading]
+    if (settings := model.settings) is not None:
+        properties = [model.computes_in, settings.attention]
+        properties += [f"{settings.threads} threads"] if settings.threads else []
+        properties += [f"{settings.rows} rows at a time"] if settings.rows else []
+    return f"{model.name} ({', '.join(each for each in properties if each)})"
 
 
 def cells(comparison: Comparison) -> tuple[str, ...]:
+    """The line of a mode, in the columns of HEAD."""
     logits, prediction = comparison.logits, comparison.prediction
     verdict = comparison.verdict + (" (passes)" if comparison.passed and comparison.verdict != "equal" else "")
     if logits is None:
         return (comparison.mode, verdict, *["-"] * 6)
-    parts = (f"{logits.differing:,} of {logits.elements:,}", f"{logits.max_ulp:,}", f"{logits.max_value:.3g}")
-    parts += (f"{logits.cosine:.9f}",)
-    parts += (f"{prediction.top1:.1%}", f"{prediction.kl:.3g}") if prediction else ("-", "-")
-    return (comparison.mode, verdict, *parts)
+    return (
+        comparison.mode,
+        verdict,
+        f"{logits.differing:,} of {logits.elements:,}",
+        f"{logits.max_ulp:,}",
+        f"{logits.max_value:.3g}",
+        f"{logits.cosine:.9f}",
+        "-" if prediction is None else f"{prediction.top1:.1%}",
+        "-" if prediction is None else f"{prediction.kl:.3g}",
+    )
 
 
-def story(comparison: Comparison) -> list[str]:
-    """Where it begins, what it is, and why."""
+def finding_lines(comparison: Comparison) -> list[str]:
+    """The first divergence and the first bug, each with its place and distances, and the likely cause."""
     lines = []
-    if comparison.divergence is not None:
-        lines.append(f"first divergence: {place(comparison.divergence)}: {comparison.divergence.verdict}")
-        lines += measured(comparison.divergence)
-    if comparison.bug is not None and comparison.bug is not comparison.divergence:
-        lines.append(f"first bug: {place(comparison.bug)}")
-        lines += measured(comparison.bug)
-    if comparison.bug is not None:
-        on = f" on the side of {comparison.bug.side}" if comparison.bug.side else ""
-        lines.append(f"likely cause{on}: {comparison.bug.cause or 'none of the known mistakes'}")
+    divergence, bug = comparison.divergence, comparison.bug
+    if divergence is not None:
+        lines.append(f"first divergence: {place(divergence)}: {divergence.verdict}")
+        lines += [f"  {line}" for line in distance_lines(divergence)]
+    if bug is not None and bug is not divergence:
+        lines.append(f"first bug: {place(bug)}")
+        lines += [f"  {line}" for line in distance_lines(bug)]
+    if bug is not None:
+        model = f" in {bug.model}" if bug.model else ""
+        lines.append(f"likely cause{model}: {bug.cause or 'none of the known mistakes'}")
     return lines
 
 
 def place(finding: Finding) -> str:
-    parts = [] if finding.token is None else [f"row {finding.token[0]}", f"token {finding.token[1]}"]
+    """The call, row, token, layer and operation of a finding."""
+    parts = [f"call {finding.call}"] if finding.call else []
+    parts += [] if finding.token is None else [f"row {finding.token[0]}", f"token {finding.token[1]}"]
     parts += [] if finding.layer is None else [f"layer {finding.layer}"]
-    parts.append(f"{finding.operation} ({DESCRIPTIONS[finding.kind]})")
-    if finding.call:
-        parts.insert(0, f"call {finding.call}")
-    return ", ".join(parts)
+    return ", ".join([*parts, f"{finding.operation} ({DESCRIPTIONS[finding.kind]})"])
 
 
-def measured(finding: Finding) -> list[str]:
+def distance_lines(finding: Finding) -> list[str]:
+    """The distances of both models from float64."""
     lines = []
     if finding.distance:
-        each = ", ".join(f"{side} {value:.2e}" for side, value in finding.distance.items())
+        values = ", ".join(f"{model} {value:.2e}" for model, value in finding.distance.items())
         nearer = f"; {finding.nearer} is nearer" if finding.nearer else ""
-        lines.append(f"  mean distance from float64: {each}{nearer}")
+        lines.append(f"mean distance from float64: {values}{nearer}")
     if finding.excess:
-        each = ", ".join(f"{side} {value:.3g}" for side, value in finding.excess.items())
-        lines.append(f"  largest distance, where rounding explains up to 1: {each}")
+        values = ", ".join(f"{model} {value:.3g}" for model, value in finding.excess.items())
+        lines.append(f"largest distance from float64, in units of the rounding bound: {values}")
     return lines
 
 
 def table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Rows of cells as lines with aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,9 +1,9 @@
-"""What can be held against what: this model, transformers' model, or somebody else's, each with its settings.
+"""The models that can be compared, each with its settings.
 
 a folder, hub repository or short name     this project's model with that checkpoint
 transformers                               the reference, with the same checkpoint
-transformers-cast                          the reference loaded as stored, then cast with .to(dtype)
-package.module:function                    what the function returns: a model, or a callable ids -> logits
+transformers-cast                          the reference, loaded in the stored dtype and then cast with .to(dtype)
+package.module:function                    the result of a function: a model, or a callable ids -> logits
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +29,13 @@ from ...linear.layer import QuantizedLinear
 from ...model import Llama, LlamaConfig
 from ...tracing import is_reference, named_modules
 
+# A text in progress: (new ids (B, T), mask (B, S) over all ids so far or None) -> logits (B, T, V)
+Session = Callable[[Tensor, "Tensor | None"], Tensor]
+
 
 @dataclass
 class Settings:
-    """How one side runs. `rows`: how many rows of a batch go through the model at once (None: all of them)."""
+    """The settings of one model: dtype, attention, CPU threads, and rows per forward pass (None: all rows)."""
 
     dtype: str = "auto"
     attention: str = "sdpa"
@@ -40,142 +44,182 @@ class Settings:
 
 
 @dataclass
-class Subject:
-    """One side of a comparison: something that turns ids into logits, and what is known about it."""
+class ModelDescription:
+    """A model of a comparison as reports show it. A tokenizer has a `reading` and no settings."""
 
     name: str
-    call: Callable  # the model, or a function ids -> logits
+    settings: Settings | None = None
+    computes_in: str | None = None  # the dtype of the weights
+    reading: str | None = None  # the reading of special tokens in a text, see `Tokenizer.encode`
+
+    def as_dict(self) -> dict[str, Any]:
+        if self.settings is None:
+            return {"name": self.name, "reading": self.reading}
+        return {"name": self.name, **asdict(self.settings), "computes_in": self.computes_in}
+
+
+@dataclass
+class ComparedModel:
+    """One model of a comparison: a callable ids -> logits, and its known properties."""
+
+    name: str
+    call: Callable[..., Any]  # the model, or a function ids -> logits
     settings: Settings = field(default_factory=Settings)
-    model: nn.Module | None = None  # what can be traced
+    module: nn.Module | None = None  # the traceable module behind `call`
     config: LlamaConfig | None = None
-    folder: Path | None = None
+    folder: Path | None = None  # of the checkpoint
 
     @property
     def has_cache(self) -> bool:
         return hasattr(self.call, "new_cache") or is_reference(self.call)
 
     @property
-    def compiled(self) -> bool:
-        """torch.compile computes several operations in one, and hooks would make another program of it."""
-        parts = self.model.modules() if self.model is not None else ()
-        whole = hasattr(self.call, "_torchdynamo_orig_callable") or hasattr(self.call, "_orig_mod")
-        return whole or any(getattr(part, "_compiled_call_impl", None) is not None for part in parts)
+    def is_compiled(self) -> bool:
+        """Whether torch.compile compiled a part. It fuses operations, and hooks would change the compiled program."""
+        if hasattr(self.call, "_torchdynamo_orig_callable") or hasattr(self.call, "_orig_mod"):
+            return True
+        parts = self.module.modules() if self.module is not None else ()
+        return any(getattr(part, "_compiled_call_impl", None) is not None for part in parts)
 
-    def begin(self, rows: int, length: int) -> Callable[[Tensor, Tensor | None], Tensor]:
-        """Start a text of up to `length` tokens: a function (new ids, mask over all ids so far) -> logits."""
+    def start_session(self, rows: int, length: int) -> Session:
+        """Start a text of up to `length` tokens in each of `rows` rows, with an empty KV cache if the model has one."""
         if hasattr(self.call, "new_cache"):
             cache = self.call.new_cache(batch_size=rows, max_length=length)
             return lambda ids, mask: self.call(ids, cache, mask=mask)
-        if is_reference(self.call):
-            return _ReferenceText(self.call)
-        return _PlainText(self.call)
+        return _ReferenceSession(self.call) if is_reference(self.call) else _CachelessSession(self.call)
 
-    def whole(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Logits of a text in one call, the way it is called without a thought about caches."""
+    def run_whole(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The logits (B, T, V) of ids (B, T) in one call, without a KV cache from the caller."""
         if is_reference(self.call):
-            return _ReferenceText(self.call)(ids, mask)
+            return _ReferenceSession(self.call)(ids, mask)
         if hasattr(self.call, "new_cache"):
             return self.call(ids, mask=mask)
-        return _PlainText(self.call)(ids, mask)
+        return _CachelessSession(self.call)(ids, mask)
 
     @property
     def dtype(self) -> torch.dtype | None:
-        parameter = next(self.model.parameters(), None) if self.model is not None else None
+        """The dtype of the first parameter. None: the model shows no parameters."""
+        parameter = next(self.module.parameters(), None) if self.module is not None else None
         return None if parameter is None else parameter.dtype
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every parameter under the name that points have; of a quantised layer, the numbers it stands for."""
-        found = {}
-        for path, module in named_modules(self.model).items() if self.model is not None else ():
-            found |= {f"{path}.{name}": value.detach() for name, value in module.named_parameters(recurse=False)}
+        """Every parameter by the name of its point. The weight of a quantised layer is dequantised."""
+        parameters: dict[str, Tensor] = {}
+        if self.module is None:
+            return parameters
+        for path, module in named_modules(self.module).items():
+            for name, value in module.named_parameters(recurse=False):
+                parameters[f"{path}.{name}"] = value.detach()
             if isinstance(module, QuantizedLinear):
-                found[f"{path}.weight"] = module.dequantize(self.dtype)
-        return found
+                parameters[f"{path}.weight"] = module.dequantize(self.dtype or torch.float32)
+        return parameters
 
-    def describe(self) -> dict:
-        return {"name": self.name, **asdict(self.settings), "computes_in": str(self.dtype).removeprefix("torch.")}
+    def describe(self) -> ModelDescription:
+        dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        return ModelDescription(self.name, self.settings, dtype)
 
 
-class _ReferenceText:
-    """transformers' model over one text: its cache, and positions that follow from the mask."""
+class _ReferenceSession:
+    """A text in transformers' model, with transformers' cache. Position ids follow from the mask."""
 
-    def __init__(self, model: nn.Module):
-        self.model, self.past, self.length = model, None, 0
+    def __init__(self, model: Callable[..., Any]):
+        self.model = model
+        self.cache: Any = None  # transformers' Cache
 
     def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        given = {}
+        options: dict[str, Any] = {}
         if mask is not None:
             positions = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-            given = {"attention_mask": mask, "position_ids": positions[:, -ids.shape[1] :]}
-        if self.past is not None:
-            given["past_key_values"] = self.past
-        output = self.model(ids, **given)
-        self.past = output.past_key_values
+            options = {"attention_mask": mask, "position_ids": positions[:, -ids.shape[1] :]}
+        if self.cache is not None:
+            options["past_key_values"] = self.cache
+        output = self.model(ids, **options)
+        self.cache = output.past_key_values
         return output.logits
 
 
-class _PlainText:
-    """A function of ids alone: each call gives it the whole text so far, and a padded row without its padding."""
+class _CachelessSession:
+    """A text in a function ids -> logits. Each call runs the whole text so far, and each padded row by itself."""
 
-    def __init__(self, call: Callable):
-        self.call, self.ids = call, None
+    def __init__(self, call: Callable[..., Any]):
+        self.call = call
+        self.ids: Tensor | None = None
 
     def logits(self, ids: Tensor) -> Tensor:
         output = self.call(ids)
         return getattr(output, "logits", output)
 
     def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        self.ids = ids if self.ids is None else torch.cat((self.ids, ids), 1)
+        T = ids.shape[1]
+        self.ids = ids if self.ids is None else torch.cat((self.ids, ids), 1)  # (B, S)
         if mask is None:
-            return self.logits(self.ids)[:, -ids.shape[1] :]
-        rows = [self.logits(row[None, used]) for row, used in zip(self.ids, mask.bool(), strict=True)]
-        padded = [F.pad(row[0], (0, 0, mask.shape[1] - row.shape[1], 0)) for row in rows]
-        return torch.stack(padded)[:, -ids.shape[1] :]
+            return self.logits(self.ids)[:, -T:]
+        rows = []
+        for row, tokens in zip(self.ids, mask.bool(), strict=True):
+            logits = self.logits(row[None, tokens])[0]
+            rows.append(F.pad(logits, (0, 0, mask.shape[1] - len(logits), 0)))  # (S, V)
+        return torch.stack(rows)[:, -T:]
 
 
-def open_subject(spec: str, settings: Settings, checkpoint: Path | None = None) -> Subject:
-    """Load one side. `checkpoint` is the folder for subjects that name none themselves."""
+def open_model(spec: str, settings: Settings, checkpoint: Path | None = None) -> ComparedModel:
+    """Load the model that `spec` names (see the top of this file).
+
+    `checkpoint` is the folder for a `spec` without a checkpoint: transformers or a function.
+    Raises ValueError when such a folder is missing, when a function cannot be found, or when its result is no model.
+    """
     if spec in ("transformers", "transformers-cast"):
-        return open_reference(need_folder(spec, checkpoint), settings, cast=spec.endswith("cast"))
+        return open_reference(require_folder(spec, checkpoint), settings, cast=spec.endswith("cast"))
     if is_function(spec):
-        return open_function(spec, settings, checkpoint)
+        return open_from_function(spec, settings, checkpoint)
     folder = find_checkpoint(spec)
     model = Llama.from_pretrained(folder, dtype=settings.dtype, device="cpu", attention=settings.attention)
-    return Subject(spec, model, settings, model, model.config, folder)
+    return ComparedModel(spec, model, settings, model, model.config, folder)
 
 
 def is_function(spec: str) -> bool:
+    """Whether a model is named as `package.module:function`."""
     return re.fullmatch(r"[\w.]+:\w+", spec) is not None
 
 
-def need_folder(spec: str, checkpoint: Path | None) -> Path:
+def require_folder(spec: str, checkpoint: Path | None) -> Path:
     if checkpoint is None:
-        raise ValueError(f"{spec} needs a checkpoint: name a folder on the other side, or give --checkpoint")
+        raise ValueError(f"{spec} needs a checkpoint: name a folder for the other model, or give --checkpoint")
     return checkpoint
 
 
-def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Subject:
-    """transformers' Llama, loaded from the same files."""
+def open_reference(folder: Path, settings: Settings, cast: bool = False) -> ComparedModel:
+    """transformers' Llama with the weights of a checkpoint.
+
+    `cast`: load the stored dtype, then cast the model with .to(dtype), as many programs do.
+    """
     try:
         from transformers import LlamaForCausalLM
         from transformers.utils import logging
     except ImportError:
         raise ValueError("the reference is transformers, which is not installed: pip install transformers") from None
-    logging.disable_progress_bar()
     if scheme := read_scheme(folder):
-        raise ValueError(f"transformers cannot read {folder} ({scheme}); compare it --against its original")
+        raise ValueError(f"transformers cannot load {folder} ({scheme}); compare it --against its original")
     stored = find_tensors(folder)
     dtype = choose_dtype(settings.dtype, torch.device("cpu"), stored)
     loaded = choose_dtype("stored", torch.device("cpu"), stored) if cast else dtype
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=loaded, attn_implementation=settings.attention).eval()
+    shows_progress = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=loaded, attn_implementation=settings.attention).eval()
+    finally:
+        if shows_progress:
+            logging.enable_progress_bar()
     if cast:
         model.to(dtype)
     name = "transformers-cast" if cast else "transformers"
-    return Subject(name, model, settings, model, read_config(folder), folder)
+    return ComparedModel(name, model, settings, model, read_config(folder), folder)
 
 
-def open_function(spec: str, settings: Settings, checkpoint: Path | None) -> Subject:
-    """What `package.module:function` returns, called with the checkpoint's folder if it takes an argument."""
+def open_from_function(spec: str, settings: Settings, checkpoint: Path | None) -> ComparedModel:
+    """The result of `package.module:function`. A function with a required argument gets the checkpoint's folder.
+
+    The module may lie in the working directory, which stays on `sys.path` for the module's late imports.
+    """
     module, _, name = spec.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -183,47 +227,62 @@ def open_function(spec: str, settings: Settings, checkpoint: Path | None) -> Sub
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot find {spec}: {error}") from error
-    required = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    return as_subject(function(need_folder(spec, checkpoint)) if required else function(), settings, spec, checkpoint)
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    needs_folder = any(each.default is each.empty and each.kind in positional for each in parameters)
+    result = function(require_folder(spec, checkpoint)) if needs_folder else function()
+    return as_compared_model(result, settings, spec, checkpoint)
 
 
-def as_subject(
-    thing: object, settings: Settings | None = None, name: str | None = None, folder: Path | None = None
-) -> Subject:
-    """A model or a callable as one side of a comparison."""
-    if isinstance(thing, Subject):
-        return thing
-    if not callable(thing):
-        raise ValueError(f"{name or thing!r} gives a {type(thing).__name__}, which cannot be called with ids")
-    model = find_model(thing)
-    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
-    if isinstance(model, nn.Module):
-        model.eval()
-    return Subject(
-        name or type(thing).__name__, thing, settings or Settings(), model, config_of(model), folder or _origin(model)
+def as_compared_model(
+    model: object, settings: Settings | None = None, name: str | None = None, folder: Path | None = None
+) -> ComparedModel:
+    """A model or a callable ids -> logits as one model of a comparison. Modules are set to evaluation mode.
+
+    Raises ValueError when `model` is not callable.
+    """
+    if isinstance(model, ComparedModel):
+        return model
+    if not callable(model):
+        raise ValueError(f"{name or repr(model)} is a {type(model).__name__}, which cannot be called with ids")
+    module = find_module(model)
+    module = getattr(module, "_orig_mod", module)  # the module that torch.compile wraps
+    if module is not None:
+        module.eval()
+    return ComparedModel(
+        name or type(model).__name__,
+        model,
+        settings or Settings(),
+        module,
+        config_of(module),
+        folder or checkpoint_folder(module),
     )
 
 
-def find_model(thing: Callable) -> nn.Module | None:
-    """The module behind a callable: itself, the object of a bound method, or one that a function closes over."""
-    if isinstance(thing, nn.Module):
-        return thing
-    held = [getattr(thing, "__self__", None), *vars(thing).values()] if hasattr(thing, "__dict__") else []
-    held += [cell.cell_contents for cell in getattr(thing, "__closure__", None) or ()]
+def with_distinct_names(first: ComparedModel, second: ComparedModel) -> tuple[ComparedModel, ComparedModel]:
+    """The two models, with "(first)" and "(second)" added to equal names."""
+    if first.name != second.name:
+        return first, second
+    return replace(first, name=f"{first.name} (first)"), replace(second, name=f"{second.name} (second)")
+
+
+def find_module(call: Callable[..., Any]) -> nn.Module | None:
+    """The module behind a callable: itself, the object of a bound method, or a module that a function closes over."""
+    if isinstance(call, nn.Module):
+        return call
+    held = [getattr(call, "__self__", None), *vars(call).values()] if hasattr(call, "__dict__") else []
+    held += [cell.cell_contents for cell in getattr(call, "__closure__", None) or ()]
     return next((each for each in held if isinstance(each, nn.Module)), None)
 
 
-def config_of(model: nn.Module | None) -> LlamaConfig | None:
-    config = getattr(model, "config", None)
+def config_of(module: nn.Module | None) -> LlamaConfig | None:
+    """The configuration of a module of this project or of transformers. None: it has another one or none."""
+    config: Any = getattr(module, "config", None)
     if hasattr(config, "to_dict"):
         return parse_config(config.to_dict())
     return config if hasattr(config, "rms_norm_eps") else None
 
 
-def _origin(model: nn.Module | None) -> Path | None:
-    folder = getattr(model, "folder", None)
+def checkpoint_folder(module: nn.Module | None) -> Path | None:
+    folder: Any = getattr(module, "folder", None)
     return Path(folder) if folder else None

@@ -1,10 +1,10 @@
-"""Run one side and write down what passes every point: a plan of calls in, one `Call` each out."""
+"""Run one model and record its activations: planned calls in, one `Call` for each out."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ...model import positions_and_mask
-from ...tracing import Seen, point_names, trace
+from ...tracing import Activations, point_names, trace
 from ..operations import Operation
-from .models import Subject
+from .models import ComparedModel
+
+FORWARD_MODES = ("whole", "steps", "chunks", "ragged")
+CACHE_POINTS = (".keys", ".values")  # the points that hold all visible tokens
 
 
-class Step(NamedTuple):
-    """One call that both sides are asked for: new ids, and a mask over all ids so far where rows are ragged."""
+class PlannedCall(NamedTuple):
+    """The arguments of one call, the same for both models. The mask covers all ids so far; None: no padding."""
 
     ids: Tensor  # (B, T)
     mask: Tensor | None = None  # (B, S)
@@ -27,111 +30,118 @@ class Step(NamedTuple):
 
 @dataclass
 class Call:
-    """What one side did in one call."""
+    """The record of one call of one model."""
 
     ids: Tensor  # (B, T)
     mask: Tensor | None  # (B, S)
-    length: int  # S: tokens seen, this call's included
+    length: int  # S, the tokens of this call included
     logits: Tensor  # (B, T, V)
-    points: dict[str, Tensor] = field(default_factory=dict)
-    past: dict[str, Tensor] = field(default_factory=dict)  # keys and values that the side had before this call
-    skipped: set[str] = field(default_factory=set)  # points that the side has, but did not pass in this call
-    passes: dict[str, int] = field(default_factory=dict)  # how often each point was passed; `points` has the first time
-    made: dict[str, Tensor] = field(default_factory=dict)  # what was not seen, computed from what was
+    points: dict[str, Tensor] = field(default_factory=dict)  # the first activation of each point
+    past: dict[str, Tensor] = field(default_factory=dict)  # keys and values before this call
+    skipped: set[str] = field(default_factory=set)  # points that the model has and did not compute in this call
+    passes: dict[str, int] = field(default_factory=dict)  # how often each point was computed
+    reconstructed: dict[str, Tensor] = field(default_factory=dict)  # unrecorded points, computed from recorded ones
 
     @property
     def positions(self) -> Tensor:
+        """Position ids, (B or 1, T)."""
         return positions_and_mask(self.mask, self.ids.shape[1], self.length, self.ids.device)[0]
 
     @property
     def visible(self) -> Tensor:
-        """Which keys each query should see, (B or 1, 1, T, S)."""
+        """The attention mask, True where a query sees a key, (B or 1, 1, T, S)."""
         T, S = self.ids.shape[1], self.length
         visible = positions_and_mask(self.mask, T, S, self.ids.device)[1]
         return torch.ones(T, S, dtype=torch.bool).tril(S - T)[None, None] if visible is None else visible
 
     @property
     def tokens(self) -> Tensor:
-        """Which positions hold tokens, not padding, (B, T)."""
+        """True for tokens, False for padding, (B, T)."""
         T = self.ids.shape[1]
         return torch.ones_like(self.ids, dtype=torch.bool) if self.mask is None else self.mask[:, -T:].bool()
 
 
-MODES = ("whole", "steps", "chunks", "ragged")
-
-
-def plan(mode: str, ids: Tensor, seed: int = 0) -> list[Step]:
-    """How a mode cuts ids (B, T) into calls.
+def plan_calls(mode: str, ids: Tensor, seed: int = 0) -> list[PlannedCall]:
+    """Divide ids (B, T) into calls.
 
     whole     one call
-    steps     half the text, then one token at a time
-    chunks    pieces of random lengths
-    ragged    rows of different lengths, padded on the left, in one call and two single steps
+    steps     prefill of the first half, then one token at a time
+    chunks    chunks of random lengths
+    ragged    rows of different lengths with left padding: prefill, then two decoding steps
+
+    Raises ValueError for another mode.
     """
     T = ids.shape[1]
+    generator = random.Random(seed)
+    mask = None
     if mode == "whole":
-        return [Step(ids)]
-    draw = random.Random(seed)
-    if mode == "steps":
+        borders = [0, T]
+    elif mode == "steps":
         borders = [0, max(1, T // 2), *range(max(1, T // 2) + 1, T + 1)]
     elif mode == "chunks":
-        borders = sorted({0, T, *(draw.randrange(1, T) for _ in range(3) if T > 1)})
+        borders = sorted({0, T, *(generator.randrange(1, T) for _ in range(3) if T > 1)})
     elif mode == "ragged":
         mask = torch.ones_like(ids)
         for row in range(1, len(ids)):
-            mask[row, : draw.randrange(1, max(2, T // 2))] = 0
+            mask[row, : generator.randrange(1, max(2, T // 2))] = 0
         borders = [0, *range(max(1, T - 2), T + 1)]
-        return [Step(ids[:, a:b], mask[:, :b]) for a, b in pairwise(borders)]
     else:
-        raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-    return [Step(ids[:, a:b]) for a, b in pairwise(borders)]
+        raise ValueError(f"mode is one of {', '.join(FORWARD_MODES)}, not {mode!r}")
+    return [PlannedCall(ids[:, start:end], None if mask is None else mask[:, :end]) for start, end in pairwise(borders)]
 
 
 @torch.no_grad()
-def record(subject: Subject, steps: list[Step], wanted: list[Operation]) -> list[Call]:
-    """Run the plan on one side, rows together or in groups as its settings ask, and record the wanted points."""
-    rows = len(steps[0].ids)
-    group = subject.settings.rows or rows
-    with threads(subject.settings.threads):
+def record(model: ComparedModel, plan: list[PlannedCall], wanted: list[Operation]) -> list[Call]:
+    """Run the planned calls and record the points of the wanted operations, in groups of `settings.rows` rows."""
+    rows = len(plan[0].ids)
+    group = model.settings.rows or rows
+    with torch_threads(model.settings.threads):
         parts = [
-            record_rows(subject, [cut(step, slice(at, at + group)) for step in steps], wanted)
-            for at in range(0, rows, group)
+            record_rows(model, [select_rows(call, slice(start, start + group)) for call in plan], wanted)
+            for start in range(0, rows, group)
         ]
-    return parts[0] if len(parts) == 1 else [join(calls) for calls in zip(*parts, strict=True)]
+    if len(parts) == 1:
+        return parts[0]
+    return [join_rows([part[number] for part in parts]) for number in range(len(plan))]
 
 
-def record_rows(subject: Subject, steps: list[Step], wanted: list[Operation]) -> list[Call]:
-    rows, length = len(steps[0].ids), sum(step.ids.shape[1] for step in steps)
-    one_call = len(steps) == 1
-    run = subject.whole if one_call else subject.begin(rows, length)
-    # without a cache each call runs the whole text, whose points are not those of the new tokens
-    hidden = subject.compiled or not (one_call or subject.has_cache)
-    asked = [] if hidden else names_in(subject.model, wanted)
+def record_rows(model: ComparedModel, plan: list[PlannedCall], wanted: list[Operation]) -> list[Call]:
+    """`record` for rows that run together."""
+    rows, length = len(plan[0].ids), sum(call.ids.shape[1] for call in plan)
+    one_call = len(plan) == 1
+    run = model.run_whole if one_call else model.start_session(rows, length)
+    names: list[str] = []
+    # without a KV cache each call runs the whole text, and its points belong to other tokens than the new ones
+    if model.module is not None and not model.is_compiled and (one_call or model.has_cache):
+        names = traceable_names(model.module, wanted)
     calls: list[Call] = []
-    seen = 0
-    for step in steps:
-        seen += step.ids.shape[1]
-        # scores that attention does not write down are left out
-        with trace(subject.model, asked, beside=False) if asked else nullcontext(Seen()) as found:
-            logits = run(step.ids, step.mask)
-        points = {name: found.calls(name)[0] for name in found} | {"logits": logits}
-        passes = {name: len(found.calls(name)) for name in found}
-        past = {name: x for name, x in calls[-1].points.items() if name.endswith(KEPT)} if calls else {}
-        calls.append(Call(step.ids, step.mask, seen, logits, points, past, set(asked) - points.keys(), passes))
+    past: dict[str, Tensor] = {}
+    length = 0
+    for ids, mask in plan:
+        length += ids.shape[1]
+        with trace_points(model.module, names) as activations:
+            logits = run(ids, mask)
+        points = {name: activations.calls(name)[0] for name in activations} | {"logits": logits}
+        passes = {name: len(activations.calls(name)) for name in activations}
+        calls.append(Call(ids, mask, length, logits, points, past, set(names) - points.keys(), passes))
+        past = {name: x for name, x in points.items() if name.endswith(CACHE_POINTS)}
     return calls
 
 
-def names_in(model: nn.Module | None, wanted: list[Operation]) -> list[str]:
-    """Which of the wanted points a model has."""
-    known = set() if model is None else set(point_names(model))
+def trace_points(module: nn.Module | None, names: list[str]) -> AbstractContextManager[Activations]:
+    """A trace of the points that the model computes itself: of fused attention no scores and no probabilities."""
+    return trace(module, names, compute_scores=False) if module is not None and names else nullcontext(Activations())
+
+
+def traceable_names(module: nn.Module, wanted: list[Operation]) -> list[str]:
+    """The names of the wanted operations that are points of a module."""
+    known = set(point_names(module))
     return [op.name for op in wanted if op.name in known]
 
 
-KEPT = (".keys", ".values")
-
-
 @contextmanager
-def threads(number: int | None) -> Iterator[None]:
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Use this number of CPU threads inside the `with` block. None: no change."""
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
@@ -140,29 +150,28 @@ def threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def cut(step: Step, rows: slice) -> Step:
-    return Step(step.ids[rows], None if step.mask is None else step.mask[rows])
+def select_rows(call: PlannedCall, rows: slice) -> PlannedCall:
+    return PlannedCall(call.ids[rows], None if call.mask is None else call.mask[rows])
 
 
-def join(parts: tuple[Call, ...]) -> Call:
-    """Calls of groups of rows as one call of them all."""
+def join_rows(parts: Sequence[Call]) -> Call:
+    """The calls of several groups of rows as one call of all rows."""
     first = parts[0]
-    rows = [len(part.ids) for part in parts]
+    masks = [part.mask for part in parts if part.mask is not None]
 
-    def together(tensors: list[Tensor]) -> Tensor:
-        grown = [x.expand(n, *x.shape[1:]) if len(x) == 1 else x for x, n in zip(tensors, rows, strict=True)]
+    def join(tensors: Sequence[Tensor]) -> Tensor:
+        grown = []
+        for x, part in zip(tensors, parts, strict=True):
+            grown.append(x.expand(len(part.ids), *x.shape[1:]) if len(x) == 1 else x)  # the rotation has one row
         return torch.cat(grown)
-
-    def all_points(which: str) -> dict[str, Tensor]:
-        return {name: together([getattr(part, which)[name] for part in parts]) for name in getattr(first, which)}
 
     return Call(
         torch.cat([part.ids for part in parts]),
-        None if first.mask is None else torch.cat([part.mask for part in parts]),
+        torch.cat(masks) if masks else None,
         first.length,
-        together([part.logits for part in parts]),
-        all_points("points"),
-        all_points("past"),
+        join([part.logits for part in parts]),
+        {name: join([part.points[name] for part in parts]) for name in first.points},
+        {name: join([part.past[name] for part in parts]) for name in first.past},
         first.skipped,
         first.passes,
     )

@@ -1,0 +1,96 @@
+"""Choose a model with flags, and open it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+
+from ..checkpoint.load import load_model
+from ..evaluation.documents import TEXTS
+from ..loading import load
+from ..long_context import extend_context
+from ..model import ATTENTIONS, Llama
+from ..speed.optimization import LEVELS, optimize
+from ..text.template import is_instruction_tuned
+from ..text.tokenizer import Tokenizer
+from .arguments import DTYPES, add_source_arguments, positive_int
+
+SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    add_source_arguments(group)
+    group.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="auto",
+        help="dtype of weights and computation; stored: as in the files; auto: as stored on a GPU, and on a CPU "
+        "bfloat16 if the CPU multiplies it natively, else float32 (default: auto)",
+    )
+    group.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1, …; auto: a CUDA GPU if there is one, else the CPU (default: auto)",
+    )
+    group.add_argument(
+        "--attention",
+        choices=list(ATTENTIONS),
+        default="sdpa",
+        help="sdpa: PyTorch's fused attention; eager: attention written out (default: sdpa)",
+    )
+    group.add_argument("--threads", type=positive_int, metavar="N", help="number of CPU threads (default: PyTorch's)")
+    group.add_argument(
+        "--optimize",
+        choices=list(LEVELS),
+        help="measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may "
+        "differ; int8: activations of int8 weights are also rounded to int8 (default: off)",
+    )
+
+
+def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
+    """Load the model and the tokenizer of --model, then apply --rope-scaling and --optimize."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        model, tokenizer = open_shard(args)
+    else:
+        model, tokenizer = load(
+            args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
+        )
+    if args.rope_scaling:
+        extend_context(model, *args.rope_scaling)
+    if args.optimize:
+        text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
+        ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
+        rows = 1 + (args.prompt_lookup_num_tokens or 0)  # in a decoding step: the newest token and the draft tokens
+        optimized = optimize(model, args.optimize, rows, ids)
+        tokens, deviation = ids.shape[1], optimized.deviation
+        print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
+    return model, tokenizer
+
+
+def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
+    """Load this process's share of the model under torchrun."""
+    from .ranks import open_sharded  # late, because torch.distributed takes long to import
+
+    if args.optimize:
+        raise ValueError("--optimize works in a single process; leave it out under torchrun")
+    return open_sharded(args)
+
+
+def open_assistant(args: argparse.Namespace) -> Llama | None:
+    """Load the model of --assistant-model, if given. Its tokenizer has to be the main model's; this is not checked."""
+    if args.assistant_model is None:
+        if args.num_assistant_tokens is not None:
+            raise ValueError("--num-assistant-tokens needs --assistant-model")
+        return None
+    return load_model(args.assistant_model, dtype=args.dtype, device=args.device, attention=args.attention)
+
+
+def follows_instructions(model: Llama) -> bool:
+    """Whether the name of the model's checkpoint marks it as instruction-tuned."""
+    return model.folder is not None and is_instruction_tuned(model.folder)

@@ -1,0 +1,44 @@
+"""Print an answer while it is generated, and report its length and speed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..generation.interface import TextGeneration
+
+
+def write_pieces(pieces: Iterable[str]) -> None:
+    """Write each piece of text to standard output as soon as it is there, then a line end."""
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print(flush=True)
+
+
+def speed_report(
+    stream: TextGeneration,
+    prompt_tokens: int,
+    options: Mapping[str, Any],
+    *,
+    cached: int = 0,
+    interrupted: bool = False,
+) -> str:
+    """One line: tokens of the prompt and of the answer, finish reason, seconds to the first token, tokens per second.
+
+    cached  the number of prompt tokens that came from the KV cache
+    """
+    answer, (first, rest) = stream.generation, stream.seconds
+    reason = "interrupted" if interrupted else answer.finish_reason
+    parts = [f"{prompt_tokens} prompt tokens" + (f" ({cached} cached)" if cached else "")]
+    parts.append(f"{len(answer.ids)} new ({reason})")
+    if answer.ids:
+        parts.append(f"first after {first:.2f} s")
+    if rest > 0:
+        parts.append(f"{(len(answer.ids) - 1) / rest:.1f} tokens/s")
+    if answer.drafted:
+        parts.append(f"{answer.accepted} of {answer.drafted} draft tokens accepted in {answer.passes} model calls")
+    if "seed" in options:
+        parts.append(f"seed {options['seed']}")
+    return ", ".join(parts)

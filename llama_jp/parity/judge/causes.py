@@ -1,0 +1,108 @@
+"""The probable cause of a wrong result: the known mistake that gives the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .bounds import Judged
+from .context import OperationContext
+from .registry import KINDS
+from .rows import by_token
+
+T = TypeVar("T")
+
+MAX_REPLAYED = 1 << 18  # elements of a result; larger results are replayed on a sample
+NEARER = 16  # a cause or a factor explains a result if it is this many times nearer than the right formula
+MASKED = 1e4  # a score below -MASKED is masked
+
+
+def bitwise_cause(context: OperationContext) -> str | None:
+    """The known mistake that gives the result to the bit, where the right formula does not."""
+    kind = KINDS[context.operation.kind]
+    if not kind.bitwise:
+        return None
+    replay = replayed(context)
+    for part in (context, replay):  # the sample comes first: most often it shows that the result is right
+        if any(bits_equal(part, result, part.out) for result in kind.right_results(part)):
+            return None
+    for trial in kind.trials(replay):
+        result = attempt(trial.compute)
+        if result is not None and bits_equal(replay, result, replay.out):
+            return trial.cause
+    return None
+
+
+def likely_cause(context: OperationContext) -> str | None:
+    """The known mistake that gives the result to the bit; else the nearest, if it is far nearer than the formula."""
+    context, kind = replayed(context), KINDS[context.operation.kind]
+    judged = kind.judge(context)
+    nearest = mean_distance(context, judged.out.double(), judged.exact) / NEARER
+    cause = None
+    for trial in kind.trials(context):
+        result = attempt(trial.compute)
+        if result is None or result.shape[1:] != context.out.shape[1:]:
+            continue
+        if bits_equal(context, result.to(context.out.dtype), context.out):
+            return trial.cause
+        distance = mean_distance(context, *at_tokens(context, context.out, result))
+        if distance < nearest:
+            nearest, cause = distance, trial.cause
+    return cause or multiple(judged)
+
+
+def replayed(context: OperationContext) -> OperationContext:
+    """The context for replays of mistakes.
+
+    It has all tokens, since sums of fewer rows may round differently. A large result keeps its sample, if no mistake of
+    its kind mixes tokens.
+    """
+    large = context.call.points[context.operation.name].numel() > MAX_REPLAYED
+    on_sample = large and KINDS[context.operation.kind].mistakes_on_sample
+    return context if on_sample else context.without_sample()
+
+
+def attempt(compute: Callable[[], T]) -> T | None:
+    """The result of a mistake or of a judgement, or None where its shapes do not fit this model."""
+    try:
+        return compute()
+    except (RuntimeError, ValueError, ZeroDivisionError, IndexError):
+        return None
+
+
+def bits_equal(context: OperationContext, x: Tensor, y: Tensor) -> bool:
+    """Whether two results are equal, without padding."""
+    if x.shape[1:] != y.shape[1:] or x.dtype != y.dtype:
+        return False
+    return torch.equal(*at_tokens(context, x, y))
+
+
+def at_tokens(context: OperationContext, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two results (B, T, …) or (B, H, T, D) at the positions of tokens, without padding."""
+    keep = context.tokens
+    x, y = torch.broadcast_tensors(by_token(x), by_token(y))
+    return (x, y) if keep.all() or len(x) != len(keep) else (x[keep], y[keep])
+
+
+def mean_distance(context: OperationContext, x: Tensor, y: Tensor) -> float:
+    """The mean absolute difference of two results. Among scores, a masked entry is far from every other entry."""
+    x, y = x.double(), y.double()
+    distance = (x - y).abs()
+    if KINDS[context.operation.kind].has_masked_entries:
+        shown = x.isfinite() & y.isfinite() & (x.abs() < MASKED) & (y.abs() < MASKED)
+        distance = torch.where(shown, distance, ((x < -MASKED) != (y < -MASKED)) * MASKED)
+    return float(torch.nan_to_num(distance, nan=1e9, posinf=1e9).mean())
+
+
+def multiple(judged: Judged) -> str | None:
+    """The factor, in words, if the result is the right one times a number."""
+    x, y = judged.out.double(), judged.exact
+    shown = x.isfinite() & y.isfinite() & (x.abs() < MASKED)
+    x, y = x[shown], y[shown]
+    factor = float(x @ y) / (float(y @ y) or 1.0)
+    if factor and float((x - factor * y).abs().mean()) < float((x - y).abs().mean()) / NEARER:
+        return f"{factor:.4g} times the right result"
+    return None

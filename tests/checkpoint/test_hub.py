@@ -1,0 +1,104 @@
+"""Names to folders: short names, folders and hub repositories, with and without a network."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.reference import publish
+
+from llama_jp.checkpoint.hub import find_checkpoint
+from llama_jp.checkpoint.load import load_model
+
+
+def test_a_folder_with_a_short_name_counts_only_if_it_holds_a_checkpoint(tmp_path, small, monkeypatch):
+    """Guards against an empty folder `demo` hiding the bundled model, and against ignoring a checkpoint named `7b`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert (find_checkpoint("demo") / "model.safetensors").is_file()
+    shutil.copytree(small, tmp_path / "7b")
+    assert find_checkpoint("7b") == Path("7b")
+
+
+class Hub:
+    """Replaces the one function of huggingface_hub that reaches the network, and records its calls."""
+
+    def __init__(self, repository: Path, folder: Path, monkeypatch):
+        import huggingface_hub
+
+        self.repository, self.folder = repository, folder
+        self.calls: list[tuple[str, str | None]] = []
+        self.folder.mkdir()
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
+
+    def snapshot_download(self, repository, revision=None, allow_patterns=None):
+        self.calls.append((repository, revision))
+        for file in self.repository.iterdir():
+            if any(file.match(pattern) for pattern in allow_patterns):
+                shutil.copy(file, self.folder)
+        return str(self.folder)
+
+    def fetched(self, pattern: str) -> int:
+        return len(list(self.folder.glob(pattern)))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_only_the_needed_files_are_downloaded(small, tmp_path, monkeypatch, shards):
+    """Guards against downloading weights for a tokenizer, and against missing `.bin` files, single or in shards."""
+    hub = Hub(publish(small, tmp_path / "repository", shards), tmp_path / "fetched", monkeypatch)
+    find_checkpoint("7b-fast", weights=False)
+    assert hub.fetched("*.bin") == 0 and hub.fetched("config.json") == 1
+    load_model("7b-fast", dtype="float32")
+    assert hub.fetched("*.bin") == shards
+    assert set(hub.calls) == {("elyza/ELYZA-japanese-Llama-2-7b-fast", None)}
+
+
+@pytest.mark.parametrize("shard_size", ["9KB", "5GB"])
+def test_safetensors_are_preferred(small, tmp_path, monkeypatch, shard_size):
+    """Guards against downloading the same weights twice, as safetensors and as `.bin`."""
+    repository = publish(small, tmp_path / "repository")
+    load_model(small, dtype="stored").save_pretrained(tmp_path / "safe", max_shard_size=shard_size)
+    for file in (tmp_path / "safe").iterdir():
+        shutil.copy(file, repository)
+    hub = Hub(repository, tmp_path / "fetched", monkeypatch)
+    load_model("elyza/ELYZA-japanese-Llama-2-7b", revision="refs/pr/4", dtype="float32")
+    assert hub.fetched("*.safetensors") > 0 and hub.fetched("*.bin") == 0
+    assert set(hub.calls) == {("elyza/ELYZA-japanese-Llama-2-7b", "refs/pr/4")}
+
+
+def test_offline_without_a_cached_copy_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    """Guards against the hub's own error. HF_HUB_OFFLINE is set for all tests."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        FileNotFoundError, match="7b-fast at revision v1 is not in the local cache and .* HF_HUB_OFFLINE"
+    ):
+        load_model("7b-fast", revision="v1")
+
+
+def test_offline_with_a_cached_copy_loads_it(small, tmp_path, monkeypatch):
+    """Guards against using the network for cached files.
+
+    The layout is huggingface_hub's own: refs/main names a commit, and snapshots/COMMIT holds its files.
+    """
+    import huggingface_hub.constants
+
+    home = tmp_path / "models--elyza--ELYZA-japanese-Llama-2-7b"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("0" * 40)
+    publish(small, home / "snapshots" / ("0" * 40))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = load_model("7b", dtype="float32")
+    assert model.folder == home / "snapshots" / ("0" * 40)
+
+
+def test_an_index_without_names_on_the_hub_is_refused(small, tmp_path, monkeypatch):
+    """Guards against an IndexError for a repository with an empty index."""
+    repository = publish(small, tmp_path / "repository")
+    (repository / "pytorch_model.bin.index.json").write_text("{}")
+    Hub(repository, tmp_path / "fetched", monkeypatch)
+    with pytest.raises(ValueError, match="has no weight_map"):
+        load_model("7b-fast", dtype="float32")

@@ -1,0 +1,45 @@
+"""Models that flags choose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llama_jp.cli import make_parser
+from llama_jp.cli.models import follows_instructions, open_assistant, open_model
+from llama_jp.model import Llama
+
+
+def parse(*words: str):
+    return make_parser(["generate"]).parse_args(["generate", "犬", *words])
+
+
+def test_flags_reach_the_model(base_folder):
+    model, tokenizer = open_model(
+        parse("--model", str(base_folder), "--dtype", "float16", "--attention", "eager", "--rope-scaling", "linear:2")
+    )
+    assert model.embed_tokens.weight.dtype.itemsize == 2
+    assert model.config.rope_scaling == {"rope_type": "linear", "factor": 2.0}
+    assert tokenizer.vocab_size == model.config.vocab_size
+
+
+def test_the_numerical_deviation_of_optimize_is_reported(folder, capsys):
+    open_model(parse("--model", str(folder), "--dtype", "float32", "--optimize", "exact"))
+    assert "numerical deviation on 128 tokens of prose: none" in capsys.readouterr().err
+
+
+def test_the_assistant_model_is_optional(folder):
+    assert open_assistant(parse()) is None
+    assert isinstance(open_assistant(parse("--assistant-model", str(folder))), Llama)
+    with pytest.raises(ValueError, match=r"^--num-assistant-tokens needs --assistant-model$"):
+        open_assistant(parse("--num-assistant-tokens", "2"))
+
+
+def test_a_model_without_a_checkpoint_counts_as_a_base_model(small):
+    model = Llama.from_pretrained(small)
+    assert not follows_instructions(model)
+    model.folder = Path("some-instruct")
+    assert follows_instructions(model)
+    model.folder = None
+    assert not follows_instructions(model)

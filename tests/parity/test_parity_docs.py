@@ -1,0 +1,49 @@
+"""docs/parity.md and its Japanese version: the commands and the Python examples run as typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.compared_models import parity
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("parity.md", "parity.ja.md")
+
+
+def commands(page: str) -> list[list[str]]:
+    """The arguments of every command of a page."""
+    lines = re.findall(r"^    llama-jp parity (.*)", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_both_languages_show_the_same_commands():
+    assert len(commands(PAGES[0])) == 6 and commands(PAGES[0]) == commands(PAGES[1])
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_documented_command_runs(number, tmp_path, monkeypatch, capsys):
+    """Guards against an option that has another name now."""
+    arguments = commands(PAGES[0])[number]
+    (tmp_path / "my_llama.py").write_text(python_blocks(PAGES[0])[0])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    if "--fullsize" in arguments:
+        arguments[arguments.index("7b")] = "tiny"
+    assert parity(*arguments) in (0, 1), capsys.readouterr().err
+    if "my_llama:make" in arguments:
+        assert "eps 0.001" in capsys.readouterr().out
+        sys.modules.pop("my_llama")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_example_runs(page, capsys):
+    exec(python_blocks(page)[1], {})
+    assert capsys.readouterr().out.splitlines()[0] == "bug layers.2.post_attention_layernorm"
