@@ -1,11 +1,11 @@
-"""What does a batch cost whose prompts have different lengths?
+"""The time of a batch whose prompts have different lengths.
 
     python benchmarks/batches.py                         # the demo model
     python benchmarks/batches.py FOLDER --dtype bfloat16
 
-Seconds to the first token of every prompt: each by itself, in one batch as transformers reads it (padded to the
-longest, which is what keeps its bits), and in one batch with exact=False. In turns, medians with the spread, and a
-JSON line last.
+Measures the seconds to the first token of every prompt in three ways: each prompt by itself; in one batch, padded to
+the longest prompt as in transformers, which keeps its bits; and in one batch with exact=False. The three run in turn.
+Prints medians with the spread, and a JSON line last.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def main() -> None:
     def first_tokens(batch: list[list[int]], **options) -> None:
         generate(model, batch, max_new_tokens=1, do_sample=False, eos_token_id=[], **options)
 
-    ways: dict[str, Callable[[], object]] = {
+    methods: dict[str, Callable[[], object]] = {
         "each by itself": lambda: [first_tokens([prompt]) for prompt in prompts],
         "one batch, padded": lambda: first_tokens(prompts),
         "one batch, exact=False": lambda: first_tokens(prompts, exact=False),
     }
-    found = {name: [] for name in ways}
+    durations: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(args.runs):
-        for name, run in ways.items():
-            found[name] += seconds(run, 1, torch.device("cpu")).runs
+        for name, run in methods.items():
+            durations[name] += seconds(run, 1, torch.device("cpu")).runs
     print(f"prompts of {', '.join(map(str, LENGTHS))} tokens: {sum(LENGTHS)}, padded {max(LENGTHS) * len(LENGTHS)}")
     result = {}
-    for name, runs in found.items():
+    for name, runs in durations.items():
         result[name] = Seconds(runs).rate(sum(LENGTHS))
         print(f"{name:24} {statistics.median(runs):8.3f} s [{min(runs):.3f}..{max(runs):.3f}]")
     print(json.dumps(result))

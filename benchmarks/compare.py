@@ -1,13 +1,14 @@
-"""This project beside what people would use instead, on the same weights and the same machine.
+"""Compare this project with other implementations, on the same weights and the same machine.
 
     python benchmarks/compare.py                               # 4 layers of ELYZA's width, bfloat16
-    python benchmarks/compare.py --shape tiny --dtype float32  # 15 million parameters: what is not the weights' time
+    python benchmarks/compare.py --shape tiny --dtype float32  # 15 million parameters: time to start operations
     python benchmarks/compare.py --layers 32 --only llama_jp transformers "llama.cpp BF16"
 
-Random weights are written once (to --folder, or to a temporary one) and turned into everybody's format. Each contender
-runs in a process of its own, and all of them in turn, several rounds, so that a slow quarter of an hour is everybody's.
-Prints a table of medians with their spread, and one JSON line last. Rates are tokens a second, over the whole batch.
-The machine's limits are measured before every round, and the best count. A contender that is not installed is absent:
+Random weights are written once, to --folder or to a temporary folder, and converted to the format of each contender.
+Each contender runs in its own process. All of them run in turn in several rounds, so that a slow quarter of an hour
+affects all. Prints a table of medians with their spread, and one JSON line last. Rates are tokens per second over the
+whole batch. The machine's limits are measured before every round, and the highest values count. A contender that is not
+installed is left out:
 
     pip install llama-cpp-python gguf ctranslate2 tiktoken sentencepiece
     git clone https://github.com/pytorch-labs/gpt-fast; export GPT_FAST=$PWD/gpt-fast
@@ -24,12 +25,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from llama_jp.bench import machine
-from peers import contenders, needs
+from peers import contenders, missing_packages
 
 from llama_jp import LlamaConfig
 from llama_jp.checkpoint.random_checkpoint import random_config, write_random
 from llama_jp.environment import describe_environment
+from llama_jp.speed.benchmark import measure_machine
 
 TINY = LlamaConfig(
     vocab_size=32000,
@@ -42,7 +43,7 @@ TINY = LlamaConfig(
 
 
 def make_weights(folder: Path, shape: str, layers: int, dtype: torch.dtype) -> Path:
-    """Random weights whose text soon repeats itself: the head reads what the embedding wrote, and layers add little."""
+    """Random weights whose text soon repeats itself: the head equals the embedding, and the layers add little."""
     if (folder / "config.json").is_file():
         return folder
     from safetensors.torch import load_file, save_file
@@ -59,17 +60,18 @@ def make_weights(folder: Path, shape: str, layers: int, dtype: torch.dtype) -> P
     return folder
 
 
-def work(name: str, folder: Path, dtype: str, prompts: list[int], batches: list[int], steps: int) -> dict:
-    """One contender, in this process: tokens a second."""
-    one = contenders(dtype)[name](folder)  # not in inference mode, where weights are other tensors than people have
+def measure_contender(name: str, folder: Path, dtype: str, prompts: list[int], batches: list[int], steps: int) -> dict:
+    """Tokens per second of one contender, in this process."""
+    # not in inference mode: there the weights would be inference tensors, which users do not have
+    contender = contenders(dtype)[name](folder)
     result = {}
     with torch.inference_mode():
         for tokens in prompts:
-            one.prefill(tokens)  # a warm-up
-            result[f"prompt {tokens}"] = tokens / statistics.median(one.prefill(tokens) for _ in range(3))
+            contender.prefill(tokens)  # a warm-up
+            result[f"prompt {tokens}"] = tokens / statistics.median(contender.prefill(tokens) for _ in range(3))
         for batch in batches:
-            if batch <= one.most_rows:
-                result[f"decode {batch}"] = batch / one.step(batch, steps)  # warms up by itself
+            if batch <= contender.max_batch:
+                result[f"decode {batch}"] = batch / contender.step(batch, steps)  # includes a warm-up
     return result
 
 
@@ -93,30 +95,30 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="contenders by name")
-    parser.add_argument("--folder", type=Path, help="where weights and formats are kept")
-    parser.add_argument("--work", help=argparse.SUPPRESS)  # the contender that this process is
+    parser.add_argument("--folder", type=Path, help="for weights in all formats, kept for the next comparison")
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # the contender of this process
     args = parser.parse_args()
     if args.work:
-        print(json.dumps(work(args.work, args.folder, args.dtype, args.prompt, args.batch, args.steps)))
+        print(json.dumps(measure_contender(args.work, args.folder, args.dtype, args.prompt, args.batch, args.steps)))
         return
 
     names = list(contenders(args.dtype))
     if unknown := set(args.only or ()) - set(names):
-        raise SystemExit(f"no contender is called {', '.join(unknown)}; there are {', '.join(names)}")
+        raise SystemExit(f"unknown contenders: {', '.join(unknown)}; known are {', '.join(names)}")
     names = [name for name in names if args.only is None or name in args.only]
-    absent = {name: missing for name in names if (missing := needs(name))}
+    absent = {name: missing for name in names if (missing := missing_packages(name))}
     for name, missing in absent.items():
-        print(f"{name}: absent, {' and '.join(missing)} not there", file=sys.stderr)
+        print(f"{name} is left out: {' and '.join(missing)} not installed", file=sys.stderr)
     names = [name for name in names if name not in absent]
 
     dtype = getattr(torch, args.dtype)
     with tempfile.TemporaryDirectory() as temporary:
         base = make_weights((args.folder or Path(temporary)) / "weights", args.shape, args.layers, dtype)
-        limits = {}
-        found = {name: [] for name in names}
+        limits: dict[str, float] = {}
+        found: dict[str, list[dict]] = {name: [] for name in names}
         for round_ in range(args.rounds):
-            for what, measured in machine(dtype, torch.device("cpu")).items():
-                limits[what] = max(limits.get(what, 0), measured)
+            for limit, measured in measure_machine(dtype, torch.device("cpu"))._asdict().items():
+                limits[limit] = max(limits.get(limit, 0.0), measured)
             for name in names if round_ % 2 == 0 else reversed(names):
                 result = run_in_process(name, base, args)
                 print(f"round {round_ + 1}, {name}: {result}", file=sys.stderr, flush=True)
@@ -128,11 +130,12 @@ def main() -> None:
 
 
 def report(found: dict[str, list[dict]], limits: dict[str, float]) -> dict:
+    """Print the table; return [median, lowest, highest] by contender and column."""
     columns = list(next((runs[0] for runs in found.values() if runs), {}))
     print(f"the machine: {limits['bandwidth'] / 1e9:.1f} GB/s, {limits['flops'] / 1e12:.2f} TFLOP/s")
     print("tokens/s, median [lowest..highest]")
     print(f"{'':32}" + "".join(f"{column:>28}" for column in columns))
-    summary = {}
+    summary: dict[str, dict[str, list[float]]] = {}
     for name, runs in found.items():
         cells = []
         for column in columns:

@@ -1,9 +1,9 @@
-"""Draw what compare.py measured: decoding one text, as the share of the bandwidth that each contender reaches.
+"""Draw the results of compare.py: the share of the memory bandwidth that each contender reaches in decoding.
 
     python benchmarks/compare.py > comparison.txt
     python benchmarks/draw.py comparison.txt --out docs/speed.svg
 
-Takes the JSON line at the end of the file, of a comparison of ELYZA's width.
+Uses the JSON line at the end of the file. The comparison must be one of ELYZA's width.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 
 from llama_jp.checkpoint.random_checkpoint import random_config
 
-# Bits that a weight takes in memory, its share of the scales included; int4 files of ours keep 8 bits for the head.
+# Bits per weight in memory, including its share of the scales. The int4 files of llama_jp have an int8 head.
 BITS = {"Q8_0": 8.5, "Q4_0": 4.5, "Q4_K_M": 4.85, "int8": 8, "int4": 4.25, "F32": 32}
 BITS_OF_DTYPE = {"bfloat16": 16, "float16": 16, "float32": 32}
 ROW, LEFT, WIDTH, TOP = 24, 210, 420, 44
 
 
 def weights_per_step(shape: str, layers: int) -> int:
-    """Numbers in the matrices that a decoding step reads: all but the embedding."""
+    """The number of weights that a decoding step loads: all matrices except the embedding."""
     c = random_config(shape, layers)
     attention = c.hidden_size * c.head_dim * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
     mlp = 3 * c.hidden_size * c.intermediate_size
@@ -35,11 +35,11 @@ def bits_of(name: str, dtype: str) -> float:
 
 def draw(result: dict) -> str:
     settings, bandwidth = result["settings"], result["limits"]["bandwidth"]
-    numbers = weights_per_step(settings["shape"], settings["layers"])
-    # With guessing, several tokens come from one reading, so the share of the bandwidth says nothing.
+    weights = weights_per_step(settings["shape"], settings["layers"])
+    # Speculation computes several tokens per step, so its tokens per second do not give a share of the bandwidth.
     found = {name: columns for name, columns in result["rates"].items() if "lookup" not in name}
     rates = {name: columns["decode 1"][0] for name, columns in found.items() if "decode 1" in columns}
-    shares = {name: r * numbers * bits_of(name, settings["dtype"]) / 8 / bandwidth for name, r in rates.items()}
+    shares = {name: r * weights * bits_of(name, settings["dtype"]) / 8 / bandwidth for name, r in rates.items()}
     most = max(1.0, *shares.values())
     lines = []
     for i, name in enumerate(sorted(shares, key=lambda name: (bits_of(name, settings["dtype"]) < 16, -rates[name]))):
@@ -68,9 +68,11 @@ def draw(result: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="what compare.py printed")
+    parser.add_argument("file", type=Path, help="the output of compare.py")
     parser.add_argument("--out", type=Path, default=Path("speed.svg"))
-    parser.add_argument("--bandwidth", type=float, metavar="BYTES", help="a second, where a better run measured more")
+    parser.add_argument(
+        "--bandwidth", type=float, metavar="BYTES", help="bytes per second, if another run measured more"
+    )
     args = parser.parse_args()
     result = json.loads(args.file.read_text(encoding="utf-8").splitlines()[-1])
     if args.bandwidth:

@@ -2,12 +2,13 @@
 
     benchmarks/gpu.sh [--tiny]
 
-It has not been run on a GPU yet: only `--tiny`, which runs every section with tiny shapes on the CPU, has. Weights are
-random, at ELYZA's shapes, made on the device. Each section stands for itself: one that fails says so in one line, and
-one that would begin after `--seconds` is left out. Tables come last, and one JSON line after them.
+It has not run on a GPU yet. Only `--tiny` has, which runs every section with tiny shapes on the CPU. Weights are
+random, of ELYZA's shapes, made on the device. Sections are independent: a failure is reported in one line, and a
+section that would begin after `--seconds` is left out. Tables come last, and one JSON line after them.
 
-Decoding is measured through each side's `generate`, as the difference of a long and a short answer. MBU is the weights
-read per token times tokens per second, as a share of the bandwidth that a plain read of memory reached in the same run.
+Decoding is measured through the `generate` of each implementation, as the difference of a long and a short answer. MBU
+is the bytes of weights per token times the tokens per second, as a share of the bandwidth. The bandwidth is that of a
+sum over memory in the same run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch._inductor.config
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-for module in ("sentencepiece", "tokenizers", "tqdm"):  # text is no part of this, and a bare machine may lack them
+for module in ("sentencepiece", "tokenizers", "tqdm"):  # no text is used here, and a bare machine may lack them
     if importlib.util.find_spec(module) is None:
         sys.modules[module] = types.ModuleType(module)
         sys.modules[module].tqdm = None
@@ -47,7 +48,7 @@ GROUP = 128  # int4: weights that share a scale
 
 
 class Bench:
-    """What the sections share: the device, how large things are, and the rows of the tables."""
+    """The state of all sections: the device, the sizes, and the rows of the tables."""
 
     def __init__(self, tiny: bool, seconds: float):
         self.tiny, self.ends = tiny, time.monotonic() + seconds
@@ -60,7 +61,7 @@ class Bench:
         self.new_tokens = (2, 8) if tiny else (16, 80)
         self.tables: dict[str, list[dict]] = {}
         self.bandwidth = self.peak = float("nan")
-        self.answer: list[int] = []  # of the first way that decoded; random weights part from it at the first near tie
+        self.answer: list[int] = []  # of the first implementation; others differ from it after the first near tie
 
     def section(self, run: Callable[[Bench], None]) -> None:
         name = run.__name__.replace("_", " ")
@@ -81,7 +82,7 @@ class Bench:
         self.tables.setdefault(table, []).append(cells)
 
     def seconds(self, run: Callable[[], object], repeats: int = 5) -> float:
-        """The median of several runs, after one that warms up."""
+        """The median of several runs, after one run as a warm-up."""
         times = []
         for _ in range(repeats + 1):
             self.wait()
@@ -96,7 +97,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def graphed(self, run: Callable[[], object]) -> Callable[[], object]:
-        """The same work as one CUDA graph; on the CPU, the work itself."""
+        """`run` as one CUDA graph; on the CPU, `run` itself."""
         if self.device.type == "cpu":
             return run
         run()
@@ -107,30 +108,30 @@ class Bench:
         return graph.replay
 
     def model(self) -> Llama:
-        """The large model, made once: every section has the same weights."""
+        """The large model, made once, so that every section has the same weights."""
         if not hasattr(self, "large"):
             self.large = random_model(self.config, self.dtype, self.device)
         return self.large
 
     def decode(self, name: str, answer: Callable[[int], list[int]], weights: int, repeats: int = 3) -> None:
-        """Time `answer(new_tokens)` for two lengths; what differs is decoding alone."""
+        """Measure `answer(new_tokens)` for two lengths; the difference is decoding alone."""
         short, long = self.new_tokens
         begun = time.perf_counter()
         tokens = answer(long)
         warm_up = time.perf_counter() - begun
         self.answer = self.answer or tokens
-        alike = next((i for i in range(long) if tokens[i] != self.answer[i]), long)
+        equal = next((i for i in range(long) if tokens[i] != self.answer[i]), long)
         spent = {n: self.seconds(lambda n=n: answer(n), repeats) for n in self.new_tokens}
-        self.decoded(name, (spent[long] - spent[short]) / (long - short), weights, warm_up, f"{alike} of {long}")
+        self.decoded(name, (spent[long] - spent[short]) / (long - short), weights, warm_up, f"{equal} of {long}")
 
-    def decoded(self, name: str, step: float, weights: int, warm_up: float, alike: str = "") -> None:
+    def decoded(self, name: str, step: float, weights: int, warm_up: float, equal: str = "") -> None:
         share = weights / step / self.bandwidth
-        self.row("decoding, batch 1", way=name, ms=step * 1e3, tokens_per_s=1 / step, gb=weights / 1e9, MBU=share,
-                 first_call_s=warm_up, tokens_as_the_first=alike)  # fmt: skip
+        self.row("decoding, batch 1", implementation=name, ms=step * 1e3, tokens_per_s=1 / step, gb=weights / 1e9,
+                 MBU=share, first_call_s=warm_up, tokens_equal_to_the_first=equal)  # fmt: skip
 
 
 def random_model(config: LlamaConfig, dtype: torch.dtype, device: torch.device) -> Llama:
-    """Random weights made where they are used, at sizes at which every layer has something to say."""
+    """Random weights made on the device, scaled so that every layer contributes to the output."""
     torch.manual_seed(0)
     with torch.device("meta"):
         model = Llama(config)
@@ -144,7 +145,7 @@ def random_model(config: LlamaConfig, dtype: torch.dtype, device: torch.device) 
 
 
 def reference(model: Llama, attention: str):
-    """transformers' model around the same tensors."""
+    """transformers' model with the same tensors."""
     from transformers import LlamaConfig as TheirConfig
     from transformers import LlamaForCausalLM
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -165,7 +166,7 @@ def reference(model: Llama, attention: str):
 
 
 def linear_weights(model: nn.Module) -> int:
-    """Bytes that a token reads: every buffer and parameter of the linear layers, whatever their form."""
+    """Bytes of weights per token: all buffers and parameters of the linear layers, in any format."""
     layers = (m for m in model.modules() if isinstance(m, nn.Linear | Int8Linear | Int4Linear))
     return sum(t.nbytes for layer in layers for t in (*layer.parameters(), *layer.buffers()))
 
@@ -185,7 +186,7 @@ def the_device(bench: Bench) -> None:
     bench.row("the device", name=name, read_gb_s=bench.bandwidth / 1e9, bf16_tflop_s=bench.peak / 1e12)
 
 
-# ---- the same numbers as transformers?
+# ---- parity with transformers
 
 
 def parity(bench: Bench) -> None:
@@ -206,7 +207,7 @@ def parity(bench: Bench) -> None:
 
 
 def compare_calls(model: Llama, theirs):
-    """A whole text, and the same text as a prompt and cached steps."""
+    """Compare the logits of a whole text, and of the same text as a prompt and cached steps."""
     from transformers import DynamicCache
 
     device = model.embed_tokens.weight.device
@@ -242,11 +243,15 @@ def prefill(bench: Bench) -> None:
         linear = linear_weights(model.layers) // model.embed_tokens.weight.element_size()
         attention = 2 * length**2 * c.num_attention_heads * c.head_dim * c.num_hidden_layers  # half of it is masked
         work = 2 * linear * length + attention
-        ways = {"llama_jp": ours, "transformers": lambda ids=ids: theirs(ids, use_cache=True, logits_to_keep=1)}
-        for way, run in ways.items():
+        implementations = {
+            "llama_jp": ours,
+            "transformers": lambda ids=ids: theirs(ids, use_cache=True, logits_to_keep=1),
+        }
+        for name, run in implementations.items():
             seconds = bench.seconds(run)
-            bench.row("prefill, batch 1", tokens=length, way=way, ms=seconds * 1e3, tokens_per_s=length / seconds,
-                      tflop_s=work / seconds / 1e12, of_peak=work / seconds / bench.peak)  # fmt: skip
+            bench.row("prefill, batch 1", tokens=length, implementation=name, ms=seconds * 1e3,
+                      tokens_per_s=length / seconds, tflop_s=work / seconds / 1e12,
+                      of_peak=work / seconds / bench.peak)  # fmt: skip
 
 
 # ---- decoding
@@ -277,7 +282,7 @@ def decoding_by_llama_jp_compiled(bench: Bench) -> None:
 
 
 def the_upper_bound(bench: Bench) -> None:
-    """The same bytes by matrix–vector products and nothing else, in one CUDA graph."""
+    """Only the matrix–vector products, on the same bytes, in one CUDA graph."""
     model = bench.model()
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
     inputs = {w.shape[1]: torch.randn(w.shape[1], device=w.device, dtype=w.dtype) for w in weights}
@@ -300,16 +305,16 @@ def theirs_answering(bench: Bench, static: bool = False) -> Callable[[int], list
     ids = torch.tensor([prompt_of(bench)], device=bench.device)
     options = {"do_sample": False, "attention_mask": torch.ones_like(ids)}
     if static:
-        options["cache_implementation"] = "static"  # which generate compiles by itself on a GPU
-    read = ids.shape[1]
-    return lambda n: theirs.generate(ids, min_new_tokens=n, max_new_tokens=n, **options)[0, read:].tolist()
+        options["cache_implementation"] = "static"  # generate compiles it on a GPU
+    prompt = ids.shape[1]
+    return lambda n: theirs.generate(ids, min_new_tokens=n, max_new_tokens=n, **options)[0, prompt:].tolist()
 
 
 # ---- int8 and int4 weights
 
 
 class Int8Linear(nn.Module):
-    """Weights as whole numbers with a scale for each row. Compiled, they are converted on the way to the product."""
+    """int8 weights with a scale per row. When compiled, the conversion to floats is fused into the product."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -323,7 +328,7 @@ class Int8Linear(nn.Module):
 
 
 class Int4Linear(nn.Module):
-    """Weights in four bits, a scale and a zero for each group of a row, by torch's own tinygemm kernel."""
+    """int4 weights with a scale and a zero per group of a row, multiplied by torch's tinygemm kernel."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -333,7 +338,7 @@ class Int4Linear(nn.Module):
         low, high = groups.amin(-1), groups.amax(-1)
         scale = ((high - low) / 15).clamp(min=1e-6)
         number = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15).to(torch.int32).reshape(N, K)
-        zero = low + 8 * scale  # what the middle of the sixteen numbers stands for
+        zero = low + 8 * scale  # the value of 8, the middle of the sixteen numbers
         both = torch.stack([scale, zero], -1).transpose(0, 1).contiguous().to(torch.bfloat16)  # (groups, N, 2)
         if linear.weight.is_cuda:
             pairs = (number[:, ::2] << 4 | number[:, 1::2]).to(torch.uint8)
@@ -351,7 +356,7 @@ class Int4Linear(nn.Module):
 
 
 def quantized(model: Llama, form: type[nn.Module], worst: float) -> StaticLlama:
-    """A copy of the model with linear layers of another form. One that gives another product is an error."""
+    """A copy of the model with quantised linear layers. ValueError if their error exceeds `worst`."""
     other = copy.copy(model)
     other._modules = dict(model._modules)
     other.layers = nn.ModuleList()
@@ -368,7 +373,7 @@ def quantized(model: Llama, form: type[nn.Module], worst: float) -> StaticLlama:
     x = torch.randn(1, 4, model.config.hidden_size, device=model.norm.weight.device, dtype=model.norm.weight.dtype)
     exact, found = model.layers[0].mlp.up_proj(x).float(), other.layers[0].mlp.up_proj(x).float()
     if (error := ((found - exact).norm() / exact.norm()).item()) > worst:
-        raise ValueError(f"{form.__name__} is off by {error:.3f} of the product, where {worst} is expected at most")
+        raise ValueError(f"{form.__name__} has a relative error of {error:.3f}; at most {worst} is expected")
     return StaticLlama(other)
 
 
@@ -402,11 +407,11 @@ def show(table: str, rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")
-    parser.add_argument("--seconds", type=float, default=380, help="begin no section after so many (default: 380)")
+    parser.add_argument("--seconds", type=float, default=380, help="begin no section after this time (default: 380)")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
-        raise SystemExit("there is no CUDA GPU here; --tiny runs every section on the CPU")
-    torch._inductor.config.coordinate_descent_tuning = True  # kernels that read int8 want it, and one block is cheap
+        raise SystemExit("this machine has no CUDA GPU; --tiny runs every section on the CPU")
+    torch._inductor.config.coordinate_descent_tuning = True  # makes int8 kernels faster, and one block is tuned quickly
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("the time is over"))
     bench = Bench(args.tiny, args.seconds)
     try:
@@ -424,7 +429,7 @@ def main() -> None:
             decoding_by_transformers_compiled,
         ):
             bench.section(section)
-    finally:  # out of time as well: what was measured is shown
+    finally:  # also when the time is over: print the results so far
         report(bench)
 
 

@@ -1,7 +1,8 @@
-"""The contenders of compare.py: this project and what people would use instead, each behind the same three calls.
+"""The contenders of compare.py: this project and other implementations, each with the same methods.
 
-A contender loads the same random weights in its own format, and then reads prompts and decodes greedily. Formats are
-made from the checkpoint on the first use and kept beside it. One whose package is not installed is reported as absent.
+A contender loads the same random weights in its own format, computes the prefill of prompts, and decodes greedily. Its
+format is converted from the checkpoint at the first use and kept beside it. A contender whose package is not installed
+is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 PROMPT = 32  # tokens before decoding
+WARM_UP_STEPS = 4  # decoding steps before those that are measured
 THREADS = torch.get_num_threads()
 
 
@@ -32,21 +34,21 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 class Contender:
-    """Something that reads and decodes. `needs` names the packages that must be there."""
+    """An implementation to measure. `needs` names the packages that must be installed."""
 
     needs: tuple[str, ...] = ()
-    most_rows: float = math.inf  # in a batch
-    generate: Callable[[list[list[int]], int], None]  # decode so many tokens greedily, never stopping early
+    max_batch: float = math.inf  # rows
+    generate: Callable[[list[list[int]], int], None]  # decode a number of tokens greedily, without stopping early
 
     def prefill(self, tokens: int) -> float:
-        """Seconds for reading a prompt up to its next token."""
+        """Seconds for a prompt, up to its next token."""
         return seconds(lambda: self.generate(prompt_ids(1, tokens), 1))
 
     def step(self, batch: int, steps: int) -> float:
-        """Seconds of one decoding step of a batch: what more tokens take longer than few."""
-        prompts, few = prompt_ids(batch, PROMPT), 4
-        self.generate(prompts, few)
-        short, long = (seconds(lambda n=n: self.generate(prompts, n)) for n in (few, few + steps))
+        """Seconds of one decoding step of a batch, from the difference of a long and a short answer."""
+        prompts = prompt_ids(batch, PROMPT)
+        self.generate(prompts, WARM_UP_STEPS)
+        short, long = (seconds(lambda n=n: self.generate(prompts, n)) for n in (WARM_UP_STEPS, WARM_UP_STEPS + steps))
         return max(long - short, 1e-9) / steps
 
 
@@ -71,10 +73,10 @@ class Ours(Contender):
         self.level, self.lookup = level, lookup
         self.optimized = self.prepared = None
         if lookup:
-            self.most_rows = 1
+            self.max_batch = 1
 
     def prepare(self, rows: int) -> None:
-        """Optimise for so many rows a step, as somebody would who decodes such batches."""
+        """Optimise for this number of rows per step, as a user with such batches would."""
         from llama_jp import optimize
         from llama_jp.speed.static_steps import StaticLlama
 
@@ -134,29 +136,29 @@ class Transformers(Contender):
         self.options = {} if cache == "dynamic" else {"cache_implementation": cache, "disable_compile": not compiled}
         if compiled:
             config = transformers.CompileConfig(fullgraph=False, mode="default")
-            config._compile_all_devices = True  # on a CPU it is skipped otherwise
+            config._compile_all_devices = True  # without it, generate does not compile on a CPU
             self.options["compile_config"] = config
 
     def step(self, batch: int, steps: int) -> float:
-        ids, few, times = torch.tensor(prompt_ids(batch, PROMPT)), 4, []
+        ids, times = torch.tensor(prompt_ids(batch, PROMPT)), []
 
         def clock(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             times.append(time.perf_counter())
             return torch.zeros(len(ids), dtype=torch.bool)
 
-        for _ in range(2):  # the first warms up, and compiles
+        for _ in range(2):  # the first is a warm-up, and compiles
             times.clear()
             self.model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
-                max_new_tokens=few + steps,
+                max_new_tokens=WARM_UP_STEPS + steps,
                 do_sample=False,
                 pad_token_id=0,
                 eos_token_id=None,
                 stopping_criteria=[clock],
                 **self.options,
             )
-        return (times[-1] - times[few - 1]) / steps
+        return (times[-1] - times[WARM_UP_STEPS - 1]) / steps
 
     def prefill(self, tokens: int) -> float:
         ids = torch.tensor(prompt_ids(1, tokens))
@@ -165,9 +167,9 @@ class Transformers(Contender):
 
 
 class GptFast(Contender):
-    """gpt-fast's model, one step of it compiled as its generate.py does; from a checkout that GPT_FAST points to."""
+    """gpt-fast's model from the checkout in GPT_FAST, with one step compiled as in its generate.py."""
 
-    needs = ("tiktoken", "sentencepiece")  # which its quantize.py imports
+    needs = ("tiktoken", "sentencepiece")  # imported by its quantize.py
 
     def __init__(self, folder: Path, dtype: str, int8: bool = False):
         if (checkout := os.environ["GPT_FAST"]) not in sys.path:
@@ -190,8 +192,8 @@ class GptFast(Contender):
         )
         with torch.device("meta"):
             self.model = Transformer(args)
-        read = read_tensors(find_tensors(folder), getattr(torch, dtype), torch.device("cpu"))
-        self.model.load_state_dict(dict(gpt_fast_names(read, c)), assign=True)
+        tensors = read_tensors(find_tensors(folder), getattr(torch, dtype), torch.device("cpu"))
+        self.model.load_state_dict(dict(gpt_fast_names(tensors, c)), assign=True)
         if int8:
             from quantize import WeightOnlyInt8QuantHandler
 
@@ -206,33 +208,34 @@ class GptFast(Contender):
         return seconds(lambda: self.model(ids, torch.arange(tokens)))
 
     def step(self, batch: int, steps: int) -> float:
-        self.model.setup_caches(batch, PROMPT + steps + 4)
-        one = torch.compile(self.next_token, mode="reduce-overhead", fullgraph=True)
+        self.model.setup_caches(batch, PROMPT + steps + WARM_UP_STEPS)
+        compiled = torch.compile(self.next_token, mode="reduce-overhead", fullgraph=True)
         tokens = self.next_token(torch.tensor(prompt_ids(batch, PROMPT)), torch.arange(PROMPT))
 
-        def go_on(begin: int, end: int) -> None:
+        def decode(begin: int, end: int) -> None:
             nonlocal tokens
             for position in range(begin, end):
-                tokens = one(tokens, torch.tensor([position]))
+                tokens = compiled(tokens, torch.tensor([position]))
 
-        go_on(PROMPT, PROMPT + 4)
-        return seconds(lambda: go_on(PROMPT + 4, PROMPT + 4 + steps)) / steps
+        first = PROMPT + WARM_UP_STEPS
+        decode(PROMPT, first)
+        return seconds(lambda: decode(first, first + steps)) / steps
 
     def next_token(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         return self.model(ids, positions)[:, -1:].argmax(-1)
 
 
 def gpt_fast_names(tensors: dict[str, torch.Tensor], config) -> Iterator[tuple[str, torch.Tensor]]:
-    """Its names, and heads in Meta's order, which turns neighbours where the published checkpoints turn halves."""
+    """gpt-fast's names, and q and k rows in Meta's order, which rotates neighbours instead of split halves."""
     parts = {"q_proj": "attention.wq", "k_proj": "attention.wk", "v_proj": "attention.wv", "o_proj": "attention.wo"}
     parts |= {"gate_proj": "feed_forward.w1", "up_proj": "feed_forward.w3", "down_proj": "feed_forward.w2"}
     parts |= {"input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm"}
     parts |= {"embed_tokens": "tok_embeddings", "norm": "norm", "lm_head": "output"}
     for name, tensor in tensors.items():
-        *where, part, _ = name.split(".")
+        *parents, part, _ = name.split(".")
         if part in ("q_proj", "k_proj"):
             tensor = tensor.view(-1, 2, config.head_dim // 2, config.hidden_size).transpose(1, 2).flatten(0, 2)
-        yield ".".join([*where[:2], parts[part], "weight"]), tensor
+        yield ".".join([*parents[:2], parts[part], "weight"]), tensor
 
 
 class LlamaCpp(Contender):
@@ -261,7 +264,7 @@ class LlamaCpp(Contender):
         return self.lib.llama_init_from_model(self.model, parameters)
 
     def decode(self, context, tokens: list[tuple[int, int, int]], wanted: set[int]) -> None:
-        """Run (token, position, row) triples; logits at the indices wanted."""
+        """Run (token, position, row) triples, with logits at the indices in `wanted`."""
         batch = self.lib.llama_batch_init(len(tokens), 0, 1)
         batch.n_tokens = len(tokens)
         for i, (token, position, row) in enumerate(tokens):
@@ -276,34 +279,35 @@ class LlamaCpp(Contender):
     def prefill(self, tokens: int) -> float:
         context = self.context(1, tokens)
         triples = [(token, i, 0) for i, token in enumerate(prompt_ids(1, tokens)[0])]
-        took = seconds(lambda: self.decode(context, triples, {tokens - 1}))
+        duration = seconds(lambda: self.decode(context, triples, {tokens - 1}))
         self.lib.llama_free(context)
-        return took
+        return duration
 
     def step(self, batch: int, steps: int) -> float:
-        context = self.context(batch, PROMPT + steps + 4)
+        context = self.context(batch, PROMPT + steps + WARM_UP_STEPS)
         prompts = prompt_ids(batch, PROMPT)
         triples = [(token, i, row) for row, prompt in enumerate(prompts) for i, token in enumerate(prompt)]
         self.decode(context, triples, {len(triples) - 1})
         vocabulary = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model))
         next_tokens = [300] * batch
 
-        def one(position: int) -> None:
+        def step(position: int) -> None:
             self.decode(context, [(t, position, row) for row, t in enumerate(next_tokens)], set(range(batch)))
             for row in range(batch):
                 logits = self.lib.llama_get_logits_ith(context, row)
                 scores = (ctypes.c_float * vocabulary).from_address(ctypes.addressof(logits.contents))
                 next_tokens[row] = int(torch.frombuffer(scores, dtype=torch.float32).argmax())
 
-        for position in range(PROMPT, PROMPT + 4):
-            one(position)
-        took = seconds(lambda: [one(position) for position in range(PROMPT + 4, PROMPT + 4 + steps)])
+        first = PROMPT + WARM_UP_STEPS
+        for position in range(PROMPT, first):
+            step(position)
+        duration = seconds(lambda: [step(position) for position in range(first, first + steps)])
         self.lib.llama_free(context)
-        return took / steps
+        return duration / steps
 
 
 def gguf_file(folder: Path, kind: str) -> Path:
-    """The checkpoint as GGUF: F16, BF16 and F32 written here, the others by llama.cpp's own quantiser from F16."""
+    """The checkpoint as a GGUF file: F16, BF16 and F32 written here, the others by llama.cpp's quantiser from F16."""
     file = folder.with_name(f"{folder.name}-{kind}.gguf")
     if file.is_file():
         return file
@@ -322,7 +326,7 @@ def gguf_file(folder: Path, kind: str) -> Path:
 
 
 def write_gguf(folder: Path, file: Path, kind: str) -> None:
-    """Names and shapes as llama.cpp wants them; the vocabulary is a dummy, since nothing is tokenised."""
+    """Write llama.cpp's names and shapes. The vocabulary is a dummy, since nothing is tokenised."""
     import gguf
 
     from llama_jp.checkpoint.config import read_config
@@ -389,7 +393,7 @@ class CTranslate2(Contender):
         from transformers import LlamaForCausalLM
 
         model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        model.config.rope_theta, model.config.rope_scaling = 10000.0, None  # where the converter looks for them
+        model.config.rope_theta, model.config.rope_scaling = 10000.0, None  # the converter uses these attributes
         with torch.no_grad():
             spec = LlamaLoader().get_model_spec(model)
         spec.register_vocabulary(["<unk>", "<s>", "</s>", *(f"t{i}" for i in range(model.config.vocab_size - 3))])
@@ -406,7 +410,7 @@ class CTranslate2(Contender):
 
 
 def contenders(dtype: str) -> dict[str, Callable[[Path], Contender]]:
-    """Everybody, by name, for weights of this dtype."""
+    """All contenders for weights of this dtype, by name."""
     ours = {
         "llama_jp": lambda f: Ours(f, dtype),
         "llama_jp, exact": lambda f: Ours(f, dtype, "exact"),
@@ -437,10 +441,10 @@ def contenders(dtype: str) -> dict[str, Callable[[Path], Contender]]:
     return ours | theirs | {"CTranslate2 int8": lambda f: CTranslate2(f, dtype, "int8")}
 
 
-def needs(name: str) -> tuple[str, ...]:
-    """What a contender lacks."""
+def missing_packages(name: str) -> tuple[str, ...]:
+    """The packages that a contender needs and that are not installed."""
     kinds = {"llama_jp": Ours, "transformers": Transformers, "gpt-fast": GptFast, "llama.cpp": LlamaCpp}
     kinds["CTranslate2"] = CTranslate2
     kind = next(kind for prefix, kind in kinds.items() if name.startswith(prefix))
-    lacking = tuple(package for package in kind.needs if importlib.util.find_spec(package) is None)
-    return lacking if kind is not GptFast or "GPT_FAST" in os.environ else (*lacking, "a checkout in GPT_FAST")
+    missing = tuple(package for package in kind.needs if importlib.util.find_spec(package) is None)
+    return missing if kind is not GptFast or "GPT_FAST" in os.environ else (*missing, "a checkout in GPT_FAST")

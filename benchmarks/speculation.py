@@ -1,12 +1,12 @@
-"""Does speculation pay? The same greedy answers, plain and with guesses, timed side by side.
+"""The speed-up of speculation: the same greedy answers, with and without draft tokens.
 
     python benchmarks/speculation.py --model demo
     python benchmarks/speculation.py --random 1024
 
-A short text, where nearly every phrase is new, and a long one, where a small model repeats itself and looking up should
-help. `--random C` takes random weights of width C instead: they go in circles at once, so that nearly every guess is
-right, and show what there is to gain at most where a step costs what it costs to read the weights. Prints a table, and
-one JSON line at the end.
+Measures a short text, where nearly every phrase is new, and a long one, where a small model repeats itself and prompt
+lookup should help. `--random C` uses random weights of width C instead. They repeat a token at once, so nearly every
+draft token is accepted. This shows the largest possible speed-up when a step takes as long as loading the weights.
+Prints a table, and one JSON line last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BEGINNING = "むかしむかし、あるところに"
 
 
 def measure(model, prompt: list[int], tokens: int, **options) -> tuple[llama_jp.Generation, float]:
-    """The fastest of three, after a warm-up."""
+    """The answer, and the seconds of the fastest of three runs after a warm-up."""
     options |= {"eos_token_id": None, "do_sample": False}
     llama_jp.generate(model, [prompt], max_new_tokens=8, **options)
     times = []
@@ -46,7 +46,7 @@ def random_model(width: int, dtype: str) -> llama_jp.Llama:
         num_hidden_layers=8,
         num_attention_heads=width // 64,
         rms_norm_eps=1e-6,
-        tie_word_embeddings=True,  # the likeliest token is the one that was read
+        tie_word_embeddings=True,  # the most probable token is the last one
     )
     return llama_jp.Llama(config).eval().to(torch.float32 if dtype == "auto" else getattr(torch, dtype))
 
@@ -54,7 +54,7 @@ def random_model(width: int, dtype: str) -> llama_jp.Llama:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--random", type=int, metavar="C", help="random weights instead of a model")
+    parser.add_argument("--random", type=int, metavar="C", help="random weights of width C instead of a model")
     parser.add_argument("--assistant-model")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--tokens", type=int, nargs="+", default=[64, 400])
@@ -66,21 +66,23 @@ def main() -> None:
     else:
         model, tokenizer = llama_jp.load(args.model, dtype=args.dtype)
         prompt = tokenizer.encode(BEGINNING)
-    ways = {"plain": {}} | {f"look-up, {n} at a time": {"prompt_lookup_num_tokens": n} for n in (3, 8)}
+    methods = {"plain": {}} | {f"prompt lookup, {n} tokens": {"prompt_lookup_num_tokens": n} for n in (3, 8)}
     if args.assistant_model:
         assistant = load_model(args.assistant_model, dtype=args.dtype)
-        ways |= {f"draft, {n} at a time": {"assistant_model": assistant, "num_assistant_tokens": n} for n in (2, 4)}
+        methods |= {
+            f"draft model, {n} tokens": {"assistant_model": assistant, "num_assistant_tokens": n} for n in (2, 4)
+        }
 
     rows = []
     for tokens in args.tokens:
-        answers = {way: measure(model, prompt, tokens, **options) for way, options in ways.items()}
-        for way, (answer, seconds) in answers.items():
+        answers = {method: measure(model, prompt, tokens, **options) for method, options in methods.items()}
+        for method, (answer, seconds) in answers.items():
             speed, gain = tokens / seconds, answers["plain"][1] / seconds
             same = answer.ids == answers["plain"][0].ids
-            row = {"tokens": tokens, "way": way, "tokens_per_second": round(speed, 1), "gain": round(gain, 2)}
+            row = {"tokens": tokens, "method": method, "tokens_per_second": round(speed, 1), "gain": round(gain, 2)}
             rows.append(row | {"accepted": answer.accepted, "drafted": answer.drafted, "same_tokens": same})
-            share = f"{answer.accepted} of {answer.drafted} guesses accepted" if answer.drafted else ""
-            print(f"{tokens:5} tokens  {way:<21} {speed:7.1f} tokens/s  x {gain:4.2f}  {share}")
+            share = f"{answer.accepted} of {answer.drafted} draft tokens accepted" if answer.drafted else ""
+            print(f"{tokens:5} tokens  {method:<24} {speed:7.1f} tokens/s  x {gain:4.2f}  {share}")
     weight = model.embed_tokens.weight
     about = {"model": args.model if not args.random else f"random, {args.random} wide", "threads": args.threads}
     about |= {"dtype": dtype_name(weight.dtype), "device": str(weight.device), "torch": torch.__version__}

@@ -1,4 +1,4 @@
-"""llama-jp bench: how fast is a model here, and how near to what the machine can do?"""
+"""llama-jp bench: the speed of a model on this machine, and the share of the machine's limits that it reaches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +21,9 @@ from ..checkpoint.load import load_model
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS
 from .arguments import DTYPES, int_list, positive_int
+
+if TYPE_CHECKING:
+    from ..speed.benchmark import Rates
 
 EXAMPLE = "llama-jp bench demo --batch 1,8 --optimize exact"
 
@@ -33,26 +38,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
     parser.add_argument("--random", metavar="SHAPE", help="random weights instead, of shape 7b, 7b-fast, 13b or tiny")
-    parser.add_argument("--layers", type=positive_int, metavar="N", help="how many layers the random model has")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto)")
+    parser.add_argument("--layers", type=positive_int, metavar="N", help="number of layers of the random model")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights and activations (default: auto)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--attention", choices=list(ATTENTIONS), default="sdpa", help="default: sdpa")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
-        "--prompt", type=int_list, default=[128, 512, 2048], metavar="N,…", help="default: 128,512,2048"
+        "--prompt",
+        type=int_list,
+        default=[128, 512, 2048],
+        metavar="N,…",
+        help="lengths of prompts, in tokens (default: 128,512,2048)",
     )
-    parser.add_argument("--batch", type=int_list, default=[1, 8, 32], metavar="N,…", help="default: 1,8,32")
     parser.add_argument(
-        "--steps", type=positive_int, default=16, metavar="N", help="decoding steps a run (default: 16)"
+        "--batch", type=int_list, default=[1, 8, 32], metavar="N,…", help="batch sizes (default: 1,8,32)"
     )
-    parser.add_argument("--runs", type=positive_int, default=3, metavar="N", help="medians are of so many (default: 3)")
+    parser.add_argument(
+        "--steps", type=positive_int, default=16, metavar="N", help="decoding steps per run (default: 16)"
+    )
+    parser.add_argument("--runs", type=positive_int, default=3, metavar="N", help="runs per median (default: 3)")
     parser.add_argument(
         "--optimize",
         choices=list(LEVELS),
-        help="then once more, optimised for the first batch size: "
-        + "; ".join(f"{name}: {what}" for name, what in LEVELS.items()),
+        help="measure again after optimising for the first batch size. Levels: "
+        + "; ".join(f"{level}: {description}" for level, description in LEVELS.items()),
     )
-    parser.add_argument("--json", metavar="FILE", help="the result as JSON into this file as well")
+    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON to this file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
+    """The checkpoint to measure. A random one is written to a temporary folder, which `stack` removes."""
     if args.random is None:
         return find_checkpoint(args.model, args.revision)
     from ..checkpoint.published_form import write_published
@@ -83,52 +95,57 @@ def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
     return folder
 
 
-def bench(args: argparse.Namespace, folder: Path) -> dict:
+def bench(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Load the model, measure it, print the tables, and return everything for JSON."""
     from ..environment import peak_memory
-    from ..speed.benchmark import measure, measure_machine, size_of_step
+    from ..speed.benchmark import Workload, measure, measure_machine, size_of_step
 
     begun = time.perf_counter()
     model = load_model(folder, args.dtype, args.device, attention=args.attention)
-    loaded = time.perf_counter() - begun
+    load_seconds = time.perf_counter() - begun
     size = size_of_step(model)
     device = model.embed_tokens.weight.device
     first_token(model)
-    first = time.perf_counter() - begun
+    first_token_seconds = time.perf_counter() - begun
     after_loading = peak_memory()
 
     dtype = model.embed_tokens.weight.dtype
     limits = measure_machine(dtype, device)
-    result = {
-        "model": args.model if args.random is None else f"random {args.random}, {len(model.layers)} layers",
+    name = args.model if args.random is None else f"random {args.random}, {len(model.layers)} layers"
+    result: dict[str, Any] = {
+        "model": name,
         "dtype": dtype_name(dtype),
         "device": str(device),
-        "weights_read_per_step": size[0],
-        "load_seconds": loaded,
-        "first_token_seconds": first,
+        "weights_read_per_step": size.nbytes,
+        "load_seconds": load_seconds,
+        "first_token_seconds": first_token_seconds,
         "peak_memory_after_loading": after_loading,
-        "bandwidth": limits["bandwidth"],
-        "flops": limits["flops"],
+        "bandwidth": limits.bandwidth,
+        "flops": limits.flops,
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     print(
-        f"{result['model']}, {result['dtype']} on {device}, {result['threads']} threads: "
-        f"loaded in {loaded:.2f} s, first token after {first:.2f} s, peak memory {after_loading / 1e9:.2f} GB\n"
-        f"the machine: {limits['bandwidth'] / 1e9:.1f} GB/s, {limits['flops'] / 1e12:.2f} TFLOP/s; "
-        f"a step reads {size[0] / 1e9:.3f} GB"
+        f"{name}, {dtype_name(dtype)} on {device}, {torch.get_num_threads()} threads: loaded in {load_seconds:.2f} s, "
+        f"first token after {first_token_seconds:.2f} s, peak memory {after_loading / 1e9:.2f} GB\n"
+        f"the machine: {limits.bandwidth / 1e9:.1f} GB/s, {limits.flops / 1e12:.2f} TFLOP/s; "
+        f"a step loads {size.nbytes / 1e9:.3f} GB of weights"
     )
     context = model.config.max_position_embeddings
     for tokens in (tokens for tokens in args.prompt if tokens > context):
-        print(f"a prompt of {tokens} is left out: the context is {context} tokens", file=sys.stderr)
-    result["as_loaded"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
-    print_rates("as loaded", result["as_loaded"])
+        print(f"a prompt of {tokens} tokens is left out: the context has {context} tokens", file=sys.stderr)
+    workload = Workload(args.prompt, args.batch, args.steps, args.runs)
+    rates = measure(model, workload, limits, size)
+    result["as_loaded"] = asdict(rates)
+    print_rates("as loaded", rates)
     if args.optimize:
         from ..speed.optimization import optimize
 
         optimized = optimize(model, args.optimize, rows=args.batch[0])
-        result["optimized"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
+        rates = measure(model, workload, limits, size)
+        result["optimized"] = asdict(rates)
         result["optimization"] = optimized.as_dict()
-        print_rates(f"optimised ({args.optimize})", result["optimized"])
+        print_rates(f"optimised ({args.optimize})", rates)
         print(optimized)
     result["peak_memory"] = peak_memory()
     return result
@@ -139,13 +156,13 @@ def first_token(model: Llama) -> None:
     model(torch.ones(1, 1, dtype=torch.long, device=model.embed_tokens.weight.device), last_only=True)
 
 
-def print_rates(title: str, rates: dict) -> None:
+def print_rates(title: str, rates: Rates) -> None:
     print(f"\n{title:24} {'tokens/s':>10} {'lowest':>9} {'highest':>9}   share of the limit")
-    for tokens, rate in rates["prefill"].items():
+    for tokens, rate in rates.prefill.items():
         print_rate(f"prompt of {tokens}", rate, f"{rate['share_of_peak']:5.0%} of the arithmetic")
-    for batch, rate in rates["decode"].items():
+    for batch, rate in rates.decode.items():
         print_rate(f"decoding, batch {batch}", rate, f"{rate['mbu']:5.0%} of the bandwidth")
 
 
-def print_rate(name: str, rate: dict, share: str) -> None:
+def print_rate(name: str, rate: dict[str, float], share: str) -> None:
     print(f"{name:24} {rate['median']:10.1f} {rate['lowest']:9.1f} {rate['highest']:9.1f}   {share}")

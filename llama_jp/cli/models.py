@@ -68,7 +68,8 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
         rows = 1 + (args.prompt_lookup_num_tokens or 0)  # in a decoding step: the newest token and the draft tokens
         optimized = optimize(model, args.optimize, rows, ids)
-        print(f"optimised; numerical deviation on {ids.shape[1]} tokens of prose: {optimized.price}", file=sys.stderr)
+        tokens, deviation = ids.shape[1], optimized.deviation
+        print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
     return model, tokenizer
 
 

@@ -1,89 +1,152 @@
-"""Several linear layers of one input computed as one product."""
+"""Several linear layers with the same input, computed as one product."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..numerics import same_bits
 from .kernels import LinearKernel
-from .weight import PARTS, Weight
+from .layer import QuantizedLinear
+from .weight import Weight
+
+LinearLayer = nn.Linear | QuantizedLinear
 
 
 class FusedSlice(nn.Module):
-    """One of the layers whose weights were joined into one product; computed with its neighbours, handed out alone."""
+    """Stands in the place of one linear layer, and returns that layer's outputs of a `FusedLinear`.
 
-    def __init__(self, joined: FusedLinear, index: int):
+    It has no parameters. Its state dict holds the weight of the layer it replaces.
+    """
+
+    def __init__(self, fused: FusedLinear, index: int):
         super().__init__()
-        self.joined = joined
+        self.fused = fused
         self.index = index
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            raise RuntimeError("an optimised model has no gradients; call undo() on what optimize returned first")
-        return self.joined(x, self.index)
+            raise RuntimeError(
+                "an optimised model computes no gradients; call undo() on the result of optimize before training, "
+                "or run the model in torch.no_grad()"
+            )
+        if not torch.compiler.is_compiling():
+            return self.fused(x, self.index)
+        if not self.fused.kernel.compiles:
+            from .untraced import call_untraced
 
-    def restore(self, layer: nn.Module) -> nn.Module:
-        """The layer that stood here, its weights filled in again (a tied head has kept them)."""
-        return layer if layer.weight.numel() else fill(layer, self.joined.weight_of(self.index))
+            return call_untraced(self.forward, x)
+        return self.fused.slices[self.index](x)  # in a graph, one kernel per layer needs no memory between calls
 
-    def _apply(self, *_) -> FusedSlice:
+    def restore(self, layer: LinearLayer) -> LinearLayer:
+        """The layer that stood here, with its weight assigned again unless it kept it (a tied head)."""
+        return layer if layer.weight.numel() else assign_weight(layer, self.fused.weight_of_slice(self.index))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedSlice:
         raise RuntimeError(
-            "an optimised model cannot be moved or converted; call undo() on what optimize returned first"
+            "an optimised model cannot be moved or converted; call undo() on the result of optimize first"
         )
 
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        for name, tensor in zip(PARTS, self.joined.weight_of(self.index), strict=True):
-            if tensor is not None:
-                destination[prefix + name] = tensor
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for name, tensor in self.fused.weight_of_slice(self.index).tensors().items():
+            destination[prefix + name] = tensor
+
+
+class Pending(NamedTuple):
+    """Outputs of a product that no slice has returned yet, and everything that they depend on."""
+
+    x: Tensor
+    version: tuple[int, int] | None  # None for an inference tensor, which has no version counter
+    copy: Tensor | None  # of an inference tensor
+    mode: tuple[bool, torch.dtype | None]
+    outputs: dict[int, Tensor]  # by the index of the slice
+
+    def depends_on(self, x: Tensor) -> bool:
+        """Whether x is the input of these outputs, unchanged since, in the same mode."""
+        if x is not self.x or self.mode != compute_mode():
+            return False
+        return version_of(x) == self.version if self.copy is None else same_bits(x, self.copy)
 
 
 class FusedLinear:
-    """One product for layers that read the same input."""
+    """One product for the layers of one input: the first slice called computes it, the others return their parts.
 
-    def __init__(self, product: LinearKernel, sizes: list[int]):
-        self.product = product
+    The parts are kept until they are returned, each of them once. A slice computes the product again when it gets
+    another tensor, or the same tensor after a change in place. As in autograd, the version counter of the tensor shows
+    the change, so writes through `x.data` or numpy stay unseen. An inference tensor has no counter: its bits are
+    compared.
+
+    sizes  the number of outputs of each layer
+    """
+
+    def __init__(self, kernel: LinearKernel, sizes: list[int]):
+        self.kernel = kernel
         self.sizes = sizes
-        self.x: Tensor | None = None  # the input that `outputs` belong to, until the last of them is taken
-        self.outputs: list[Tensor] = []
+        self.slices = [type(kernel)(part) for part in kernel.unpack().split(sizes)] if kernel.compiles else []
+        self.pending: Pending | None = None
 
     def __call__(self, x: Tensor, index: int) -> Tensor:
+        """x (..., K) -> the outputs (..., N) of the layer `index`."""
         if len(self.sizes) == 1:
-            return self.product(x)
-        if x is not self.x:
-            # each in one piece, as if computed alone: what comes next may round differently where rows lie apart
-            self.x, self.outputs = x, [y.contiguous() for y in self.product(x).split(self.sizes, dim=-1)]
-        y = self.outputs[index]
-        if index == len(self.sizes) - 1:
-            self.x, self.outputs = None, []
+            return self.kernel(x)
+        pending, y = self.pending, None  # read once, since another thread may replace it
+        if pending is not None and pending.depends_on(x):
+            y = pending.outputs.pop(index, None)
+        if pending is None or y is None:
+            # rounding: contiguous, as if computed alone; operations on strided rows may round differently
+            parts = [part.contiguous() for part in self.kernel(x).split(self.sizes, dim=-1)]
+            version, copy = (None, x.clone()) if x.is_inference() else (version_of(x), None)
+            pending = Pending(x, version, copy, compute_mode(), dict(enumerate(parts)))
+            y = pending.outputs.pop(index)
+        self.pending = pending if pending.outputs else None
         return y
 
-    def weight_of(self, index: int) -> Weight:
-        part = self.product.unpack().split(self.sizes)[index]
-        return Weight(*(None if tensor is None else tensor.clone() for tensor in part))
+    def weight_of_slice(self, index: int) -> Weight:
+        """A copy of the weight of one layer."""
+        tensors = self.kernel.unpack().split(self.sizes)[index].tensors()
+        return Weight.from_tensors({name: tensor.clone() for name, tensor in tensors.items()})
 
 
-def weight_of(layer: nn.Module) -> Weight:
-    """What a plain or a quantised linear layer multiplies by."""
-    return Weight(layer.weight.detach()) if isinstance(layer, nn.Linear) else layer.stored_weight()
+def version_of(x: Tensor) -> tuple[int, int]:
+    """A value that changes with each change of a tensor in place, and with an assignment to `x.data`."""
+    return x._version, x.data_ptr()
 
 
-def fill(layer: nn.Module, weight: Weight) -> nn.Module:
-    if isinstance(layer, nn.Linear):
-        layer.weight = nn.Parameter(weight.values, layer.weight.requires_grad)
-    else:
+def compute_mode() -> tuple[bool, torch.dtype | None]:
+    """The modes of torch that decide the kind and dtype of a product besides its operands: inference and autocast."""
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    return torch.is_inference_mode_enabled(), autocast
+
+
+def weight_of(layer: LinearLayer) -> Weight:
+    """The weight of a plain or a quantised linear layer."""
+    return layer.stored_weight() if isinstance(layer, QuantizedLinear) else Weight(layer.weight.detach())
+
+
+def assign_weight(layer: LinearLayer, weight: Weight) -> LinearLayer:
+    """Replace the weight of a layer, and return the layer."""
+    if isinstance(layer, QuantizedLinear):
         layer.assign_weight(weight)
+    else:
+        layer.weight = nn.Parameter(weight.values, layer.weight.requires_grad)
     return layer
 
 
-def empty(layer: nn.Module) -> nn.Module:
-    """Free the layer's memory, until `fill` gives it its weight again."""
-    return fill(layer, Weight(*(None if part is None else part.new_empty(0) for part in weight_of(layer))))
+def free_weight(layer: LinearLayer) -> LinearLayer:
+    """Free the memory of a layer's weight until `assign_weight`, and return the layer."""
+    tensors = weight_of(layer).tensors()
+    return assign_weight(layer, Weight.from_tensors({name: tensor.new_empty(0) for name, tensor in tensors.items()}))
 
 
-def kind_of(layer: nn.Module) -> str:
-    return "float" if isinstance(layer, nn.Linear) else f"int{layer.bits}"
+def kind_of(layer: LinearLayer) -> str:
+    """The storage format of a layer's weight: "float", "int8" or "int4"."""
+    return f"int{layer.bits}" if isinstance(layer, QuantizedLinear) else "float"
 
 
-def nbytes_of(layer: nn.Module) -> float:
-    size = layer.weight.element_size() if isinstance(layer, nn.Linear) else layer.bits / 8
-    return layer.in_features * layer.out_features * size
+def nbytes_of(layer: LinearLayer) -> int:
+    """The bytes of a layer's weight, without scales."""
+    bits = layer.bits if isinstance(layer, QuantizedLinear) else 8 * layer.weight.element_size()
+    return layer.in_features * layer.out_features * bits // 8

@@ -1,7 +1,7 @@
-"""Ways to multiply by a weight: the plain product, and faster ones that not every machine has.
+"""Kernels for the product of activations and a weight: `F.linear`, and faster ones that only some machines have.
 
-Operators that are internal to torch are called here and nowhere else. Each way is tried on a small example before it is
-used, so on a machine or a torch without it one line says so and the plain product runs.
+Operators internal to torch are called in this file only. Each kernel is first tested on a small example. A kernel that
+fails there is not used: a warning says so, and `F.linear` computes the product.
 
 The letters in the shapes:
 
@@ -13,34 +13,35 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .weight import Weight, dequantize
+from .weight import Weight, dequantize, pack_int4, unpack_int4
 
-BLOCK = 64  # numbers, or bytes, that the kernels for few bits read at once
+BLOCK = 64  # numbers or bytes that the int8 and int4 kernels load at once
 
 OUTPUTS_AT_ONCE = 512
 
-FEW = 16  # rows up to which reading the weight takes longer than multiplying
+SMALL_BATCH = 16  # rows up to which loading the weight takes longer than multiplying by it
 
 
 class LinearKernel:
-    """`F.linear`, what a model does by itself; quantised weights become floats first."""
+    """`F.linear`, as in a model without optimisation. Quantised weights are converted to floats in each call."""
 
-    name = "plain"
-    kinds = ("float", "int8", "int4")
-    dtypes = (torch.float32, torch.bfloat16, torch.float16)
-    activations = "float"  # "int8": each row of x is rounded to eight bits as well
-    compiles = True  # may stand inside a function that torch.compile compiles; operators internal to torch may not
-    same_arithmetic = True  # False: other sums than the product's that a model uses as loaded, so other last bits
+    name: ClassVar[str] = "plain"
+    kinds: ClassVar[tuple[str, ...]] = ("float", "int8", "int4")  # of weights
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.bfloat16, torch.float16)  # of x
+    activations: ClassVar[str] = "float"  # "int8": each row of x is rounded to eight bits as well
+    compiles: ClassVar[bool] = True  # whether torch.compile can trace it; it cannot trace operators internal to torch
+    same_arithmetic: ClassVar[bool] = True  # False: sums in another order than the default, so the last bits differ
 
     @classmethod
     def fits(cls, outputs: int, inputs: int) -> bool:
-        """Does the operator take a weight of this shape? Some read in blocks, past the end of what is no whole one."""
+        """Whether the operator supports this shape. Some load whole blocks, and would read past the end of others."""
         return True
 
     def __init__(self, weight: Weight):
@@ -48,17 +49,17 @@ class LinearKernel:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (..., K) -> (..., N), in the dtype of x."""
-        # rounding: as one matrix, which F.linear makes of x only where the weight has a gradient; others it may copy
+        # rounding: x as one matrix (M, K), as F.linear folds it for a weight with a gradient; for others it may copy
         y = F.linear(x.reshape(-1, x.shape[-1]), dequantize(self.weight, x.dtype))
         return y.view(*x.shape[:-1], -1)
 
     def unpack(self) -> Weight:
-        """The weight again, to the bit."""
+        """The weight, bit-identical to the one that the kernel was made from."""
         return self.weight
 
 
 class MatVecKernel(LinearKernel):
-    """One row as a matrix-vector product, whose kernels are others than those of `F.linear`."""
+    """`torch.mv` for one row. Its kernels differ from those of `F.linear`."""
 
     name = "mv"
     kinds = ("float",)
@@ -71,33 +72,34 @@ class MatVecKernel(LinearKernel):
 
 
 class CompiledDotKernel(LinearKernel):
-    """One row written out as products and sums in float32; `torch.compile` makes one loop over the weight of it."""
+    """Products and a float32 sum for one row. `torch.compile` fuses them into one loop over the weight."""
 
-    name = "compiled sum"
+    name = "compiled dot"
     kinds = ("float",)
     same_arithmetic = False
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > x.shape[-1]:
             return super().__call__(x)
-        multiply = sum_of_products if torch.compiler.is_compiling() else compiled(sum_of_products)
-        return multiply(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+        dot = sum_of_products if torch.compiler.is_compiling() else compiled(sum_of_products)
+        return dot(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
 
 
 def sum_of_products(weight: Tensor, x: Tensor) -> Tensor:
+    """weight (N, K), x (K,) -> (N,), summed in float32."""
     return (weight.float() * x.float()).sum(-1).to(x.dtype)
 
 
 class OneDNNKernel(LinearKernel):
-    """oneDNN's product, which 16-bit `F.linear` is as well, the weight laid out in the blocks that its kernel reads."""
+    """oneDNN's product with a packed weight. In 16 bits, `F.linear` is the same product without packing."""
 
     name = "oneDNN, packed"
     kinds = ("float",)
     compiles = False
-    dtypes = (torch.bfloat16, torch.float16)
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.bfloat16, torch.float16)
 
     def __init__(self, weight: Weight):
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.values, FEW)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.values, SMALL_BATCH)
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
@@ -107,14 +109,14 @@ class OneDNNKernel(LinearKernel):
 
 
 class OneDNNFloat32Kernel(OneDNNKernel):
-    """The same in float32, where `F.linear` is MKL's."""
+    """The same product in float32, where `F.linear` is MKL's."""
 
     dtypes = (torch.float32,)
     same_arithmetic = False
 
 
 class MKLKernel(LinearKernel):
-    """MKL's product, the weight laid out for a few rows. The plain one is kept beside it for other numbers of rows."""
+    """MKL's product with a weight packed for `rows` rows. The plain weight stays for other numbers of rows."""
 
     name = "MKL, packed"
     kinds = ("float",)
@@ -133,7 +135,10 @@ class MKLKernel(LinearKernel):
 
 
 class FBGEMMKernel(LinearKernel):
-    """FBGEMM's product of float16 weights and float32 rows, packed; others are slow without float16 arithmetic."""
+    """FBGEMM's product of a packed float16 weight and float32 rows.
+
+    On a CPU without float16 arithmetic the other float16 kernels are slow.
+    """
 
     name = "FBGEMM, packed"
     kinds = ("float",)
@@ -142,7 +147,7 @@ class FBGEMMKernel(LinearKernel):
     dtypes = (torch.float16,)
 
     def __init__(self, weight: Weight):
-        with without_warnings():
+        with without_deprecation_warnings():
             self.packed = torch.ops.quantized.linear_prepack_fp16(weight.values.float(), None)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -153,7 +158,7 @@ class FBGEMMKernel(LinearKernel):
 
 
 class Int8WeightKernel(LinearKernel):
-    """int8 weights times rows of bfloat16, the weight as the file has it. Many rows: a block at a time as floats."""
+    """int8 weights, as stored, times bfloat16 rows. For many rows, blocks of the weight are converted to floats."""
 
     name = "int8 weights"
     kinds = ("int8",)
@@ -166,18 +171,18 @@ class Int8WeightKernel(LinearKernel):
 
     def __init__(self, weight: Weight):
         super().__init__(weight._replace(values=aligned(weight.values)))
-        self.scale = weight.scale.to(torch.bfloat16)
+        self.scale = scale_of(weight).to(torch.bfloat16)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.numel() > FEW * x.shape[-1]:
-            blocks = self.weight.values.split(OUTPUTS_AT_ONCE)  # small enough to be used before they leave the cache
+        if x.numel() > SMALL_BATCH * x.shape[-1]:
+            blocks = self.weight.values.split(OUTPUTS_AT_ONCE)  # small enough to stay in the CPU cache until used
             return torch.cat([F.linear(x, block.to(x.dtype)) for block in blocks], dim=-1).mul_(self.scale)
         y = torch.ops.aten._weight_int8pack_mm(aligned(x.reshape(-1, x.shape[-1])), self.weight.values, self.scale)
         return y.view(*x.shape[:-1], -1)
 
 
 class Int4WeightKernel(LinearKernel):
-    """int4 weights times rows of bfloat16, the weight in this machine's packing."""
+    """int4 weights, packed for this CPU, times bfloat16 rows."""
 
     name = "int4 weights"
     kinds = ("int4",)
@@ -189,12 +194,11 @@ class Int4WeightKernel(LinearKernel):
         return outputs % BLOCK == 0
 
     def __init__(self, weight: Weight):
-        from .weight import unpack_int4
-
+        assert weight.scale is not None and weight.zero is not None
         self.group_size = weight.group_size
         self.packed = torch.empty_like(weight.values)
         blocks = zip(self.packed.split(OUTPUTS_AT_ONCE), weight.values.split(OUTPUTS_AT_ONCE), strict=True)
-        for packed, values in blocks:  # the operator takes 32 bits a number
+        for packed, values in blocks:  # in blocks, since the operator needs each number as an int32
             packed.copy_(
                 torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack_int4(values).int(), 1).view_as(packed)
             )
@@ -206,29 +210,31 @@ class Int4WeightKernel(LinearKernel):
         return y.view(*x.shape[:-1], -1)
 
     def unpack(self) -> Weight:
-        """Undo the packing: for each input, half of a block of outputs in the low halves of bytes, half in the high."""
-        from .weight import pack_int4
+        """Undo the packing.
 
+        For each input, the low halves of the bytes hold the first half of a block of outputs. The high halves hold the
+        second half.
+        """
         outputs, half = len(self.packed), rows_in_int4_block() // 2
-        bytes_ = self.packed.view(-1, 2 * self.packed.shape[1], half)  # (blocks, K, half a block)
-        values = torch.cat((bytes_ & 15, bytes_ >> 4), -1).transpose(1, 2).reshape(outputs, -1)
+        packed = self.packed.view(-1, 2 * self.packed.shape[1], half)  # (blocks, K, half a block)
+        values = torch.cat((packed & 15, packed >> 4), -1).transpose(1, 2).reshape(outputs, -1)
         scale, zero = (part.t().contiguous() for part in self.scale_and_zero.unbind(-1))
         return Weight(pack_int4(values), scale, zero)
 
 
-@functools.cache
+@functools.cache  # no key: the packing depends on the CPU alone, which stays the same while the process runs
 def rows_in_int4_block() -> int:
-    """How many outputs this machine's packing keeps together: found out by packing one output of ones."""
-    values = torch.zeros(128, 32, dtype=torch.int32)
+    """The number of outputs that this CPU's int4 packing interleaves, measured by packing one output of ones."""
+    values = torch.zeros(128, 32, dtype=torch.int32, device="cpu")
     values[0] = 1
     filled = torch.ops.aten._convert_weight_to_int4pack_for_cpu(values, 1).flatten().nonzero()
     return 2 * int(filled[1] - filled[0])
 
 
 class Int8FBGEMMKernel(LinearKernel):
-    """int8 times int8, summed exactly, by FBGEMM: the fastest for few rows.
+    """FBGEMM's product of int8 weights and int8 rows with exact integer sums: the fastest int8 kernel for few rows.
 
-    Rows are scaled to [-1, 1] first, so that each has its own 255 steps and none depends on its neighbours.
+    Each row is first scaled to [-1, 1]. So each row has its own 255 steps, and no row changes the result of another.
     """
 
     name = "int8 x int8, FBGEMM"
@@ -238,11 +244,10 @@ class Int8FBGEMMKernel(LinearKernel):
     activations = "int8"
 
     def __init__(self, weight: Weight):
-        zeros = torch.zeros(len(weight.scale), dtype=torch.long)
-        with without_warnings():
-            values = torch._make_per_channel_quantized_tensor(
-                weight.values.contiguous(), weight.scale.double(), zeros, 0
-            )
+        scale = scale_of(weight)
+        zeros = torch.zeros(len(scale), dtype=torch.long, device=scale.device)
+        with without_deprecation_warnings():
+            values = torch._make_per_channel_quantized_tensor(weight.values.contiguous(), scale.double(), zeros, 0)
             self.packed = torch.ops.quantized.linear_prepack(values, None)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -256,7 +261,10 @@ class Int8FBGEMMKernel(LinearKernel):
 
 
 class Int8OneDNNKernel(LinearKernel):
-    """int8 times int8, summed exactly, by oneDNN: the fastest for many rows, and with matrix instructions for few."""
+    """oneDNN's product of int8 weights and int8 rows with exact integer sums.
+
+    It is the fastest int8 kernel for many rows. On a CPU with matrix instructions it is also the fastest for few rows.
+    """
 
     name = "int8 x int8, oneDNN"
     kinds = ("int8",)
@@ -266,61 +274,69 @@ class Int8OneDNNKernel(LinearKernel):
 
     def __init__(self, weight: Weight):
         self.packed = torch.ops.onednn.qlinear_prepack(weight.values.contiguous(), None)
-        self.scale = weight.scale.float()
-        self.zeros = torch.zeros(len(weight.scale), dtype=torch.long)
+        self.scale = scale_of(weight).float()
+        self.zeros = torch.zeros(len(self.scale), dtype=torch.long, device=self.scale.device)
 
     def __call__(self, x: Tensor) -> Tensor:
         rounded, largest = self.round_rows(x)
-        dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32  # what the operator can write
+        dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32  # the output dtypes of the operator
         y = torch.ops.onednn.qlinear_pointwise(
             rounded, 1 / 127, 128, self.packed, self.scale, self.zeros, None, 1.0, 0, dtype, "none", [], ""
         )
         return y.mul_(largest.to(dtype)).to(x.dtype)
 
     def round_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return rounded_rows(x)
+        return quantize_rows(x)
 
     def unpack(self) -> Weight:
         return Weight(self.packed.to_dense().t().contiguous(), self.scale)
 
 
 class Int8OneDNNFusedKernel(Int8OneDNNKernel):
-    """The same, rows rounded in one compiled loop: they are read once instead of five times."""
+    """The same product, with rows quantised in one compiled loop: it loads them once instead of five times."""
 
     name = "int8 x int8, fused"
 
     def round_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        bytes_, largest = compiled(rounded_rows)(x.flatten(0, -2))
-        return bytes_.view(x.shape), largest.view(*x.shape[:-1], 1)
+        rounded, largest = compiled(quantize_rows)(x.flatten(0, -2))
+        return rounded.view(x.shape), largest.view(*x.shape[:-1], 1)
 
 
 def largest_of_row(x: Tensor) -> Tensor:
-    """The largest absolute value of each row, (..., 1) float32; of a row of zeros something that can be divided by."""
+    """The largest absolute value of each row, (..., 1) float32; at least 1e-30, so that it can be a divisor."""
     return x.abs().amax(-1, keepdim=True).float().clamp_(min=1e-30)
 
 
-def rounded_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows as bytes and what their 127 stands for: (..., K) -> (..., K) uint8, (..., 1) float32.
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows in eight bits, and the value of each row's largest byte: (..., K) -> (..., K) uint8, (..., 1) float32.
 
-    128 is the zero: CPUs without matrix instructions multiply unsigned by signed bytes, and no others fast.
+    The zero is 128: CPUs without matrix instructions have a fast product of unsigned and signed bytes only.
     """
     largest = largest_of_row(x)
     return (x.float() * (127 / largest)).round_().add_(128).to(torch.uint8), largest
 
 
-@functools.cache
-def compiled(function: Callable) -> Callable:
+@functools.cache  # the key is the function; torch.compile itself compiles again for other dtypes, shapes and modes
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
 
 
 def aligned(x: Tensor) -> Tensor:
-    """The same numbers from where a block may begin; a tensor mapped from a file may lie anywhere."""
+    """x itself if it starts at a multiple of BLOCK bytes, else a copy. A memory-mapped tensor may start anywhere."""
     return x if x.data_ptr() % BLOCK == 0 else x.clone()
 
 
+def scale_of(weight: Weight) -> Tensor:
+    assert weight.scale is not None, "the kernels for int8 get int8 weights"
+    return weight.scale
+
+
 @contextlib.contextmanager
-def without_warnings():
-    """torch says at every packing that its quantised tensors will go some day; `why_unavailable` will notice when they have."""
+def without_deprecation_warnings() -> Iterator[None]:
+    """Hide torch's deprecation warning for quantised tensors, which it repeats at each packing.
+
+    When torch removes them, `why_unavailable` reports it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -333,72 +349,105 @@ KERNELS: tuple[type[LinearKernel], ...] = (
 
 
 def default_kernel(weight: Weight, dtype: torch.dtype) -> LinearKernel:
-    """What a quantised layer multiplies by when nothing was optimised: bytes times floats where torch can do that."""
-    way = {"int8": Int8WeightKernel, "int4": Int4WeightKernel}[weight.kind]
-    if dtype not in way.dtypes or not way.fits(len(weight.values), weight.inputs):
+    """The kernel of a quantised layer without optimisation: stored bytes times floats if available, else `F.linear`."""
+    kernel = {"int8": Int8WeightKernel, "int4": Int4WeightKernel}[weight.kind]
+    if dtype not in kernel.dtypes or not kernel.fits(len(weight.values), weight.inputs):
         return LinearKernel(weight)
-    if reason := why_unavailable(way, weight.kind, dtype):
-        warnings.warn(f"{way.name} have no operator here, and are slow without: {reason}", stacklevel=2)
+    if reason := why_unavailable(kernel, weight.kind, dtype):
+        warnings.warn(
+            f"the kernel for {kernel.name} is not available on this machine: {reason}; "
+            "quantised layers convert their weights to floats instead, which is slow",
+            stacklevel=2,
+        )
         return LinearKernel(weight)
-    return way(weight)
+    return kernel(weight)
 
 
 def available_kernels(
     kind: str, shape: tuple[int, int], dtype: torch.dtype, activations: str = "float"
 ) -> tuple[list[type[LinearKernel]], list[str]]:
-    """The ways that work here for weights (N, K) and rows of this dtype, and a sentence for each that does not."""
-    working, failing = [], []
-    for way in KERNELS:
-        if kind not in way.kinds or dtype not in way.dtypes or way.activations not in ("float", activations):
+    """The kernels that work on this machine, and a sentence for each that does not.
+
+    kind         of the weight: "float", "int8" or "int4"
+    shape        (N, K) of the weight
+    dtype        of x
+    activations  "int8" adds the kernels that round each row of x to eight bits
+    """
+    available, unavailable = [], []
+    for kernel in KERNELS:
+        if kind not in kernel.kinds or dtype not in kernel.dtypes or kernel.activations not in ("float", activations):
             continue
-        if not way.fits(*shape):
+        if not kernel.fits(*shape):
             continue
-        reason = why_unavailable(way, kind, dtype)
+        reason = why_unavailable(kernel, kind, dtype)
         if reason is None:
-            working.append(way)
+            available.append(kernel)
         else:
-            failing.append(f"{way.name} is not to be had here: {reason}")
-    return working, failing
+            unavailable.append(f"{kernel.name} is not available on this machine: {reason}")
+    return available, unavailable
+
+
+def why_unavailable(kernel: type[LinearKernel], kind: str, dtype: torch.dtype) -> str | None:
+    """The reason why a kernel cannot be used on this machine, or None if it can. A small example is the test."""
+    if kernel is LinearKernel:
+        return None
+    # mypy compares the __hash__ of the kernel's instances, not that of its type
+    return try_kernel(kernel, kind, dtype, torch.backends.quantized.engine)  # type: ignore[arg-type]
 
 
 @functools.cache
-def why_unavailable(way: type[LinearKernel], kind: str, dtype: torch.dtype) -> str | None:
-    """Why a way cannot be used on this machine, found out on a small kernel_test_case; None: it can."""
-    if way is LinearKernel:
-        return None
+def try_kernel(kernel: type[LinearKernel], kind: str, dtype: torch.dtype, engine: str) -> str | None:
+    """`why_unavailable`, once per key.
+
+    The key is complete: `engine` selects the implementation of torch's quantised operators, the example has a fixed
+    device and fixed dtypes, and the machine and the torch version stay the same while the process runs.
+    """
     weight, x = kernel_test_case(kind, dtype)
     try:
-        right = F.linear(x.float(), dequantize(weight, torch.float32))
-        made = way(weight)
+        expected = F.linear(x.float(), dequantize(weight, torch.float32))
+        multiply = kernel(weight)
         for rows in (x[:1], x[:8], x):
-            y = made(rows)
-            if y.dtype != dtype or not torch.allclose(y.float(), right[: len(rows)], rtol=0, atol=tolerance(right)):
+            y = multiply(rows)
+            close = torch.allclose(y.float(), expected[: len(rows)], rtol=0, atol=tolerance(expected))
+            if y.dtype != dtype or not close:
                 return "its result is wrong"
-        if not all(torch.equal(a, b) for a, b in zip(made.unpack(), weight, strict=True) if b is not None):
-            return "it does not give the weight back"
-    except Exception as error:  # whatever an internal operator raises where it is missing or does not fit
+        unpacked = multiply.unpack()
+        for part, original in zip(unpacked, weight, strict=True):
+            if original is not None and (part is None or not torch.equal(part, original)):
+                return "its packing changes the weight"
+    except Exception as error:  # an internal operator that is missing or does not fit may raise any exception
         lines = [line.strip() for line in str(error).splitlines()]
         return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)
     return None
 
 
-def tolerance(right: Tensor) -> float:
-    """Eight bits of rows and results, summed up."""
-    return 0.02 * right.abs().max().item()
+def tolerance(expected: Tensor) -> float:
+    """The rounding of rows and results to eight bits, summed."""
+    return 0.02 * expected.abs().max().item()
 
 
 def kernel_test_case(kind: str, dtype: torch.dtype) -> tuple[Weight, Tensor]:
-    """A small weight and rows for it, with the largest bytes there are: sums of 16 bits would overflow."""
+    """A small weight and rows for it. They contain the largest bytes, with which sums in 16 bits overflow."""
     generator = torch.Generator().manual_seed(0)
     outputs, inputs, groups = 64, 256, 2
-    x = torch.randn(FEW + 1, inputs, generator=generator).to(dtype)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu")
+
+    def integers(low: int, high: int, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator, dtype=dtype, device="cpu")
+
+    x = normal(SMALL_BATCH + 1, inputs).to(dtype)
     x[0] = 1
     if kind == "float":
-        return Weight(torch.randn(outputs, inputs, generator=generator).to(dtype)), x
+        return Weight(normal(outputs, inputs).to(dtype)), x
     if kind == "int8":
-        values = torch.randint(-127, 128, (outputs, inputs), generator=generator, dtype=torch.int8)
+        values = integers(-127, 128, (outputs, inputs), torch.int8)
         values[0] = 127
-        return Weight(values, torch.rand(outputs, generator=generator) + 0.5), x
-    values = torch.randint(0, 256, (outputs, inputs // 2), generator=generator, dtype=torch.uint8)
-    scale, zero = torch.rand(2, outputs, groups, generator=generator).to(torch.bfloat16)
+        return Weight(values, uniform(outputs) + 0.5), x
+    values = integers(0, 256, (outputs, inputs // 2), torch.uint8)
+    scale, zero = uniform(2, outputs, groups).to(torch.bfloat16)
     return Weight(values, scale, zero), x

@@ -73,6 +73,10 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None or x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
             return F.linear(x, self.dequantize(x.dtype), self.bias)
+        if torch.compiler.is_compiling():
+            from .untraced import call_untraced  # imports the compiler
+
+            return call_untraced(self.forward, x)  # torch.compile cannot trace kernels, nor the packing of a weight
         if self.kernel is None or self.kernel_dtype != x.dtype:
             self.kernel, self.kernel_dtype = default_kernel(self.stored_weight(), x.dtype), x.dtype
             self.free_weight()  # a kernel may pack the weight, which would then be in memory twice

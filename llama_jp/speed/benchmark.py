@@ -1,7 +1,7 @@
-"""How fast a model is on this machine, beside what the machine can do: bandwidth and arithmetic from the same run.
+"""The speed of a model, as a share of this machine's memory bandwidth and arithmetic, measured in the same run.
 
-A decoding step reads every weight once, so its measure is the share of the memory bandwidth (MBU); reading a prompt is
-matrix products, so its measure is the share of the arithmetic peak.
+A decoding step loads every weight once, so its measure is the share of the memory bandwidth (model bandwidth
+utilisation, MBU). Prefill consists of matrix products, so its measure is the share of the peak of arithmetic.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,16 +18,18 @@ from torch import nn
 from ..generation.interface import generate
 from ..model import Llama
 
-BUFFER_BYTES = 1 << 30  # what bandwidth is measured on: far more than a cache
+BUFFER_BYTES = 1 << 30  # of the buffer for the bandwidth: far more than a CPU cache holds
 
-SIDE = 2048  # of the matrices that the arithmetic peak is measured on
+SIDE = 2048  # of the square matrices for the peak of arithmetic
 
 PROMPT = 32  # tokens before decoding
+
+WARM_UP_STEPS = 4  # decoding steps before those that are measured
 
 
 @dataclass
 class Seconds:
-    """What several runs took."""
+    """The durations of several runs, in seconds."""
 
     runs: list[float]
 
@@ -35,7 +38,7 @@ class Seconds:
         return statistics.median(self.runs)
 
     def rate(self, amount: float) -> dict[str, float]:
-        """`amount` per second: the median and the two ends."""
+        """`amount` per second: the median, the lowest and the highest rate."""
         return {
             "median": amount / self.median,
             "lowest": amount / max(self.runs),
@@ -43,8 +46,39 @@ class Seconds:
         }
 
 
+class MachineLimits(NamedTuple):
+    """Upper bounds for any model on this machine."""
+
+    bandwidth: float  # bytes per second
+    flops: float  # floating-point operations per second
+
+
+class StepSize(NamedTuple):
+    """The weights that a decoding step loads."""
+
+    nbytes: int
+    weights: int
+
+
+class Workload(NamedTuple):
+    """The calls to measure."""
+
+    prompts: list[int]  # lengths of prompts, in tokens
+    batches: list[int]  # batch sizes for decoding
+    steps: int  # decoding steps in each run
+    runs: int
+
+
+@dataclass
+class Rates:
+    """Tokens per second (median, lowest, highest), and the share of the machine's limit that they reach."""
+
+    prefill: dict[int, dict[str, float]] = field(default_factory=dict)  # by prompt length, with `share_of_peak`
+    decode: dict[int, dict[str, float]] = field(default_factory=dict)  # by batch size, with `mbu`
+
+
 def seconds(run: Callable[[], object], runs: int, device: torch.device) -> Seconds:
-    """Time `run` several times, after one that does not count."""
+    """Measure `run` several times, after one run as a warm-up."""
 
     def once() -> float:
         begun = time.perf_counter()
@@ -58,27 +92,27 @@ def seconds(run: Callable[[], object], runs: int, device: torch.device) -> Secon
 
 
 @torch.inference_mode()
-def measure_machine(dtype: torch.dtype, device: torch.device, runs: int = 5) -> dict[str, float]:
-    """Bytes read per second, and floating-point operations per second of a product of large square matrices."""
+def measure_machine(dtype: torch.dtype, device: torch.device, runs: int = 5) -> MachineLimits:
+    """Measure the bandwidth with a sum over BUFFER_BYTES, and the arithmetic with a product of square matrices."""
     buffer = torch.zeros(BUFFER_BYTES // 4, device=device)
     x, y = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
-    reading = seconds(buffer.sum, runs, device)
-    multiplying = seconds(lambda: x @ y, runs, device)
-    return {"bandwidth": BUFFER_BYTES / reading.median, "flops": 2 * SIDE**3 / multiplying.median}
+    sums = seconds(buffer.sum, runs, device)
+    products = seconds(lambda: x @ y, runs, device)
+    return MachineLimits(BUFFER_BYTES / sums.median, 2 * SIDE**3 / products.median)
 
 
 @torch.inference_mode()
 def prefill(model: Llama, tokens: int, runs: int) -> Seconds:
-    """Reading a prompt into a fresh cache, up to the logits of its last token."""
+    """Measure the prefill of a prompt with a new cache, up to the logits of its last token."""
     device = model.embed_tokens.weight.device
     ids = some_ids(model, 1, tokens).to(device)
     return seconds(lambda: model(ids, model.new_cache(1, tokens), last_only=True), runs, device)
 
 
 def decode(model: Llama, batch: int, steps: int, runs: int) -> Seconds:
-    """One step of greedy generation of a batch, as the mean of `steps` steps after the first few."""
+    """Measure a step of greedy decoding of a batch: the mean of `steps` steps after WARM_UP_STEPS."""
     prompts = some_ids(model, batch, PROMPT).tolist()
-    few, times = 4, []
+    times: list[float] = []
 
     def clock(ids: torch.Tensor, scores: torch.Tensor) -> bool:
         times.append(time.perf_counter())
@@ -86,48 +120,46 @@ def decode(model: Llama, batch: int, steps: int, runs: int) -> Seconds:
 
     def run() -> float:
         times.clear()
-        options = {"do_sample": False, "eos_token_id": [], "stopping_criteria": clock}
-        generate(model, prompts, max_new_tokens=few + steps, **options)
-        return (times[-1] - times[few - 1]) / steps
+        tokens = WARM_UP_STEPS + steps
+        generate(model, prompts, max_new_tokens=tokens, do_sample=False, eos_token_id=[], stopping_criteria=clock)
+        return (times[-1] - times[WARM_UP_STEPS - 1]) / steps
 
     run()
     return Seconds([run() for _ in range(runs)])
 
 
 def some_ids(model: Llama, rows: int, tokens: int) -> torch.Tensor:
+    """Random ids (rows, tokens), the same in every call."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, model.config.vocab_size, (rows, tokens), generator=generator)
 
 
-def size_of_step(model: Llama) -> tuple[int, int]:
-    """Bytes of weights read by a decoding step, and how many numbers they stand for; the embedding is looked up.
+def size_of_step(model: Llama) -> StepSize:
+    """The weights that a decoding step loads: all but the embedding, of which it uses one row per token.
 
-    Of a model as loaded: quantised or optimised layers keep their weights elsewhere once they were used.
+    Call it on a model as loaded. A quantised or optimised layer moves its weight to its kernel at the first use.
     """
-    nbytes = numbers = 0
+    nbytes = weights = 0
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             continue
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             nbytes += tensor.nbytes
-            numbers += tensor.numel() * (2 if tensor.dtype == torch.uint8 else 1)
-    return nbytes, numbers
+            weights += tensor.numel() * (2 if tensor.dtype == torch.uint8 else 1)  # uint8: two int4 numbers
+    return StepSize(nbytes, weights)
 
 
-def measure(
-    model: Llama, prompts: list[int], batches: list[int], steps: int, runs: int, limits: dict, size: tuple[int, int]
-) -> dict:
-    """Everything about one model: rates in tokens a second, and their shares of the measure_machine's limits."""
-    nbytes, numbers = size
+def measure(model: Llama, workload: Workload, limits: MachineLimits, size: StepSize) -> Rates:
+    """Measure prefill and decoding of one model. Prompts longer than its context are left out."""
     context = model.config.max_position_embeddings
-    result = {"prefill": {}, "decode": {}}
-    for tokens in prompts:
+    rates = Rates()
+    for tokens in workload.prompts:
         if tokens > context:
             continue
-        rate = prefill(model, tokens, runs).rate(tokens)
-        result["prefill"][tokens] = rate | {"share_of_peak": 2 * numbers * rate["median"] / limits["flops"]}
-    for batch in batches:
-        step = decode(model, batch, min(steps, context - PROMPT - 4), runs)
-        rate = step.rate(batch)
-        result["decode"][batch] = rate | {"mbu": nbytes / step.median / limits["bandwidth"]}
-    return result
+        rate = prefill(model, tokens, workload.runs).rate(tokens)
+        rates.prefill[tokens] = rate | {"share_of_peak": 2 * size.weights * rate["median"] / limits.flops}
+    for batch in workload.batches:
+        step = decode(model, batch, min(workload.steps, context - PROMPT - WARM_UP_STEPS), workload.runs)
+        mbu = size.nbytes / step.median / limits.bandwidth
+        rates.decode[batch] = step.rate(batch) | {"mbu": mbu}
+    return rates

@@ -5,81 +5,134 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..linear.fused import nbytes_of, weight_of
+from ..linear.fused import LinearLayer, nbytes_of, weight_of
 from ..linear.kernels import LinearKernel
 from ..linear.weight import join
 
-MANY = 256  # rows that stand for a prompt
+PROMPT_ROWS = 256  # of the prompt for which kernels are compared
 
-STEPS = 128  # decoded after such a prompt, when it comes to what is fastest
+STEPS = 128  # decoding steps after that prompt
 
-RING_BYTES = 256 << 20  # so many bytes of weights in turn, so that none is found in the processor's cache
+RING_BYTES = 256 << 20  # of weights multiplied in turn: more than a CPU cache holds, so each product loads its weight
 
 RUNS = 7
 
-SAMPLE_ROWS = (*range(1, 18), 31, 32, 33, 63, 64, 65, MANY)  # kernels for blocks of rows, and for what is left over
+SAMPLE_ROWS = (*range(1, 18), 31, 32, 33, 63, 64, 65, PROMPT_ROWS)  # whole blocks of rows, and partly filled ones
 
 
-def fastest(
-    ways: list[type[LinearKernel]],
-    groups: list[tuple[nn.Module, tuple[str, ...]]],
+class Selection(NamedTuple):
+    """The fastest kernel for layers of one shape, and its speedup over the layers as they are."""
+
+    kernel: type[LinearKernel]
+    speedup: float  # of the product at `rows` rows
+    speedup_prompt: float  # of the product at PROMPT_ROWS rows
+
+
+@dataclass
+class Candidate:
+    """One choice for layers of one shape, with its products for several blocks of the model."""
+
+    kernel: type[LinearKernel] | None  # None: the layers as they are
+    products: list[Callable[[Tensor], Tensor]]
+    step_seconds: list[float] = field(default_factory=list)  # of one product at `rows` rows, in each run
+    prompt_seconds: float = 0.0  # of one product at PROMPT_ROWS rows
+
+    @property
+    def median_step(self) -> float:
+        return statistics.median(self.step_seconds)
+
+    @property
+    def total(self) -> float:
+        """Seconds of one layer for a prompt and the decoding steps after it."""
+        return STEPS * self.median_step + self.prompt_seconds
+
+
+def select_kernel(
+    kernels: list[type[LinearKernel]],
+    groups: list[list[LinearLayer]],
     dtype: torch.dtype,
     rows: int,
     exact: bool,
-) -> tuple[type[LinearKernel], float, float] | None:
-    """The way that needs least time for a prompt and its answer, and its products' gain, for `rows` rows and for many.
+) -> Selection | None:
+    """Select the kernel that needs the least time for a prompt of PROMPT_ROWS tokens and STEPS decoding steps.
 
-    None: nothing is faster than what is there, or (`exact`) nothing that is has the same bits.
+    kernels  to choose from
+    groups   layers with the same input, which become one product; one list for each block of the model
+    dtype    of the activations
+    rows     of activations in a decoding step
+    exact    only kernels whose results are bit-identical to the layers' on random rows
+
+    None: no kernel is faster than the layers as they are.
     """
-    ring: list[list[nn.Module]] = []
-    size = 0
-    for parent, names in groups:
-        ring.append([getattr(parent, name) for name in names])
-        size += sum(nbytes_of(layer) for layer in ring[-1])
-        if size >= RING_BYTES:
-            break
+    ring = ring_of(groups)
     inputs = ring[0][0].in_features
     generator = torch.Generator().manual_seed(0)
-    few, many = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, MANY))
+    step_rows, prompt_rows = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, PROMPT_ROWS))
 
-    def as_it_is(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:
-        return lambda x: torch.cat([layer(x) for layer in layers], dim=-1) if len(layers) > 1 else layers[0](x)
-
-    def made(way: type[LinearKernel], layers: list[nn.Module]) -> LinearKernel:
-        return way(join([weight_of(layer) for layer in layers]))
-
-    candidates = {None: [as_it_is(layers) for layers in ring]}
-    for way in ways:
-        first = made(way, ring[0])
-        if exact and not (way.same_arithmetic and same_bits(candidates[None][0], first, rows, inputs, dtype)):
+    as_it_is = Candidate(None, [separate_products(layers) for layers in ring])
+    candidates = [as_it_is]
+    for kernel in kernels:
+        if exact and not kernel.same_arithmetic:
             continue
-        candidates[way] = [first, *(made(way, layers) for layers in ring[1:])]
-    times = {way: time_of(products, few) for way, products in candidates.items()}
-    for _ in range(RUNS - 1):  # in turns, so that a slow moment of the machine is everybody's
-        for way, products in candidates.items():
-            times[way] += time_of(products, few)
-    seconds = {way: statistics.median(each) for way, each in times.items()}
-    seconds_many = {way: min(time_of([p[0]] * 3, many)) for way, p in candidates.items()}
-    best = min(candidates, key=lambda way: STEPS * seconds[way] + seconds_many[way])
-    if best is None:
+        first = fused_product(kernel, ring[0])
+        if exact and not same_results(as_it_is.products[0], first, rows, inputs, dtype):
+            continue
+        candidates.append(Candidate(kernel, [first, *(fused_product(kernel, layers) for layers in ring[1:])]))
+    for _ in range(RUNS):  # in turns, so that a slow moment of the machine affects all candidates
+        for candidate in candidates:
+            candidate.step_seconds.append(mean_seconds(candidate.products, step_rows))
+    for candidate in candidates:
+        candidate.prompt_seconds = mean_seconds([candidate.products[0]] * 3, prompt_rows)
+    best = min(candidates, key=lambda candidate: candidate.total)
+    if best.kernel is None:
         return None
-    return best, seconds[None] / seconds[best], seconds_many[None] / seconds_many[best]
+    return Selection(
+        best.kernel, as_it_is.median_step / best.median_step, as_it_is.prompt_seconds / best.prompt_seconds
+    )
 
 
-def time_of(products: list[Callable[[Tensor], Tensor]], x: Tensor) -> list[float]:
-    """Seconds of one product, as the mean of one after the other."""
+def ring_of(groups: list[list[LinearLayer]]) -> list[list[LinearLayer]]:
+    """The first groups, up to RING_BYTES of weights."""
+    ring, size = [], 0
+    for layers in groups:
+        ring.append(layers)
+        size += sum(nbytes_of(layer) for layer in layers)
+        if size >= RING_BYTES:
+            break
+    return ring
+
+
+def separate_products(layers: list[LinearLayer]) -> Callable[[Tensor], Tensor]:
+    """The outputs of the layers as they are, one after the other."""
+    if len(layers) == 1:
+        return layers[0]
+    return lambda x: torch.cat([layer(x) for layer in layers], dim=-1)
+
+
+def fused_product(kernel: type[LinearKernel], layers: list[LinearLayer]) -> LinearKernel:
+    """One product for several layers."""
+    return kernel(join([weight_of(layer) for layer in layers]))
+
+
+def mean_seconds(products: list[Callable[[Tensor], Tensor]], x: Tensor) -> float:
+    """Seconds of one product: the mean of all of them in turn, after a warm-up."""
     products[0](x)
     begun = time.perf_counter()
     for product in products:
         product(x)
-    return [(time.perf_counter() - begun) / len(products)]
+    return (time.perf_counter() - begun) / len(products)
 
 
-def same_bits(first: Callable, second: Callable, rows: int, inputs: int, dtype: torch.dtype) -> bool:
+def same_results(
+    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], rows: int, inputs: int, dtype: torch.dtype
+) -> bool:
+    """Whether two products are equal on random samples of `rows` rows and of each number in SAMPLE_ROWS."""
     generator = torch.Generator().manual_seed(1)
     samples = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, *SAMPLE_ROWS))
     return all(torch.equal(first(x), second(x)) for x in samples)

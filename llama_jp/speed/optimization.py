@@ -1,8 +1,9 @@
-"""The same model, faster: other ways to multiply by the same weights, chosen by measuring them on this machine.
+"""Make a model faster on the CPU: the same weights, multiplied by the fastest kernels of this machine.
 
-A decoding step reads every weight once and does little else, so its time is that of the products, and which product is
-fastest differs from machine to machine: `optimize` times those that `products.py` knows, takes the best for each shape,
-computes q, k and v in one product and gate and up in another, and says what it changed and what that costs in bits.
+A decoding step loads every weight once and does little else, so its time is that of the matrix products. The fastest
+kernel for them differs between machines. `optimize` measures the kernels of `linear/kernels.py`, selects the best for
+each shape, and fuses q, k, v into one product, and gate, up into another. Its result lists the kernels and the
+numerical deviation.
 """
 
 from __future__ import annotations
@@ -11,226 +12,288 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..linear.fused import FusedLinear, FusedSlice, empty, kind_of, weight_of
+from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of
 from ..linear.kernels import LinearKernel, available_kernels
-from ..linear.weight import join
-from ..model import Llama
-from .kernel_selection import MANY, fastest
+from ..linear.layer import QuantizedLinear
+from ..model import Block, Llama
+from ..numerics import difference, kl_divergence
+from .kernel_selection import PROMPT_ROWS, fused_product, select_kernel
 
 LEVELS = {
-    "exact": "only what gives the same bits, as far as measured",
+    "exact": "only kernels with bit-identical results on this machine",
     "close": "other orders of rounding as well",
-    "int8": "other orders of rounding, and where weights are int8, rows of activations rounded to eight bits as well",
+    "int8": "other orders of rounding, and for int8 weights also activations rounded to eight bits",
 }
 
 
 def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | None = None) -> Optimized:
-    """Make a model faster in place, for inference on the CPU, and say at what price.
+    """Make a model faster in place, for inference on the CPU, and measure the numerical deviation.
 
-    level  what may be given up: "exact" nothing, "close" the last digits, "int8" eight-bit activations too (`LEVELS`)
-    rows   how many rows a decoding step has, which decides what is fastest: 1 for one text, the batch size for a batch,
-           the drafted tokens and one more for speculation
-    ids    (1, T) int64, a text on which the price is measured; by default the same random ids every time
+    level  the deviation allowed: "exact" none, "close" the last digits, "int8" activations in eight bits (`LEVELS`)
+    rows   of a decoding step, for which the kernels are compared: 1 for one text, the batch size for a batch, the
+           number of draft tokens plus one for speculation
+    ids    (1, T) int64, the text on which the deviation is measured; default: random ids, the same in every call
 
-    The result prints as a table and its `undo()` gives the model back as it was. Until then the layers replaced have no
-    parameters, hooks on them see the same inputs and outputs, and gradients are refused.
+    The result prints as a table, and its `undo()` restores the model. Until then the replaced layers have no
+    parameters, hooks on them get the same inputs and outputs, and the model computes no gradients.
 
-    Raises ValueError for an unknown level, a model that is not on the CPU, or one that is optimised already, and
-    RuntimeError where "exact" turns out not to be: the model is then as it was.
+    Raises ValueError for an unknown level, fewer than one row, a model on another device than the CPU, and an optimised
+    model. Raises RuntimeError when "exact" changes the logits on this machine. After any exception the model is as it
+    was.
     """
     if level not in LEVELS:
         raise ValueError(f"level is one of {', '.join(LEVELS)}, not {level!r}")
     if rows < 1:
-        raise ValueError(f"rows is the number of rows of a decoding step, so at least 1, not {rows}")
+        raise ValueError(f"rows, the number of rows in a decoding step, is at least 1, not {rows}")
     if model.embed_tokens.weight.device.type != "cpu":
-        raise ValueError(f"optimize is for the CPU, and the model is on {model.embed_tokens.weight.device}")
+        raise ValueError(f"optimize works on the CPU, but the model is on {model.embed_tokens.weight.device}")
     if any(isinstance(module, FusedSlice) for module in model.modules()):
-        raise ValueError("the model is optimised already; call undo() on what optimize returned first")
+        raise ValueError("the model is optimised already; call undo() on the result of optimize first")
 
     before = sample_logits(model, ids, rows)
-    for joining in (True, False):
-        done = Optimized(model, level, rows)
+    for fuse in (True, False):
+        replacements = Replacements(model)
         try:
             with torch.no_grad():
-                choose_and_replace(done, joining)
-            done.price = measure_deviation(before, sample_logits(model, ids, rows))
-        except BaseException:  # Ctrl-C as well: a model is optimised or as it was
-            done.undo()
+                report = choose_and_replace(replacements, level, rows, fuse)
+            deviation = measure_deviation(before, sample_logits(model, ids, rows))
+        except BaseException:  # KeyboardInterrupt as well
+            replacements.undo()
             raise
-        if level != "exact" or not done.price.differing:
+        if level != "exact" or not deviation.differing:
             break
-        done.undo()  # odd sizes: a joined product may sum in another order than the products alone
+        replacements.undo()  # for odd sizes, a fused product may sum in another order than separate ones: try those
     else:
-        raise RuntimeError(f"the bits could not be kept here ({done.price}), so nothing was changed; try level 'close'")
-    for notice in done.notices:
+        raise RuntimeError(
+            f"level 'exact' changes the logits on this machine ({deviation}), so nothing was changed; try level 'close'"
+        )
+    for notice in report.notices:
         warnings.warn(notice, stacklevel=2)
-    return done
+    return Optimized(level, rows, report.choices, report.left_alone, report.notices, deviation, replacements)
 
 
 @dataclass
 class KernelChoice:
-    """What was taken for all layers of one shape."""
+    """The kernel for all layers of one shape."""
 
     layers: str  # such as "q_proj k_proj v_proj"
     outputs: int
     inputs: int
-    way: str
+    kernel: str
     speedup: float  # of the product alone, at `rows` rows
-    speedup_many: float  # at a prompt's number of rows
+    speedup_prompt: float  # of the product alone, at the rows of a prompt
 
 
 @dataclass
 class NumericalDeviation:
-    """How far the logits moved, over a text read at once and a few steps after it."""
+    """The distance of the logits after a change from those before, over a prefill and a few decoding steps."""
 
     elements: int
     differing: int
-    median_ulp: int  # of those that differ
+    median_ulp: int  # of the elements that differ
     max_ulp: int  # large where a number near zero changes its sign
-    mean_kl: float  # of the next-token distribution, in nats, as it was from as it is
-    top1: float  # how often the likeliest token is the same
+    mean_kl: float  # divergence of the new next-token distribution from the old one, in nats
+    top1: float  # share of the tokens with the same most probable next token
 
     def __str__(self) -> str:
         if not self.differing:
-            return f"none: all {self.elements:,} logits measured are equal to the bit"
+            return f"none: all {self.elements:,} logits measured are bit-identical"
         return (
             f"{self.differing:,} of {self.elements:,} logits differ, by {self.median_ulp} ULP in the median "
-            f"and {self.max_ulp:,} at most (near zero); "
-            f"KL {self.mean_kl:.1e} nats a token, the same likeliest token in {self.top1:.1%}"
+            f"and {self.max_ulp:,} at most (near zero); KL divergence {self.mean_kl:.1e} nats per token, "
+            f"the same most probable token in {self.top1:.1%}"
         )
 
 
 @dataclass
-class Optimized:
-    """What `optimize` did. Printed, it is a table."""
+class Report:
+    """The selection for every shape of layer in a model."""
 
-    model: Llama
+    choices: list[KernelChoice] = field(default_factory=list)
+    left_alone: list[str] = field(default_factory=list)  # names of layers that no kernel replaces
+    notices: list[str] = field(default_factory=list)  # one for each kernel that this machine does not have
+
+    def leave_alone(self, names: tuple[str, ...]) -> None:
+        self.left_alone += [name for name in names if name not in self.left_alone]
+
+
+@dataclass
+class Optimized:
+    """The result of `optimize`. It prints as a table."""
+
     level: str
     rows: int
-    choices: list[KernelChoice] = field(default_factory=list)
-    left_alone: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    price: NumericalDeviation | None = None
-    replaced: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
+    choices: list[KernelChoice]
+    left_alone: list[str]
+    notices: list[str]
+    deviation: NumericalDeviation
+    replacements: Replacements
 
     def undo(self) -> None:
-        """Give the model its own layers back, with the same weights to the bit."""
-        with torch.no_grad():
-            for parent, name, shell in self.replaced:
-                part = getattr(parent, name)
-                setattr(parent, name, part.restore(shell))
-        self.replaced.clear()
+        """Restore the model's own layers, with bit-identical weights."""
+        self.replacements.undo()
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
+        """The result for JSON, without notices."""
         return {
             "level": self.level,
             "rows": self.rows,
             "choices": [dataclasses.asdict(choice) for choice in self.choices],
             "left_alone": self.left_alone,
-            "price": dataclasses.asdict(self.price),
+            "deviation": dataclasses.asdict(self.deviation),
         }
 
     def __str__(self) -> str:
-        lines = [f"{'layers':24} {'shape':>14}  {'way':22} {f'{self.rows} rows':>9} {f'{MANY} rows':>9}"]
+        lines = [f"{'layers':24} {'shape':>14}  {'kernel':22} {f'{self.rows} rows':>9} {f'{PROMPT_ROWS} rows':>9}"]
         for choice in self.choices:
             shape = f"{choice.outputs} x {choice.inputs}"
-            lines.append(
-                f"{choice.layers:24} {shape:>14}  {choice.way:22} {choice.speedup:8.2f}x {choice.speedup_many:8.2f}x"
-            )
+            speedups = f"{choice.speedup:8.2f}x {choice.speedup_prompt:8.2f}x"
+            lines.append(f"{choice.layers:24} {shape:>14}  {choice.kernel:22} {speedups}")
         if self.left_alone:
             lines.append(f"left alone: {', '.join(self.left_alone)}")
-        return "\n".join([*lines, f"price: {self.price}"])
+        return "\n".join([*lines, f"numerical deviation: {self.deviation}"])
 
 
-def groups_of(model: Llama, joining: bool) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """(parent, names): layers that read the same input and can be one product, or (not `joining`) each by itself."""
+class Group(NamedTuple):
+    """Layers of one module that have the same input, and so can become one product."""
+
+    parent: nn.Module
+    names: tuple[str, ...]
+
+    def layers(self) -> list[nn.Module]:
+        return [getattr(self.parent, name) for name in self.names]
+
+
+class Replacements:
+    """The layers of a model that stand outside of it while fused products take their places."""
+
+    def __init__(self, model: Llama):
+        self.model = model
+        self.replaced: list[tuple[nn.Module, str, LinearLayer]] = []  # parent, name, layer
+
+    def replace(self, group: Group, layers: list[LinearLayer], kernel: type[LinearKernel]) -> None:
+        """Put one product in the place of a group's layers, and free their weights.
+
+        Each step leaves a state that `undo` can restore, since Ctrl-C may come between any two.
+        """
+        fused = FusedLinear(fused_product(kernel, layers), [layer.out_features for layer in layers])
+        for index, (name, layer) in enumerate(zip(group.names, layers, strict=True)):
+            self.replaced.append((group.parent, name, layer))
+            setattr(group.parent, name, FusedSlice(fused, index).eval())
+            if layer.weight is not self.model.embed_tokens.weight:
+                free_weight(layer)
+
+    def undo(self) -> None:
+        """Restore the layers, with bit-identical weights."""
+        with torch.no_grad():
+            for parent, name, layer in self.replaced:
+                current = getattr(parent, name)
+                if isinstance(current, FusedSlice):
+                    setattr(parent, name, current.restore(layer))
+        self.replaced.clear()
+
+
+def groups_of(model: Llama, fuse: bool) -> Iterator[Group]:
+    """The linear layers of a model, grouped by their input, or each layer by itself if not `fuse`."""
     for block in model.layers:
-        for parent, names in (
-            (block.self_attn, ("q_proj", "k_proj", "v_proj")),
-            (block.self_attn, ("o_proj",)),
-            (block.mlp, ("gate_proj", "up_proj")),
-            (block.mlp, ("down_proj",)),
+        assert isinstance(block, Block)
+        for group in (
+            Group(block.self_attn, ("q_proj", "k_proj", "v_proj")),
+            Group(block.self_attn, ("o_proj",)),
+            Group(block.mlp, ("gate_proj", "up_proj")),
+            Group(block.mlp, ("down_proj",)),
         ):
-            yield from [(parent, names)] if joining else [(parent, (name,)) for name in names]
-    yield model, ("lm_head",)
+            yield from [group] if fuse else [Group(group.parent, (name,)) for name in group.names]
+    yield Group(model, ("lm_head",))
 
 
-def can_be_replaced(layers: list[nn.Module]) -> bool:
-    """LinearKernel or quantised linear layers without bias, all alike. A researcher's own module or hook stays where it is."""
-    ours = all(type(layer) is nn.Linear or hasattr(layer, "stored_weight") for layer in layers)
-    ours = ours and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
-    return ours and len({kind_of(layer) for layer in layers}) == 1 and all(layer.bias is None for layer in layers)
+def replaceable(modules: list[nn.Module]) -> list[LinearLayer] | None:
+    """The modules as linear layers that a kernel can replace, or None.
+
+    Such layers are plain or quantised, of the same kind, and have neither a bias nor hooks. A user's own module stays
+    in its place.
+    """
+    layers: list[LinearLayer] = []
+    for module in modules:
+        if type(module) is not nn.Linear and not isinstance(module, QuantizedLinear):
+            return None
+        if module.bias is not None or module._forward_hooks or module._forward_pre_hooks:
+            return None
+        layers.append(module)
+    return layers if len({kind_of(layer) for layer in layers}) == 1 else None
 
 
-def choose_and_replace(done: Optimized, joining: bool) -> None:
-    """Time the ways for each shape, then pack layer by layer, so that no more than one group is in memory twice."""
-    model = done.model
+class Shape(NamedTuple):
+    """Layers that get the same kernel."""
+
+    names: tuple[str, ...]
+    kind: str
+    outputs: int  # of all layers together
+    inputs: int
+
+
+def choose_and_replace(replacements: Replacements, level: str, rows: int, fuse: bool) -> Report:
+    """Select a kernel for each shape, and pack layer by layer: at most one group is in memory twice."""
+    model, report = replacements.model, Report()
     dtype = model.embed_tokens.weight.dtype
-    shapes: dict[tuple, list[tuple[nn.Module, tuple[str, ...]]]] = {}
-    for parent, names in groups_of(model, joining):
-        layers = [getattr(parent, name) for name in names]
-        if can_be_replaced(layers):
-            outputs = sum(layer.out_features for layer in layers)
-            shape = (names, kind_of(layers[0]), outputs, layers[0].in_features)
-            shapes.setdefault(shape, []).append((parent, names))
-        else:
-            done.left_alone += [name for name in names if name not in done.left_alone]
+    shapes: dict[Shape, list[tuple[Group, list[LinearLayer]]]] = {}
+    for group in groups_of(model, fuse):
+        layers = replaceable(group.layers())
+        if layers is None:
+            report.leave_alone(group.names)
+            continue
+        outputs = sum(layer.out_features for layer in layers)
+        shape = Shape(group.names, kind_of(layers[0]), outputs, layers[0].in_features)
+        shapes.setdefault(shape, []).append((group, layers))
 
-    activations = "int8" if done.level == "int8" else "float"
+    activations = "int8" if level == "int8" else "float"
     with tqdm(desc="optimizing", total=sum(map(len, shapes.values())), disable=None, leave=False) as bar:
-        for (names, kind, outputs, inputs), groups in shapes.items():
-            ways, missing = available_kernels(kind, (outputs, inputs), dtype, activations)
-            done.notices += [notice for notice in missing if notice not in done.notices]
-            if kind != "float" and len(ways) > 1:
-                ways.remove(LinearKernel)  # turning bytes into floats first is slower by far, and slow to time
-            found = fastest(ways, groups, dtype, done.rows, exact=done.level == "exact")
-            if found is None:
-                done.left_alone += [name for name in names if name not in done.left_alone]
+        for shape, groups in shapes.items():
+            kernels, missing = available_kernels(shape.kind, (shape.outputs, shape.inputs), dtype, activations)
+            report.notices += [notice for notice in missing if notice not in report.notices]
+            if shape.kind != "float" and len(kernels) > 1:
+                kernels.remove(LinearKernel)  # conversion to floats in each call is by far slower, and slow to measure
+            selection = select_kernel(kernels, [layers for _, layers in groups], dtype, rows, level == "exact")
+            if selection is None:
+                report.leave_alone(shape.names)
                 bar.update(len(groups))
                 continue
-            way, faster, faster_many = found
-            done.choices.append(KernelChoice(" ".join(names), outputs, inputs, way.name, faster, faster_many))
-            for parent, _ in groups:
-                replace(done, parent, names, way)
+            kernel, speedup, speedup_prompt = selection
+            report.choices.append(
+                KernelChoice(" ".join(shape.names), shape.outputs, shape.inputs, kernel.name, speedup, speedup_prompt)
+            )
+            for group, layers in groups:
+                replacements.replace(group, layers, kernel)
                 bar.update()
-
-
-def replace(done: Optimized, parent: nn.Module, names: tuple[str, ...], way: type[LinearKernel]) -> None:
-    layers = [getattr(parent, name) for name in names]
-    joined = FusedLinear(way(join([weight_of(layer) for layer in layers])), [layer.out_features for layer in layers])
-    for index, (name, layer) in enumerate(zip(names, layers, strict=True)):
-        shell = layer if layer.weight is done.model.embed_tokens.weight else empty(layer)
-        done.replaced.append((parent, name, shell))
-        setattr(parent, name, FusedSlice(joined, index).eval())
+    return report
 
 
 @torch.inference_mode()
 def sample_logits(model: Llama, ids: Tensor | None, rows: int, steps: int = 4) -> list[Tensor]:
-    """Logits of a text read at once, and of a few steps of `rows` tokens after it."""
+    """Logits of a text in one call, of a few decoding steps after it, and of one step of `rows` rows."""
     if ids is None:
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, model.config.vocab_size, (1, 64), generator=generator)
-    whole = ids[:, : model.config.max_position_embeddings - steps]
-    cache = model.new_cache(1, whole.shape[1] + steps)
-    logits = [model(whole, cache)]
+    text = ids[:, : model.config.max_position_embeddings - steps]
+    cache = model.new_cache(1, text.shape[1] + steps)
+    logits = [model(text, cache)]
     for step in range(steps):
-        logits.append(model(whole[:, step : step + 1], cache))
+        logits.append(model(text[:, step : step + 1], cache))
     if rows > 1:
-        logits.append(model(whole[:, :1].expand(rows, 1)))
+        logits.append(model(text[:, :1].expand(rows, 1)))
     return logits
 
 
 def measure_deviation(before: list[Tensor], after: list[Tensor]) -> NumericalDeviation:
-    from ..numerics import difference
-
-    x, y = (torch.cat([part.flatten(0, 1) for part in logits]) for logits in (before, after))
-    apart = difference(x[:, None], y[:, None])
-    p, q = x.float().log_softmax(-1), y.float().log_softmax(-1)
-    kl = (p.exp() * (p - q)).sum(-1).mean().item()
-    same = (x.argmax(-1) == y.argmax(-1)).float().mean().item()
-    return NumericalDeviation(apart.elements, apart.differing, apart.median_ulp, apart.max_ulp, max(kl, 0.0), same)
+    """Compare two lists of logits (…, V) of the same calls."""
+    x, y = (torch.cat([logits.flatten(0, 1) for logits in calls]) for calls in (before, after))  # (tokens, V)
+    distance = difference(x[:, None], y[:, None])
+    kl = max(kl_divergence(x, y).mean().item(), 0.0)
+    top1 = (x.argmax(-1) == y.argmax(-1)).float().mean().item()
+    return NumericalDeviation(distance.elements, distance.differing, distance.median_ulp, distance.max_ulp, kl, top1)

@@ -1,7 +1,7 @@
-"""What one rank of the tests does: `python rank_worker.py TASK WORDS…` with torchrun's variables in the environment.
+"""One rank of the tests: `python rank_worker.py TASK WORDS…` with torchrun's variables in the environment.
 
-logits FOLDER DTYPE OUT …   load a share of each checkpoint, call it in every way, and save what came out
-command N HOW WORDS…        the command line, waiting N seconds for the other rank; rank 1 fails: `hang`, `die`, `other`
+logits DTYPE OUT FOLDER…      load a share of each checkpoint, make every kind of call, and save the results in OUT
+command N FAILURE WORDS…      run the command line with a timeout of N seconds; rank 1 fails: `hang`, `die` or `other`
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from llama_jp.checkpoint import tensors
 from llama_jp.cli import main, ranks
 from llama_jp.speed.tensor_parallel import ShardedLlama
 
-HANGING = 300  # seconds; what takes so long, on a busy machine too, will not end
+HANGING = 300  # seconds; a process that takes longer, even on a busy machine, hangs
 
 
 class CountingFile:
-    """A safetensors file that counts the elements asked for."""
+    """A safetensors file that counts the elements loaded from it."""
 
     elements = 0
     open = staticmethod(tensors.safe_open)
@@ -63,7 +63,7 @@ class CountingSlice:
 
 @torch.no_grad()
 def every_call(model: llama_jp.Llama) -> dict:
-    """Logits of whole texts, of cached steps and of a padded batch; tokens, greedy and drawn."""
+    """Logits of whole texts, of cached steps and of a padded batch; tokens by greedy decoding and by sampling."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(0, model.config.vocab_size, (2, 20), generator=generator)
     mask = torch.ones(2, 20, dtype=torch.long)
@@ -73,8 +73,8 @@ def every_call(model: llama_jp.Llama) -> dict:
     found["steps"] = torch.cat([model(part, cache) for part in ids.split([5, 1, 1, 13], dim=1)], dim=1)
     prompts = [ids[0, :9].tolist(), ids[1, :4].tolist()]
     plain = llama_jp.generate(model, prompts, max_new_tokens=8, do_sample=False, eos_token_id=None)
-    drawn = llama_jp.generate(model, prompts, max_new_tokens=8, do_sample=True, eos_token_id=None, seed=3)
-    for name, answers in (("greedy", plain), ("drawn", drawn)):
+    sampled = llama_jp.generate(model, prompts, max_new_tokens=8, do_sample=True, eos_token_id=None, seed=3)
+    for name, answers in (("greedy", plain), ("sampled", sampled)):
         found[name] = [answer.ids for answer in answers]
     return found
 
@@ -99,18 +99,18 @@ def logits(words: list[str]) -> None:
     torch.distributed.destroy_process_group()
 
 
-def meet() -> None:
-    """Wait for the other ranks, whose imports may have taken longer, before any seconds are counted."""
+def wait_for_all_ranks() -> None:
+    """Wait until all ranks have finished their imports, so that the timeout does not include these."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = torch.distributed.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=HANGING))
-    if store.add("met", 1) == int(os.environ["WORLD_SIZE"]):
-        store.set("all have met", "")
-    store.wait(["all have met"])
+    if store.add("ready", 1) == int(os.environ["WORLD_SIZE"]):
+        store.set("all are ready", "")
+    store.wait(["all are ready"])
 
 
 def command(words: list[str]) -> int:
     seconds, failure, *sys.argv[1:] = words
-    meet()
+    wait_for_all_ranks()
 
     def failing_main() -> int:
         if os.environ["RANK"] == "1":

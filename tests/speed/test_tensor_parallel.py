@@ -1,10 +1,11 @@
-"""Two processes on the CPU share a model: same logits but for the rounding of sums, own slices only, and no hanging.
+"""Two processes on the CPU share a model: logits equal up to rounding, own slices only, and no rank that hangs.
 
 The sums over two ranks round in another order, so logits differ by a few units in the last place of the largest.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -41,7 +42,7 @@ GROUPED = {
 
 
 def start(*words: str, count: int = 2) -> list[subprocess.Popen]:
-    """The same command on every rank, with what torchrun puts into the environment."""
+    """Start the same command on every rank, with torchrun's variables in the environment."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "TORCHELASTIC_RUN_ID": "test"}
@@ -55,12 +56,12 @@ def start(*words: str, count: int = 2) -> list[subprocess.Popen]:
                 [sys.executable, *words], env=os.environ | shared | own, text=True, encoding="utf-8", **pipes
             )
         )
-    processes[0].store = store  # which lives as long as they do
+    processes[0].store = store  # the store lives as long as the processes
     return processes
 
 
 def finish(processes: list[subprocess.Popen], stdin: str = "") -> list[tuple[int, str, str]]:
-    """Exit status, standard output and standard error of every rank; all of them have to end, rank 0 first."""
+    """Exit status, standard output and standard error of every rank. All of them must end in time."""
     try:
         written = [process.communicate(stdin, timeout=HANGING) for process in processes]
         return [(process.returncode, *out) for process, out in zip(processes, written, strict=True)]
@@ -75,16 +76,16 @@ def worker(*words: str, **kwargs) -> list[tuple[int, str, str]]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    at = tmp_path_factory.mktemp("sharded")
+    folder = tmp_path_factory.mktemp("sharded")
     shape = GROUPED | {"attention_bias": True, "mlp_bias": True}
-    grouped = save_random(at / "grouped", 31, torch.float32, **shape, tie_word_embeddings=True)
-    apart = save_random(at / "apart", 32, torch.float32, **shape)
-    return {"demo": demo_folder(), "grouped": grouped, "bin": publish(apart, at / "bin")}
+    grouped = save_random(folder / "grouped", 31, torch.float32, **shape, tie_word_embeddings=True)
+    untied = save_random(folder / "untied", 32, torch.float32, **shape)
+    return {"demo": demo_folder(), "grouped": grouped, "bin": publish(untied, folder / "bin")}
 
 
 @pytest.fixture(scope="module")
 def answers(folders, tmp_path_factory) -> list[dict]:
-    """What both ranks found, by folder."""
+    """The results of both ranks, by folder."""
     out = tmp_path_factory.mktemp("answers")
     for status, _, err in worker("logits", "float32", str(out), *map(str, folders.values())):
         assert status == 0, err
@@ -94,12 +95,12 @@ def answers(folders, tmp_path_factory) -> list[dict]:
 @pytest.mark.parametrize("name", ["demo", "grouped", "bin"])
 def test_logits_and_tokens_are_those_of_one_process(folders, answers, name):
     model = load_model(folders[name], dtype="float32", device="cpu")
-    alone, (first, second) = rank_worker.every_call(model), (found[str(folders[name])] for found in answers)
+    single, (first, second) = rank_worker.every_call(model), (found[str(folders[name])] for found in answers)
     for call in ("whole", "padded", "steps"):
-        assert torch.equal(first[call], second[call]), "the ranks have to choose the same tokens"
-        assert ulps(first[call], alone[call]) <= ULP
-    for call in ("greedy", "drawn"):
-        assert first[call] == second[call] == alone[call]
+        assert torch.equal(first[call], second[call]), "the ranks must choose the same tokens"
+        assert ulps(first[call], single[call]) <= ULP
+    for call in ("greedy", "sampled"):
+        assert first[call] == second[call] == single[call]
 
 
 def ulps(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -110,7 +111,7 @@ def ulps(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", ["demo", "grouped"])
-def test_a_rank_reads_and_holds_its_own_slices_only(folders, answers, name):
+def test_a_rank_loads_and_holds_its_own_slices_only(folders, answers, name):
     model = load_model(folders[name], dtype="float32", device="cpu")
     whole = sum(p.numel() for p in model.parameters())
     common = sum(
@@ -126,8 +127,8 @@ def test_a_rank_reads_and_holds_its_own_slices_only(folders, answers, name):
     assert sum(found[str(folders[name])]["held"] - common for found in answers) == whole - common
 
 
-def test_what_is_copied_does_not_share_a_mapping_with_what_stays():
-    """A mapping keeps every page that was read through it, and columns are read through whole rows."""
+def test_copied_and_memory_mapped_tensors_have_separate_mappings():
+    """Guards against memory that is never freed: a mapping keeps all pages touched, and columns touch whole rows."""
     rows, columns = (slice(0, 2),), (slice(None), slice(0, 2))
     stored = [TensorInfo(Path("file"), str(part), (4, 4), torch.float32, part) for part in (rows, columns, ())]
     assert [one.nbytes for one in stored] == [32, 32, 64]
@@ -135,8 +136,8 @@ def test_what_is_copied_does_not_share_a_mapping_with_what_stays():
     assert groups == [[stored[0], stored[2]], [stored[1]]]
 
 
-def test_one_process_imports_none_of_it():
-    """Nor a compiler, which drawing initial weights on the meta device would import: together two seconds."""
+def test_one_process_imports_neither_torch_distributed_nor_a_compiler():
+    """Guards against two seconds at each start: random initial weights on the meta device would import a compiler."""
     code = "import sys, llama_jp; llama_jp.load('demo', device='cpu'); print(*sys.modules)"
     env = os.environ | {"PYTHONPATH": str(TESTS.parent)}
     modules = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
@@ -147,8 +148,8 @@ def test_one_process_imports_none_of_it():
 GENERATE = ("generate", "クマが", "--dtype", "float32", "--device", "cpu", "--max-new-tokens", "6")
 
 
-def test_the_command_line_speaks_once(capsys):
-    """Drawn without a seed, from a prompt on standard input that only one process can read."""
+def test_the_command_line_answers_once(capsys):
+    """Guards against different seeds, and against a prompt on standard input that only one process gets."""
     words = [*GENERATE, "--json", "--temperature", "9", "--top-k", "0"]
     stdin = words.pop(1) + "\n"
     (status, out, err), other = finish(start("-m", "llama_jp", *words), stdin)
@@ -160,7 +161,7 @@ def test_the_command_line_speaks_once(capsys):
     assert "6 new (length)" in err
 
 
-def test_what_cannot_be_is_refused(folders, monkeypatch, capsys):
+def test_unsupported_settings_are_refused(folders, monkeypatch, capsys):
     with pytest.raises(ValueError, match="num_key_value_heads is 2, which 4 processes cannot share evenly"):
         tensor_parallel.refuse_uneven(read_config(folders["grouped"]), 4)
     for words, sentence in (
@@ -177,19 +178,33 @@ def test_what_cannot_be_is_refused(folders, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(ranks, "choose_device", lambda device: torch.device("cuda"))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="2 processes want a GPU each, but this machine has 1; start fewer, or add"):
+    with pytest.raises(ValueError, match="2 processes need a GPU each, but this machine has 1; start fewer, or add"):
         ranks.make_mesh("auto")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(sys, "argv", ["llama-jp", "chat"])
     assert ranks.run(main) == 2
-    assert capsys.readouterr().err.startswith("llama-jp: under torchrun there is only the command generate")
+    assert capsys.readouterr().err.startswith("llama-jp: under torchrun only the command generate works")
 
 
 @pytest.mark.parametrize(("failure", "seconds"), [("other", 2 * HANGING), ("die", 2 * HANGING), ("hang", 3)])
 def test_a_rank_that_fails_stops_the_others_with_one_line(failure, seconds):
-    """One that has gone is noticed at once; one that does not answer, when the seconds are over."""
+    """Guards against ranks that wait for ever: a dead rank is noticed at once, a silent one after the timeout."""
     ended = worker("command", str(seconds), failure, *GENERATE)
     assert ended[0][0] == 1 and ended[1][0] != 0
-    said = "".join(err for _, _, err in ended)
-    assert said.startswith("llama-jp: rank 1 of 2: nowhere is no" if failure == "other" else "llama-jp: rank 0 of 2: ")
-    assert said.count("\n") == 1
+    written = "".join(err for _, _, err in ended)
+    assert written.startswith(
+        "llama-jp: rank 1 of 2: nowhere is no" if failure == "other" else "llama-jp: rank 0 of 2: "
+    )
+    assert written.count("\n") == 1
+
+
+def test_standard_input_is_restored(monkeypatch):
+    """Guards against a replaced `sys.stdin` after an exception."""
+    stdin = io.StringIO("text")
+    monkeypatch.setattr(sys, "stdin", stdin)
+    with pytest.raises(KeyboardInterrupt), ranks.shared_stdin(dist.HashStore()):
+        assert isinstance(sys.stdin, ranks.SharedInput) and not sys.stdin.isatty()
+        with pytest.raises(ValueError, match=r"read\(\) takes no size, not 3"):
+            sys.stdin.read(3)
+        raise KeyboardInterrupt
+    assert sys.stdin is stdin
