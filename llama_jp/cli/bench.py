@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--prompt and --batch are whole numbers of at least 1")
     with ExitStack() as stack:
         folder = folder_of(args, stack)
-        result = bench(args, folder)
+        result = run_benchmark(args, folder)
     line = json.dumps(result, ensure_ascii=False)
     print(line)
     if args.json:
@@ -95,7 +95,7 @@ def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
     return folder
 
 
-def bench(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def run_benchmark(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Load the model, measure it, print the tables, and return everything for JSON."""
     from ..environment import peak_memory
     from ..speed.benchmark import Workload, measure, measure_machine, size_of_step

@@ -164,8 +164,8 @@ class ModelRunner:
         Matrix products of different heights may sum in a different order: on many CPUs they do in float32, but not in
         16 bits. So the model runs on the same tokens at every row of both batches. Two causes escape this measurement:
 
-        - silu processes vectors of the CPU, and the remainder at the end of a batch may round differently. So the answer
-          is False unless intermediate_size is a multiple of the vector width. Several threads may still split a
+        - silu processes vectors of the CPU, and the remainder at the end of a batch may round differently. The
+          answer is False unless intermediate_size is a multiple of the vector width. Several threads may still split a
           large batch with a remainder.
         - In bfloat16, narrow products of different heights differ in one element of thousands.
 
