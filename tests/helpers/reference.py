@@ -207,6 +207,9 @@ def every_call(our, their, seed: int) -> Iterator[tuple[str, Tensor, Tensor]]:
 def first_difference(our, their, seed: int) -> str | None:
     """None when all logits are equal to the bit, else a sentence about the first that are not."""
     for name, a, b in every_call(our, their, seed):
+        if name.startswith("padded") and b.dtype == torch.float16:
+            numbers = ~b.isnan().any(-1)  # transformers has NaN at padding positions in float16, and NaN can spread
+            a, b = a[numbers], b[numbers]
         if a.dtype != b.dtype or a.shape != b.shape:
             return f"{name}: {a.dtype} {tuple(a.shape)} against {b.dtype} {tuple(b.shape)}"
         if not torch.equal(a, b):
