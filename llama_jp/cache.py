@@ -17,8 +17,8 @@ from torch import Tensor
 class LayerCache(NamedTuple):
     """The part of a `Cache` that one layer uses in one call. The first `start` positions are filled."""
 
-    keys: Tensor  # (B, K, max_length, D)
-    values: Tensor  # (B, K, max_length, D)
+    keys: Tensor  # (B, K, allocated positions, D)
+    values: Tensor  # (B, K, allocated positions, D)
     start: int
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,11 +30,16 @@ class LayerCache(NamedTuple):
 
 
 class Cache:
-    """Preallocated keys and values for every layer. `length`, the number of tokens in it, is its only position.
+    """Keys and values of every layer. `length`, the number of tokens in it, is its only position.
 
     The caller owns the cache: make one with `model.new_cache(...)` and pass it to every call of the model. Each call
     appends its tokens. `length` changes once per call, after the last layer, so an interrupted call has no effect.
+
+    Up to 4096 positions are allocated at once. A longer cache grows with use, so a context of 128k costs no memory
+    before it is used.
     """
+
+    ALLOCATED_AT_ONCE = 4096  # positions
 
     def __init__(
         self,
@@ -49,7 +54,7 @@ class Cache:
         for name, value in (("batch_size", batch_size), ("max_length", max_length)):
             if value < 1:
                 raise ValueError(f"a cache needs a {name} of at least 1, not {value}")
-        shape = (batch_size, num_key_value_heads, max_length, head_dim)
+        shape = (batch_size, num_key_value_heads, min(max_length, self.ALLOCATED_AT_ONCE), head_dim)
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.batch_size = batch_size
@@ -60,8 +65,8 @@ class Cache:
         """The cache of one layer, for one call."""
         return LayerCache(self.keys[index], self.values[index], self.length)
 
-    def check_capacity(self, batch_size: int, tokens: int) -> None:
-        """Raise ValueError if a batch of this many rows and new tokens does not fit. Nothing is written."""
+    def reserve(self, batch_size: int, tokens: int) -> None:
+        """Allocate memory for new tokens. Raises ValueError if a batch of this many rows and tokens does not fit."""
         if batch_size != self.batch_size:
             raise ValueError(f"the cache was made for batch_size={self.batch_size}, but the ids have {batch_size} rows")
         if self.length + tokens > self.max_length:
@@ -69,6 +74,13 @@ class Cache:
                 f"the cache holds {self.max_length} positions, {self.length} are used and {tokens} more are needed; "
                 "make it with a larger max_length"
             )
+        allocated, needed = self.keys[0].shape[2] if self.keys else self.max_length, self.length + tokens
+        if needed > allocated:
+            size = min(self.max_length, max(needed, 2 * allocated))
+            for tensors in (self.keys, self.values):
+                for i, old in enumerate(tensors):
+                    tensors[i] = old.new_empty(*old.shape[:2], size, old.shape[3])
+                    tensors[i][:, :, : self.length] = old[:, :, : self.length]
 
     def crop(self, length: int) -> None:
         """Remove everything after the first `length` tokens."""
@@ -112,8 +124,8 @@ class Cache:
             names = [f"{kind}.{i}" for kind in ("keys", "values") for i in range(len(self.keys))]
             if set(names) != set(stored.keys()):
                 raise ValueError(f"{file} holds {len(stored.keys())} tensors, but this cache has {len(names)}")
-            for name, mine in zip(names, self.keys + self.values, strict=True):
-                theirs = stored.get_tensor(name)
+            loaded = [stored.get_tensor(name) for name in names]
+            for name, mine, theirs in zip(names, self.keys + self.values, loaded, strict=True):
                 B, K, length, D = theirs.shape
                 if (mine.shape[0], mine.shape[1], mine.shape[3]) != (B, K, D) or theirs.dtype != mine.dtype:
                     raise ValueError(
@@ -122,6 +134,9 @@ class Cache:
                     )
                 if length > self.max_length:
                     raise ValueError(f"{file} holds {length} tokens, but this cache holds at most {self.max_length}")
+            self.length = 0  # whatever the cache held is replaced
+            self.reserve(self.batch_size, length)
+            for mine, theirs in zip(self.keys + self.values, loaded, strict=True):
                 mine[:, :, :length] = theirs
             self.length = length
             return json.loads((stored.metadata() or {}).get("ids", "[]"))

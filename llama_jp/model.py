@@ -129,7 +129,7 @@ class Llama(nn.Module):
             )
         B, T = ids.shape
         if cache is not None:
-            cache.check_capacity(B, T)
+            cache.reserve(B, T)
         S = T if cache is None else cache.length + T
         if mask is not None and mask.shape != (B, S):
             raise ValueError(f"the mask covers all visible tokens, so its shape is {(B, S)}, not {tuple(mask.shape)}")

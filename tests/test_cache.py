@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.reference import SMALL
 
+import llama_jp
 from llama_jp import Llama, LlamaConfig
 
 
@@ -106,3 +107,37 @@ def test_a_file_that_is_no_cache_is_named(model, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"notes\.txt is damaged or not a saved cache"):
         model.new_cache(1, 4).load(tmp_path / "notes.txt")
+
+
+def test_a_long_cache_grows_with_use(model, monkeypatch):
+    """Against: 64 GiB for a context of 128k before the first token. The bits are those of a cache made at once."""
+    monkeypatch.setattr(llama_jp.Cache, "ALLOCATED_AT_ONCE", 4)
+    ids = torch.arange(1, 20)[None]
+    whole = model(ids)
+    cache, logits = model.new_cache(1, 10**9), []
+    sizes = []
+    for part in ids.split([3, 1, 1, 7, 7], dim=1):
+        logits.append(model(part, cache))
+        sizes.append(cache.keys[0].shape[2])
+    assert sizes == [4, 4, 8, 16, 32] and cache.length == 19
+    monkeypatch.undo()
+    preallocated, expected = model.new_cache(1, 32), []
+    for part in ids.split([3, 1, 1, 7, 7], dim=1):
+        expected.append(model(part, preallocated))
+    assert all(torch.equal(a, b) for a, b in zip(logits, expected, strict=True))
+    torch.testing.assert_close(torch.cat(logits, 1), whole)
+
+
+def test_a_growing_cache_can_be_forked_cropped_saved_and_loaded(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(llama_jp.Cache, "ALLOCATED_AT_ONCE", 2)
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    cache = model.new_cache(1, 40)
+    model(ids, cache)
+    cache.save(tmp_path / "cache.safetensors", ids[0].tolist())
+    loaded, fork = model.new_cache(1, 40), cache.fork([0, 0])
+    assert loaded.load(tmp_path / "cache.safetensors") == [1, 2, 3, 4, 5]
+    cache.crop(5)
+    step = torch.tensor([[7]])
+    expected = model(step, cache)
+    assert torch.equal(model(step, loaded), expected)
+    torch.testing.assert_close(model(step.expand(2, 1), fork), expected.expand(2, 1, -1))

@@ -86,6 +86,7 @@ class ModelRunner:
         N = new.shape[1]
         mask = mask[self.rows, :N]
         by_row: dict[int, Tensor] = {}
+        self.cache.reserve(len(self.rows), N)
         for layer in self.cache.keys + self.cache.values:
             layer[:, :, :N] = 0  # padding positions are not computed, but must hold finite numbers
         for rows in group_by_length(mask.sum(-1).tolist()):

@@ -58,6 +58,7 @@ class StaticCache(Cache):
         device: torch.device,
     ):
         super().__init__(num_layers, batch_size, num_key_value_heads, max_length, head_dim, dtype, device)
+        self.reserve(batch_size, max_length)  # all at once: a recorded step needs fixed addresses
         self.reset_step()
 
     def reset_step(self) -> None:
@@ -112,7 +113,7 @@ class StaticLlama(Llama):
         """As `Llama.forward`. One new token per row, without a mask and with a cache of `new_cache`: a static step."""
         if not isinstance(cache, StaticCache) or ids.dim() != 2 or ids.shape[1] != 1 or mask is not None:
             return super().forward(ids, cache, mask=mask, last_only=last_only)
-        cache.check_capacity(*ids.shape)
+        cache.reserve(*ids.shape)
         cache.ids.copy_(ids)
         cache.position.fill_(cache.length)
         with torch.no_grad():
