@@ -99,8 +99,8 @@ class Cache:
     def fork(self, rows: Sequence[int] = (0,)) -> Cache:
         """Copy these rows into a new cache.
 
-        Rows never share memory, not even for a common prompt: fused attention needs the keys of a row contiguous, so
-        shared parts would have to be joined again at every step.
+        Rows share no memory, not even for a common prompt. Fused attention needs the keys of a row contiguous, so a
+        shared part would have to be joined to the rest at every step.
         """
         other = copy.copy(self)
         other.keys, other.values = list(self.keys), list(self.values)

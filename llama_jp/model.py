@@ -8,7 +8,11 @@ The letters in the shapes:
     H query heads   K key/value heads   D head size   F MLP size   V vocabulary
 
 Every operation rounds in the same order as transformers' LlamaForCausalLM, so on the CPU the logits are bit-identical.
-A comment "rounding" marks each place where a tidier order would give other bits.
+A comment "rounding" marks each place where a tidier order would give other bits. Without a checkpoint, weights have
+PyTorch's default values; weights/demo/train.py trains this model.
+
+    model = Llama.from_pretrained("demo")
+    logits = model(ids)  # ids (B, T) -> logits (B, T, V)
 
 See: "Llama 2", arXiv:2307.09288; "LLaMA", arXiv:2302.13971; reference: transformers `models/llama/modeling_llama.py`.
 """
@@ -40,7 +44,7 @@ class LlamaConfig:
     intermediate_size: int  # F
     num_hidden_layers: int
     num_attention_heads: int  # H
-    rms_norm_eps: float  # no default: ELYZA has 1e-06, Meta 1e-05, and nothing shows that a value is wrong
+    rms_norm_eps: float  # no default: ELYZA has 1e-06, Meta 1e-05, and a wrong value gives no error
     num_key_value_heads: int = 0  # K; 0: as many as query heads
     head_dim: int = 0  # D; 0: hidden_size / num_attention_heads
     max_position_embeddings: int = 2048
@@ -75,7 +79,7 @@ class LlamaConfig:
 class Llama(nn.Module):
     """The whole model: weights, a configuration, and three functions that can be replaced.
 
-    attention  "sdpa", "eager" or a function like `attend_eager`: (q, k, v, mask) -> mixed values
+    attention  "sdpa", "eager" or a function like `attend_eager`: (q, k, v, mask) -> weighted sums of the values
     rope       a function like the result of `plain_rope`: positions -> (cos, sin)
     norm       a function like `rms_norm`: (x, weight, eps) -> x
 
@@ -137,7 +141,7 @@ class Llama(nn.Module):
         x = self.embed_tokens(ids)  # (B, T, C)
         positions, visible = positions_and_mask(mask, T, S, x.device)
         cos, sin = self.rope(positions)  # (B or 1, T, D)
-        rotation = cos.to(x.dtype), sin.to(x.dtype)  # rounding: float32 before, the weights' dtype after
+        rotation = cos.to(x.dtype), sin.to(x.dtype)  # rounding: computed in float32, then cast
 
         for i, layer in enumerate(self.layers):
             x = layer(x, rotation, visible, None if cache is None else cache.layer(i))
@@ -165,13 +169,13 @@ class Llama(nn.Module):
         rope: Rope | None = None,
         norm: Norm | None = None,
     ) -> Llama:
-        """Load a checkpoint: a folder, a hub repository or a short name. See `checkpoint.load_model`."""
+        """Load a checkpoint: a folder, a hub repository or a short name. See `checkpoint.load.load_model`."""
         from .checkpoint.load import load_model
 
         return load_model(source, dtype, device, revision, model_class=cls, attention=attention, rope=rope, norm=norm)
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
-        """Write a folder that this project and transformers load. See `checkpoint.save_model`."""
+        """Write a folder that this project and transformers load. See `checkpoint.save.save_model`."""
         from .checkpoint.save import save_model
 
         save_model(self, folder, max_shard_size)
@@ -205,7 +209,7 @@ def positions_and_mask(mask: Tensor | None, T: int, S: int, device: torch.device
 
 
 class Block(nn.Module):
-    """One layer: attention, then the MLP; each reads a normalised residual stream and adds its output to it."""
+    """One layer: x + attention(norm(x)), then x + MLP(norm(x)); x is the residual stream."""
 
     def __init__(self, config: LlamaConfig, attention: Attention, norm: Norm):
         super().__init__()
@@ -249,14 +253,14 @@ class SelfAttention(nn.Module):
             k, v = cache.append(k, v)  # (B, K, S, D)
         if cache is None or self.head_dim % 16:
             # rounding: the reference holds keys and values contiguously, and another memory layout may change the last
-            # bit of a product; a slice of the cache gives the same bits only where heads fill whole 64-byte lines
+            # bit of a product; a slice of the cache gives the same bits only where head_dim is a multiple of 16
             k, v = k.contiguous(), v.contiguous()
         mixed = self.attend(q, k, v, visible)  # (B, H, T, D)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
 def attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention, written out.
+    """Scaled dot-product attention, written out: softmax(q kᵀ / √D + mask) v.
 
     Shapes: q (B, H, T, D), k and v (B, K, S, D), mask (B or 1, 1, T, S) bool -> (B, H, T, D).
     The mask is True where a query sees a key. Without a mask, query i sees keys 0 … S - T + i.
@@ -277,6 +281,7 @@ def attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor
 def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """The same attention by PyTorch's fused kernel, which never writes the scores to memory.
 
+    Without a mask, T is 1 or S: the fused kernel aligns its causal mask to the first key, not to the last.
     rounding: transformers shares key/value heads in three ways, which round differently; so does this function.
     Reference: `integrations/sdpa_attention.py`.
     """
@@ -307,7 +312,7 @@ def repeat_heads(x: Tensor, heads: int) -> Tensor:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (x[i], x[i + D/2]) of every head by the angles of their positions (see rope.py).
 
-    Shapes: x (B, H, T, D), cos and sin (B, T, D) -> (B, H, T, D).
+    Shapes: x (B, H, T, D), cos and sin (B or 1, T, D) -> (B, H, T, D).
     Published checkpoints pair i with i + D/2 ("split halves"). Meta's own files pair i with i + 1; the conversion
     permuted their q and k rows. Rotating neighbours here gives fluent nonsense, not an error.
     """
@@ -330,7 +335,7 @@ class SwiGLU(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """The weight of one norm; `rms_norm` computes it."""
+    """The weight and eps of one norm; `rms_norm` applies them."""
 
     def __init__(self, size: int, eps: float, norm: Norm):
         super().__init__()

@@ -78,10 +78,10 @@ def linear_rope(config: RopeConfig) -> Rope:
 
 
 def dynamic_rope(config: RopeConfig) -> Rope:
-    """Raise theta once the text exceeds the context, more for longer texts (NTK-aware, u/bloc97 and u/emozilla).
+    """Raise theta when the text exceeds the context; a longer text raises it more (NTK-aware, u/bloc97, u/emozilla).
 
-    The frequencies depend only on the longest position of the call. transformers also remembers the longest position
-    of earlier calls and keeps its frequencies for later texts of up to that length.
+    The frequencies depend only on the longest position of the call. transformers also keeps those of the longest
+    earlier call, for later texts of up to that length.
     """
     theta, D, longest = config.rope_theta, config.head_dim, config.max_position_embeddings
     factor = scaling_value(config, "factor")

@@ -7,7 +7,7 @@ decoding.py      greedy decoding and sampling: one token per step
 beams.py         beam search
 speculation.py   several tokens per call of the model: prompt lookup, a draft model
 runner.py        prefill and decoding steps for a batch
-filter_chain.py  the filters that the options ask for; filters.py, guidance.py: each of them
+filter_chain.py  the filters for given options; filters.py, guidance.py: each of them
 sampling.py      filtered logits to the next id
 stopping.py      when an answer ends; stop_strings.py: its text as it grows
 """

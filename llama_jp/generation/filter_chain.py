@@ -1,4 +1,4 @@
-"""The chain of filters for a set of options, in transformers' order."""
+"""The chain of filters for given options, in transformers' order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .options import Options
 
 
 def make_filters(options: Options, prompt_length: int = 0, max_length: int | None = None) -> list[Filter]:
-    """The filters that the options ask for, in transformers' order. Neutral values add no filter.
+    """The filters for these options, in transformers' order. Neutral values add no filter.
 
     prompt_length: tokens of the prompt, with padding, as the reference counts.
     max_length: tokens of prompt and answer.
@@ -81,7 +81,7 @@ def penalties(options: Options, prompt_length: int) -> list[Filter]:
     chain: list[Filter] = []
 
     def padded(ids: Tensor) -> Tensor:
-        """The ids with the pad id at padding positions, as the reference sees them."""
+        """The ids with the pad id at padding positions, as in the reference."""
         return ids.where(ids >= 0, options.pad_token_id or 0)
 
     def counted(ids: Tensor) -> Tensor:

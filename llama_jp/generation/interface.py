@@ -17,7 +17,7 @@ from ..model import Llama
 from ..text.tokenizer import Tokenizer
 from .beams import beam_search
 from .decoding import decode
-from .options import OptionFields, Options, show_option_fields
+from .options import OptionFields, Options, show_option_fields, warn
 from .results import GeneratedToken, Generation
 from .speculation import make_draft, speculate
 from .stop_strings import StopStringBuffer
@@ -43,6 +43,7 @@ def generate(
     prompts: lists of ids, or a tensor of them.
     options: an `Options`. Each of its fields can also be given by name; a value by name counts before `options`, and
         both before the checkpoint's generation_config.json. A name with the value None switches that option off.
+        help(Options) has a line for each option, docs/generation.md its formula and source.
     tokenizer: needed for stop_strings only.
     cache: holds the first tokens of the prompts, which are then not computed again. A cache of one row serves all
         prompts, and each of them gets its own copy.
@@ -52,6 +53,7 @@ def generate(
     Raises ValueError before the first token when a prompt is empty, has ids outside the vocabulary, or does not fit
     the context; TypeError for an unknown option.
     """
+    warn_without_assistant(named, assistant_model)
     resolved, rows = Options.resolve(model, options, named), as_prompts(prompts, model)
     if resolved.beams > 1:
         if assistant_model is not None or resolved.prompt_lookup_num_tokens:
@@ -84,6 +86,7 @@ def stream_text(
     stop string itself is not part of the text. Afterwards a `cache` holds the prompt and the answer, except the last
     token.
     """
+    warn_without_assistant(named, assistant_model)
     resolved = Options.resolve(model, options, named)
     if resolved.beams > 1 or resolved.copies > 1:
         raise ValueError("a stream has one answer that grows at its end; use generate() for beams or several answers")
@@ -99,7 +102,9 @@ def stream_batch(
     options: Options | None = None,
     **named: Unpack[OptionFields],
 ) -> BatchGeneration:
-    """Generate answers to several prompts and iterate over (row, piece of text). Arguments as in `generate`.
+    """Generate answers to several prompts and iterate over (row, piece of text).
+
+    Arguments as in `generate`, without a cache and an assistant model.
 
     With num_return_sequences, the answers to one prompt are consecutive rows. The pieces of a row are those of
     `stream_text`.
@@ -162,6 +167,12 @@ class BatchGeneration:
                 piece = self._texts[row].take() + (self._texts[row].finish() if token.finish_reason else "")
                 if piece:
                     yield row, piece
+
+
+def warn_without_assistant(named: OptionFields, assistant_model: Llama | None) -> None:
+    """Warn about num_assistant_tokens without a draft model."""
+    if named.get("num_assistant_tokens") is not None and assistant_model is None:
+        warn("num_assistant_tokens: no effect without assistant_model")
 
 
 def start_decoding(

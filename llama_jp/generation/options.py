@@ -24,7 +24,7 @@ DEFAULT_TOP_K = 50  # transformers' default, used when sampling
 
 @dataclass
 class Options:
-    """One way to generate. None: the value in the checkpoint's generation_config.json, else the default beside it.
+    """One way to generate. None: the value in the checkpoint's generation_config.json, else the default below.
 
     Options marked "ours" do not exist in transformers.
     """
@@ -32,45 +32,45 @@ class Options:
     # Length
     max_new_tokens: int | None = None  # without the prompt; default: up to max_length, else DEFAULT_MAX_NEW_TOKENS
     max_length: int | None = None  # prompt and new tokens; used only without max_new_tokens
-    min_new_tokens: int | None = None  # no EOS before
-    min_length: int | None = None  # the same, with the prompt
+    min_new_tokens: int | None = None  # no EOS before this many new tokens
+    min_length: int | None = None  # no EOS before this many tokens of prompt and answer
 
     # Choice of the next token
     do_sample: bool | None = None  # default: False, greedy decoding
-    temperature: float | None = None
+    temperature: float | None = None  # divides the logits; default: 1
     top_k: int | None = None  # default: 50; 0 keeps all tokens
-    top_p: float | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    epsilon_cutoff: float | None = None
-    eta_cutoff: float | None = None
-    top_h: float | None = None
-    renormalize_logits: bool | None = None
+    top_p: float | None = None  # the most probable tokens that sum to top_p; default: 1, all tokens
+    min_p: float | None = None  # tokens with at least min_p times the largest probability; default: all
+    typical_p: float | None = None  # the tokens closest to the entropy that sum to typical_p; default: 1, all
+    epsilon_cutoff: float | None = None  # tokens of at least this probability; default: 0, all
+    eta_cutoff: float | None = None  # the same, with a lower threshold for a wide distribution; default: 0, all
+    top_h: float | None = None  # the most probable tokens with this share of the entropy; default: all
+    renormalize_logits: bool | None = None  # log-softmax after all filters; default: False
     seed: int | Sequence[int] | None = None  # ours: an int as transformers after manual_seed; a list: one for each row
     num_return_sequences: int | None = None  # default: 1
 
     # Against repetition
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None  # ours
-    frequency_penalty: float | None = None  # ours
-    penalty_window: int | None = None  # ours: the three penalties count only the last tokens
+    repetition_penalty: float | None = None  # above 1: earlier tokens become less probable; default: 1
+    presence_penalty: float | None = None  # ours: subtracted from the logits of earlier tokens; default: 0
+    frequency_penalty: float | None = None  # ours: the same, for each occurrence; default: 0
+    penalty_window: int | None = None  # ours: the three penalties count only this many last tokens
     penalty_generated_only: bool = False  # ours: they do not count the prompt
-    no_repeat_ngram_size: int | None = None
-    encoder_repetition_penalty: float | None = None  # above 1: prefer tokens of the prompt
-    encoder_no_repeat_ngram_size: int | None = None  # no n-gram of the prompt
+    no_repeat_ngram_size: int | None = None  # no n-gram of this size twice; default: 0, no limit
+    encoder_repetition_penalty: float | None = None  # above 1: prefer tokens of the prompt; default: 1
+    encoder_no_repeat_ngram_size: int | None = None  # no n-gram of the prompt; default: 0
 
     # Required, preferred and forbidden tokens
-    bad_words_ids: Sequence[Sequence[int]] | None = None
-    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any] | None = None
-    suppress_tokens: Sequence[int] | None = None
-    begin_suppress_tokens: Sequence[int] | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | Sequence[int] | None = None
-    exponential_decay_length_penalty: tuple[int, float] | None = None
-    remove_invalid_values: bool | None = None
-    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None
-    logits_processor: Sequence[Filter] | Filter | None = None
-    guidance_scale: float | None = None
+    bad_words_ids: Sequence[Sequence[int]] | None = None  # forbidden sequences
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any] | None = None  # {(7, 8): -2.5}
+    suppress_tokens: Sequence[int] | None = None  # never
+    begin_suppress_tokens: Sequence[int] | None = None  # not as the first new token
+    forced_bos_token_id: int | None = None  # the first new token after a prompt of one token
+    forced_eos_token_id: int | Sequence[int] | None = None  # the last token of the maximum length
+    exponential_decay_length_penalty: tuple[int, float] | None = None  # (after n new tokens, factor for EOS)
+    remove_invalid_values: bool | None = None  # NaN and infinity become finite; default: False, they are an error
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int]] | None = None  # (prompt number, ids) -> ids
+    logits_processor: Sequence[Filter] | Filter | None = None  # your own filters: (ids, logits) -> logits
+    guidance_scale: float | None = None  # classifier-free guidance; default: 1, none
     negative_prompt_ids: Sequence[int] | None = None  # one for all prompts; default: the last token of the prompt
 
     # Beam search
@@ -79,10 +79,10 @@ class Options:
     early_stopping: bool | str | None = None  # True, False or "never"; default: False
 
     # Stopping
-    eos_token_id: int | Sequence[int] | None = None
+    eos_token_id: int | Sequence[int] | None = None  # one id or several
     stop_strings: str | Sequence[str] | None = None  # the answer ends before the string; needs a tokenizer
     max_time: float | None = None  # seconds
-    stopping_criteria: Sequence[Criterion] | Criterion | None = None
+    stopping_criteria: Sequence[Criterion] | Criterion | None = None  # (ids, scores) -> bool, or one for each row
     stop_on_loop: bool = False  # ours: see `stopping.LoopDetector`
 
     # Speculation
@@ -93,8 +93,8 @@ class Options:
     # Long texts, memory, batches
     past_context: str = "refuse"  # ours: when the context is full, "refuse" or "shift"
     sink_tokens: int = 4  # ours: the first tokens, which "shift" keeps
-    prefill_chunk_size: int | None = None
-    pad_token_id: int | None = None  # the id that filters see at padding positions
+    prefill_chunk_size: int | None = None  # tokens of a prompt in one call; default: all
+    pad_token_id: int | None = None  # at padding positions of the ids for filters; default: the first EOS, or 0
     exact: bool = True  # ours: False shares the prefill of a prompt among its answers even where last bits change
 
     # Results
@@ -113,7 +113,7 @@ class Options:
         for name, neutral in NOT_SUPPORTED.items():
             value = model.generation_config.get(name)
             if value not in (None, neutral):
-                raise ValueError(f"generation_config.json asks for {name} {value!r}, which is not supported")
+                raise ValueError(f"generation_config.json sets {name} to {value!r}, which is not supported")
         checkpoint = {k: v for k, v in model.generation_config.items() if k in fields and v is not None}
         given = {} if options is None else {k: v for k, v in vars(options).items() if v != fields[k]}
         given |= named

@@ -15,7 +15,7 @@ Criterion = Callable[[Tensor, Tensor], "Tensor | bool"]
 
 
 class Stopping:
-    """Decides after each token whether a row ends, and why.
+    """Whether each row ends after its newest token, and why.
 
     When several reasons apply, the first in this order counts: "eos", "stop", "loop", "criterion", "time", "length".
     The time runs from the creation of this object.
@@ -37,7 +37,7 @@ class Stopping:
         self.criteria = [criteria] if callable(criteria) else list(criteria or ())
         self.loop = loop
         self.last = last  # tokens of prompt, padding and answer at which every row ends
-        self.pad_id = pad_id  # the id that criteria see at padding positions, as in the reference
+        self.pad_id = pad_id  # at padding positions of the ids for criteria, as in the reference
         self.until = None if max_time is None else time.monotonic() + max_time
 
     def __call__(

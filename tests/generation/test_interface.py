@@ -113,7 +113,7 @@ def test_use_cache_false_in_generation_config_changes_nothing(tmp_path, small):
 
 def test_an_option_of_the_checkpoint_that_is_not_supported_is_refused_by_name(tmp_path, small):
     folder = copy_with_generation_config(small, tmp_path / "odd", penalty_alpha=0.6)
-    with pytest.raises(ValueError, match="penalty_alpha 0.6"):
+    with pytest.raises(ValueError, match="sets penalty_alpha to 0.6"):
         generate(load_model(folder, dtype="float32"), [[1]], max_new_tokens=1)
 
 

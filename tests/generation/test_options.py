@@ -12,7 +12,15 @@ import pytest
 
 import llama_jp
 from llama_jp.checkpoint.load import load_model
-from llama_jp.generation.options import OptionFields, Options
+from llama_jp.generation.options import SAMPLING_ONLY, OptionFields, Options
+
+NOT_FILTERS = {
+    "max_new_tokens", "max_length", "do_sample", "seed", "num_return_sequences", "penalty_window",
+    "penalty_generated_only", "guidance_scale", "negative_prompt_ids", "num_beams", "length_penalty", "early_stopping",
+    "eos_token_id", "stop_strings", "max_time", "stopping_criteria", "stop_on_loop", "prompt_lookup_num_tokens",
+    "max_matching_ngram_size", "num_assistant_tokens", "past_context", "sink_tokens", "prefill_chunk_size",
+    "pad_token_id", "exact", "top_logprobs",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -92,3 +100,11 @@ def test_every_filter_option_changes_the_chain():
         assert make_filters(Options(**{name: value})) == [], name
     for name, value in others.items():
         assert len(make_filters(Options(eos_token_id=2, **{name: value}))) == 1, name
+    assert set(shaping) == set(SAMPLING_ONLY)
+    names = {field.name for field in dataclasses.fields(Options)}
+    assert names - shaping.keys() - others.keys() == NOT_FILTERS, "a new option is a filter, or is listed as none"
+
+
+def test_num_assistant_tokens_needs_an_assistant(model):
+    with pytest.warns(UserWarning, match="num_assistant_tokens: no effect without assistant_model"):
+        llama_jp.generate(model, [[1]], max_new_tokens=1, num_assistant_tokens=3)
