@@ -29,10 +29,7 @@ class FusedSlice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            raise RuntimeError(
-                "an optimised model computes no gradients; call undo() on the result of optimize before training, "
-                "or run the model in torch.no_grad()"
-            )
+            return RefusedBackward.apply(x, self.forward)
         if not torch.compiler.is_compiling():
             return self.fused(x, self.index)
         if not self.fused.kernel.compiles:
@@ -53,6 +50,20 @@ class FusedSlice(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, tensor in self.fused.weight_of_slice(self.index).tensors().items():
             destination[prefix + name] = tensor
+
+
+class RefusedBackward(torch.autograd.Function):
+    """A result that can be used, but has no gradient: RuntimeError in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        return compute(x)  # autograd is off in here
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise RuntimeError(
+            "an optimised model computes no gradients; call undo() on the result of optimize before training"
+        )
 
 
 class Pending(NamedTuple):

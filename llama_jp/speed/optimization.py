@@ -41,7 +41,7 @@ def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | No
     ids    (1, T) int64, the text on which the deviation is measured; default: random ids, the same in every call
 
     The result prints as a table, and its `undo()` restores the model. Until then the replaced layers have no
-    parameters, hooks on them get the same inputs and outputs, and the model computes no gradients.
+    parameters, hooks on them get the same inputs and outputs, and a backward pass is refused.
 
     Raises ValueError for an unknown level, fewer than one row, a model on another device than the CPU, and an optimised
     model. Raises RuntimeError when "exact" changes the logits on this machine. After any exception the model is as it

@@ -122,9 +122,11 @@ def test_threads_get_their_own_outputs(slices, layers):
 
 
 def test_gradients_are_refused(slices):
-    """Guards against gradients that are silently missing."""
+    """Guards against gradients that are silently missing, and against a refusal of the outputs themselves."""
     x = integers(3, 32).requires_grad_()
-    with pytest.raises(RuntimeError, match=r"computes no gradients; call undo\(\)"):
-        slices[0](x)
     with torch.no_grad():
-        slices[0](x)
+        expected = slices[0](x)
+    y = slices[0](x)
+    assert torch.equal(y, expected)
+    with pytest.raises(RuntimeError, match=r"computes no gradients; call undo\(\)"):
+        y.sum().backward()

@@ -193,8 +193,12 @@ def test_refusals(small):
     llama_jp.optimize(model)
     with pytest.raises(ValueError, match="optimised already"):
         llama_jp.optimize(model)
+    with torch.no_grad():
+        expected = model(torch.tensor([[1, 2]]))
+    logits = model(torch.tensor([[1, 2]]))
+    assert torch.equal(logits, expected), "outside of no_grad the logits are the same"
     with pytest.raises(RuntimeError, match="no gradients"):
-        model(torch.tensor([[1, 2]]))[0].sum().backward()
+        logits.sum().backward()
 
 
 def test_an_interrupted_optimize_leaves_the_model_as_it_was(small, monkeypatch):
