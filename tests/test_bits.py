@@ -19,7 +19,14 @@ from helpers.reference import (
     save_random,
 )
 
+from llama_jp.rope import ROPE_TYPES
+
 MODELS_PER_CASE = 3
+
+
+def test_every_rope_type_is_compared():
+    """Against: a rope type that the tests below leave out."""
+    assert set(ROPES) - {"default"} == set(ROPE_TYPES)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
