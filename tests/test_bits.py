@@ -63,7 +63,7 @@ def test_elyza_head_size(tmp_path, kv_heads, attention):
 
 
 def test_dynamic_rope_keeps_growing_step_by_step(small, tmp_path):
-    """Beyond the context each step has frequencies of its own; keys cached before keep those they were made with."""
+    """Beyond the context each step has its own frequencies; cached keys keep those of their step."""
     config = random_config(random.Random(1), "dynamic") | {"max_position_embeddings": 8}
     folder = save_random(tmp_path, seed=4, **config)
     our, their = both(folder, torch.float32)
@@ -76,7 +76,7 @@ def test_dynamic_rope_keeps_growing_step_by_step(small, tmp_path):
 
 
 def test_gradients_are_equal(small):
-    """The same operations forward have the same gradients backward: a training run would go the same way."""
+    """The same operations forward have the same gradients backward, so a training run gives the same weights."""
     our, their = both(small, torch.float32)
     ids = torch.randint(0, 96, (2, 17))
     for model, logits in ((our, our(ids)), (their, their(ids).logits)):
