@@ -18,7 +18,8 @@ from collections.abc import Callable
 import torch
 
 from llama_jp import Llama, generate
-from llama_jp.speed.benchmark import Seconds, seconds, some_ids
+from llama_jp.checkpoint.random_checkpoint import random_ids
+from llama_jp.speed.benchmark import Seconds, seconds
 
 LENGTHS = (512, 16, 128, 24, 480, 32, 96, 20)
 
@@ -31,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
 
     model = Llama.from_pretrained(args.model, dtype=args.dtype, device="cpu")
-    prompts = [some_ids(model, 1, length)[0].tolist() for length in LENGTHS]
+    prompts = [random_ids(model.config, 1, length)[0].tolist() for length in LENGTHS]
 
     def first_tokens(batch: list[list[int]], **options) -> None:
         generate(model, batch, max_new_tokens=1, do_sample=False, eos_token_id=[], **options)

@@ -103,10 +103,10 @@ class Ours(Contender):
             return seconds(lambda: self.model(ids, self.model.new_cache(1, tokens), last_only=True))
 
     def step(self, batch: int, steps: int) -> float:
-        from llama_jp.speed.benchmark import decode
+        from llama_jp.speed.benchmark import time_decoding
 
         self.prepare(batch * (1 + self.lookup))
-        return super().step(batch, steps) if self.lookup else decode(self.model, batch, steps, 1).median
+        return super().step(batch, steps) if self.lookup else time_decoding(self.model, batch, steps, 1).median
 
 
 def quantized(folder: Path, bits: int) -> Path:

@@ -92,13 +92,10 @@ def main() -> None:
         x, y = LEFT + number % COLUMNS * wide, ABOVE + number // COLUMNS * high
         lines += panel(f"{name} {value}", before[order], scores.softmax(-1)[0][order], tokens, x, y)
 
-    width, height = COLUMNS * wide, -(-len(PANELS) // COLUMNS) * high + 24
-    caption = f"Next token after {args.prompt} ({args.model}): grey = the model, red = after the filter"
+    width, height = COLUMNS * wide, -(-len(PANELS) // COLUMNS) * high
     args.out.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n'
-        f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>\n'
-        + "\n".join(lines)
-        + f'\n<text x="{LEFT}" y="{height - 10}">{escape(caption)}</text>\n</svg>\n',
+        f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(lines) + "\n</svg>\n",
         encoding="utf-8",
     )
     print(args.out)

@@ -28,19 +28,19 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config) -> None:
-    if config.option.hypothesis_seed is None:  # hypothesis would draw one of its own, which nothing repeats
+    if config.option.hypothesis_seed is None:  # hypothesis would choose its own, which nothing repeats
         config.option.hypothesis_seed = SEED
 
 
 @pytest.fixture(autouse=True)
 def threads():
-    """One thread unless a test asks for more: small models are no faster with two, and slower on a busy machine."""
+    """One thread unless a test sets more: small models are no faster with two, and slower on a busy machine."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def numbers():
-    """What a test draws without a generator does not depend on the tests before it."""
+    """Random numbers without a generator do not depend on earlier tests."""
     torch.manual_seed(0)
 
 

@@ -19,7 +19,14 @@ from helpers.reference import (
     save_random,
 )
 
+from llama_jp.rope import ROPE_TYPES
+
 MODELS_PER_CASE = 3
+
+
+def test_every_rope_type_is_compared():
+    """Against: a rope type that the tests below leave out."""
+    assert set(ROPES) - {"default"} == set(ROPE_TYPES)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -56,7 +63,7 @@ def test_elyza_head_size(tmp_path, kv_heads, attention):
 
 
 def test_dynamic_rope_keeps_growing_step_by_step(small, tmp_path):
-    """Beyond the context each step has frequencies of its own; keys cached before keep those they were made with."""
+    """Beyond the context each step has its own frequencies; cached keys keep those of their step."""
     config = random_config(random.Random(1), "dynamic") | {"max_position_embeddings": 8}
     folder = save_random(tmp_path, seed=4, **config)
     our, their = both(folder, torch.float32)
@@ -69,7 +76,7 @@ def test_dynamic_rope_keeps_growing_step_by_step(small, tmp_path):
 
 
 def test_gradients_are_equal(small):
-    """The same operations forward have the same gradients backward: a training run would go the same way."""
+    """The same operations forward have the same gradients backward, so a training run gives the same weights."""
     our, their = both(small, torch.float32)
     ids = torch.randint(0, 96, (2, 17))
     for model, logits in ((our, our(ids)), (their, their(ids).logits)):

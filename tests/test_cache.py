@@ -19,7 +19,7 @@ def model() -> Llama:
 IDS = torch.arange(2, 26).view(2, 12)
 
 
-def test_length_is_what_was_seen(model):
+def test_length_counts_the_tokens(model):
     cache = model.new_cache(batch_size=2, max_length=12)
     for begin, end in ((0, 1), (1, 6), (6, 12)):
         model(IDS[:, begin:end], cache)
@@ -45,7 +45,7 @@ def test_a_batch_of_another_size_is_refused(model):
 
 
 def test_crop_goes_back(model):
-    """After a crop the model goes on as if the forgotten tokens had never been there."""
+    """After a crop the logits are those of a text without the removed tokens."""
     cache = model.new_cache(2, 20)
     first = model(IDS, cache)
     cache.crop(5)
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_cache_is_named(model, tmp_path):
 
 
 def test_a_long_cache_grows_with_use(model, monkeypatch):
-    """Against: 64 GiB for a context of 128k before the first token. The bits are those of a cache made at once."""
+    """Against: 64 GiB for a context of 128k before the first token. The bits are those of a cache of full size."""
     monkeypatch.setattr(llama_jp.Cache, "ALLOCATED_AT_ONCE", 4)
     ids = torch.arange(1, 20)[None]
     whole = model(ids)

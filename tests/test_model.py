@@ -23,7 +23,7 @@ def model() -> Llama:
 
 
 def test_documented_shapes(model):
-    """Every letter has another size, so a swapped pair of dimensions cannot hide."""
+    """Every letter has another size, so a swapped pair of dimensions changes a shape."""
     ids = torch.randint(0, V, (B, T))
     seen = {}
     for name, module in model.named_modules():
@@ -62,7 +62,7 @@ def test_it_holds_weights_only(model):
 
 
 def test_casting_does_not_hurt_the_angles(small):
-    """`.to(dtype)` after loading is loading in that dtype: no table of cos and sin is rounded on the way."""
+    """`.to(dtype)` after loading equals loading in that dtype: no table of cos and sin is rounded."""
     ids = torch.arange(60)[None]
     with torch.no_grad():
         for dtype in (torch.bfloat16, torch.float16):
@@ -131,7 +131,7 @@ def test_padding_has_no_nan_in_float16(tmp_path, attention):
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_a_padded_row_is_the_row_alone(small, attention):
-    """Positions follow from the mask: what stands to the left does not move a text.
+    """Positions follow from the mask: padding on the left does not shift a text.
 
     Bits may differ with the batch size.
     """
@@ -140,7 +140,7 @@ def test_a_padded_row_is_the_row_alone(small, attention):
     padded = torch.cat([torch.full((1, 4), 3), row], dim=1)
     mask = torch.tensor([[0] * 4 + [1] * 6])
     with torch.no_grad():
-        # float32; the sums run over more keys, all of them zero; seen to differ by 5e-7
+        # float32; the sums run over more keys, all of them zero; measured: 5e-7
         torch.testing.assert_close(model(padded, mask=mask)[:, 4:], model(row), atol=1e-5, rtol=0)
         assert torch.equal(model(padded, mask=mask.bool()), model(padded, mask=mask.float()))
 

@@ -1,4 +1,4 @@
-"""Can the parity tests fail? Each mistake below is made in the source of the model, alone, and must be noticed."""
+"""Can the parity tests fail? Each mistake below is made in the model's source, one at a time, and must be found."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_each_mistake_is_noticed(small, small_bf16, mistake):
 
 
 def test_a_wrong_config_is_noticed(small):
-    """eps and theta are read from config.json, not from code: another value there gives other logits."""
+    """eps and theta come from config.json, not from code: another value there gives other logits."""
     our, their = both(small, torch.float32)
     for layer in our.layers:
         layer.input_layernorm.eps *= 10

@@ -3,8 +3,8 @@
 A text is any UTF-8 file. A line of four hyphens ends a document; `<s>` and `</s>` stand for the tokens. A request,
 `[INST] … [/INST]`, is context only: its tokens are not scored, because a model answers requests and never writes them.
 
-Three texts come with the package (`llama_jp/evaluation/texts`), written by `weights/demo/make_texts.py`: two of stories
-in the form of the demo model's training data, and one of plain prose.
+Three texts come with the package (`llama_jp/evaluation/texts`), written by `weights/demo/make_texts.py`. Two have
+stories in the form of the demo model's training data, and one has plain prose.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def read_text(name: str | Path, tokenizer: Tokenizer, config: LlamaConfig) -> Te
     name    a file, or the name of a text of the package
     config  of the model: it limits the window length and the largest token id
 
-    Raises FileNotFoundError for an unknown name, and ValueError when the file is not UTF-8, has too few tokens, or
+    Raises FileNotFoundError for an unknown name. Raises ValueError when the file is not UTF-8, has too few tokens, or
     gives ids outside the model's vocabulary.
     """
     file = find_text(name)

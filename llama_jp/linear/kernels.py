@@ -388,7 +388,7 @@ def available_kernels(
 
 
 def why_unavailable(kernel: type[LinearKernel], kind: str, dtype: torch.dtype) -> str | None:
-    """The reason why a kernel cannot be used on this machine, or None if it can. A small example is the test."""
+    """The reason why this machine cannot use a kernel, or None if it can. The kernel is tried on a small example."""
     if kernel is LinearKernel:
         return None
     # mypy compares the __hash__ of the kernel's instances, not that of its type
@@ -399,8 +399,8 @@ def why_unavailable(kernel: type[LinearKernel], kind: str, dtype: torch.dtype) -
 def try_kernel(kernel: type[LinearKernel], kind: str, dtype: torch.dtype, engine: str) -> str | None:
     """`why_unavailable`, once per key.
 
-    The key is complete: `engine` selects the implementation of torch's quantised operators, the example has a fixed
-    device and fixed dtypes, and the machine and the torch version stay the same while the process runs.
+    The key is complete. `engine` selects the implementation of torch's quantised operators. The example has a fixed
+    device and fixed dtypes. The machine and the torch version do not change while the process runs.
     """
     weight, x = kernel_test_case(kind, dtype)
     try:
@@ -422,7 +422,7 @@ def try_kernel(kernel: type[LinearKernel], kind: str, dtype: torch.dtype, engine
 
 
 def tolerance(expected: Tensor) -> float:
-    """The rounding of rows and results to eight bits, summed."""
+    """The largest accepted difference from `expected`, in its units: that of rows and results rounded to eight bits."""
     return 0.02 * expected.abs().max().item()
 
 

@@ -59,7 +59,7 @@ def quantize(
     bits             of each weight: 8 or 4
     group_size       int4: inputs that share a scale and a zero; it must divide the inputs of every layer
     method           "rtn" rounds to nearest; "gptq" (int4) compensates for the rounding errors, see gptq.py
-    head_bits        of lm_head. The default is 8 also for int4, because its errors go directly into the logits.
+    head_bits        of lm_head. The default is 8 also for int4, because errors of lm_head go directly into the logits.
                      An lm_head that is tied to the embedding matrix is not quantised
     revision         branch, tag or commit of the source on the hub
     calibrate        the calibration text for gptq
@@ -69,8 +69,8 @@ def quantize(
     Peak memory is one shard and one tensor, for gptq also one layer and its moments. The result is None, with a
     warning, for a checkpoint without a tokenizer: there is no text to measure on.
 
-    Raises ValueError before anything is written when the target is not empty, the source is quantised, a text is too
-    short, or a size does not fit. The target appears complete or not at all.
+    Raises ValueError before the first write: for a target that is not empty, a quantised source, a text that is too
+    short, or a size that does not fit. The target appears complete or not at all.
     """
     folder, target = find_checkpoint(source, revision), Path(target)
     check_target_is_new(target)

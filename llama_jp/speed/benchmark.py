@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..checkpoint.random_checkpoint import random_ids
 from ..generation.interface import generate
 from ..model import Llama
 
@@ -102,16 +103,16 @@ def measure_machine(dtype: torch.dtype, device: torch.device, runs: int = 5) -> 
 
 
 @torch.inference_mode()
-def prefill(model: Llama, tokens: int, runs: int) -> Seconds:
+def time_prefill(model: Llama, tokens: int, runs: int) -> Seconds:
     """Measure the prefill of a prompt with a new cache, up to the logits of its last token."""
     device = model.embed_tokens.weight.device
-    ids = some_ids(model, 1, tokens).to(device)
+    ids = random_ids(model.config, 1, tokens).to(device)
     return seconds(lambda: model(ids, model.new_cache(1, tokens), last_only=True), runs, device)
 
 
-def decode(model: Llama, batch: int, steps: int, runs: int) -> Seconds:
+def time_decoding(model: Llama, batch: int, steps: int, runs: int) -> Seconds:
     """Measure a step of greedy decoding of a batch: the mean of `steps` steps after WARM_UP_STEPS."""
-    prompts = some_ids(model, batch, PROMPT).tolist()
+    prompts = random_ids(model.config, batch, PROMPT).tolist()
     times: list[float] = []
 
     def clock(ids: torch.Tensor, scores: torch.Tensor) -> bool:
@@ -126,12 +127,6 @@ def decode(model: Llama, batch: int, steps: int, runs: int) -> Seconds:
 
     run()
     return Seconds([run() for _ in range(runs)])
-
-
-def some_ids(model: Llama, rows: int, tokens: int) -> torch.Tensor:
-    """Random ids (rows, tokens), the same in every call."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, model.config.vocab_size, (rows, tokens), generator=generator)
 
 
 def size_of_step(model: Llama) -> StepSize:
@@ -156,10 +151,10 @@ def measure(model: Llama, workload: Workload, limits: MachineLimits, size: StepS
     for tokens in workload.prompts:
         if tokens > context:
             continue
-        rate = prefill(model, tokens, workload.runs).rate(tokens)
+        rate = time_prefill(model, tokens, workload.runs).rate(tokens)
         rates.prefill[tokens] = rate | {"share_of_peak": 2 * size.weights * rate["median"] / limits.flops}
     for batch in workload.batches:
-        step = decode(model, batch, min(workload.steps, context - PROMPT - WARM_UP_STEPS), workload.runs)
+        step = time_decoding(model, batch, min(workload.steps, context - PROMPT - WARM_UP_STEPS), workload.runs)
         mbu = size.nbytes / step.median / limits.bandwidth
         rates.decode[batch] = step.rate(batch) | {"mbu": mbu}
     return rates

@@ -160,8 +160,8 @@ class Optimized:
         return "\n".join([*lines, f"numerical deviation: {self.deviation}"])
 
 
-class Group(NamedTuple):
-    """Layers of one module that have the same input, and so can become one product."""
+class LayerGroup(NamedTuple):
+    """Layers of one module with the same input, so that one product can replace them."""
 
     parent: nn.Module
     names: tuple[str, ...]
@@ -171,13 +171,13 @@ class Group(NamedTuple):
 
 
 class Replacements:
-    """The layers of a model that stand outside of it while fused products take their places."""
+    """The original layers, kept while fused products replace them."""
 
     def __init__(self, model: Llama):
         self.model = model
         self.replaced: list[tuple[nn.Module, str, LinearLayer]] = []  # parent, name, layer
 
-    def replace(self, group: Group, layers: list[LinearLayer], kernel: type[LinearKernel]) -> None:
+    def replace(self, group: LayerGroup, layers: list[LinearLayer], kernel: type[LinearKernel]) -> None:
         """Put one product in the place of a group's layers, and free their weights.
 
         Each step leaves a state that `undo` can restore, since Ctrl-C may come between any two.
@@ -199,18 +199,18 @@ class Replacements:
         self.replaced.clear()
 
 
-def groups_of(model: Llama, fuse: bool) -> Iterator[Group]:
+def groups_of(model: Llama, fuse: bool) -> Iterator[LayerGroup]:
     """The linear layers of a model, grouped by their input, or each layer by itself if not `fuse`."""
     for block in model.layers:
         assert isinstance(block, Block)
         for group in (
-            Group(block.self_attn, ("q_proj", "k_proj", "v_proj")),
-            Group(block.self_attn, ("o_proj",)),
-            Group(block.mlp, ("gate_proj", "up_proj")),
-            Group(block.mlp, ("down_proj",)),
+            LayerGroup(block.self_attn, ("q_proj", "k_proj", "v_proj")),
+            LayerGroup(block.self_attn, ("o_proj",)),
+            LayerGroup(block.mlp, ("gate_proj", "up_proj")),
+            LayerGroup(block.mlp, ("down_proj",)),
         ):
-            yield from [group] if fuse else [Group(group.parent, (name,)) for name in group.names]
-    yield Group(model, ("lm_head",))
+            yield from [group] if fuse else [LayerGroup(group.parent, (name,)) for name in group.names]
+    yield LayerGroup(model, ("lm_head",))
 
 
 def replaceable(modules: list[nn.Module]) -> list[LinearLayer] | None:
@@ -229,8 +229,8 @@ def replaceable(modules: list[nn.Module]) -> list[LinearLayer] | None:
     return layers if len({kind_of(layer) for layer in layers}) == 1 else None
 
 
-class Shape(NamedTuple):
-    """Layers that get the same kernel."""
+class GroupKey(NamedTuple):
+    """The properties of a group that decide its kernel: groups with the same key get the same kernel."""
 
     names: tuple[str, ...]
     kind: str
@@ -242,31 +242,31 @@ def choose_and_replace(replacements: Replacements, level: str, rows: int, fuse: 
     """Select a kernel for each shape, and pack layer by layer: at most one group is in memory twice."""
     model, report = replacements.model, Report()
     dtype = model.embed_tokens.weight.dtype
-    shapes: dict[Shape, list[tuple[Group, list[LinearLayer]]]] = {}
+    groups_by_key: dict[GroupKey, list[tuple[LayerGroup, list[LinearLayer]]]] = {}
     for group in groups_of(model, fuse):
         layers = replaceable(group.layers())
         if layers is None:
             report.leave_alone(group.names)
             continue
         outputs = sum(layer.out_features for layer in layers)
-        shape = Shape(group.names, kind_of(layers[0]), outputs, layers[0].in_features)
-        shapes.setdefault(shape, []).append((group, layers))
+        key = GroupKey(group.names, kind_of(layers[0]), outputs, layers[0].in_features)
+        groups_by_key.setdefault(key, []).append((group, layers))
 
     activations = "int8" if level == "int8" else "float"
-    with tqdm(desc="optimizing", total=sum(map(len, shapes.values())), disable=None, leave=False) as bar:
-        for shape, groups in shapes.items():
-            kernels, missing = available_kernels(shape.kind, (shape.outputs, shape.inputs), dtype, activations)
+    with tqdm(desc="optimizing", total=sum(map(len, groups_by_key.values())), disable=None, leave=False) as bar:
+        for key, groups in groups_by_key.items():
+            kernels, missing = available_kernels(key.kind, (key.outputs, key.inputs), dtype, activations)
             report.notices += [notice for notice in missing if notice not in report.notices]
-            if shape.kind != "float" and len(kernels) > 1:
+            if key.kind != "float" and len(kernels) > 1:
                 kernels.remove(LinearKernel)  # conversion to floats in each call is by far slower, and slow to measure
             selection = select_kernel(kernels, [layers for _, layers in groups], dtype, rows, level == "exact")
             if selection is None:
-                report.leave_alone(shape.names)
+                report.leave_alone(key.names)
                 bar.update(len(groups))
                 continue
             kernel, speedup, speedup_prompt = selection
             report.choices.append(
-                KernelChoice(" ".join(shape.names), shape.outputs, shape.inputs, kernel.name, speedup, speedup_prompt)
+                KernelChoice(" ".join(key.names), key.outputs, key.inputs, kernel.name, speedup, speedup_prompt)
             )
             for group, layers in groups:
                 replacements.replace(group, layers, kernel)

@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 -m llama_jp generate …
 
-q, k, v, gate and up are split by rows, so a rank computes some heads and some MLP features independently. o and down
-are split by columns, so the output of a rank is one term of a sum over the ranks. That sum is the only communication
+q, k, v, gate and up are split by rows, so a rank computes its heads and MLP features independently. o and down are
+split by columns, so the output of a rank is one term of a sum over the ranks. That sum is the only communication
 inside the layers. The vocabulary is split as well: a rank embeds and scores its own tokens.
 See: "Megatron-LM", arXiv:1909.08053, 3.
 
@@ -58,8 +58,9 @@ class ShardedLlama(Llama):
         mesh  of one dimension; default: all processes, on devices of the type `device`, which a mesh overrides
 
         Peak memory is the share plus about one tensor. Weights split by columns are copied; the others stay
-        memory-mapped. Raises ValueError for a quantised checkpoint, and for heads or features that the ranks cannot
-        share evenly.
+        memory-mapped.
+
+        Raises ValueError for a quantised checkpoint, and for heads or features that the ranks cannot share evenly.
         """
         if mesh is None:
             mesh = init_device_mesh(choose_device(device).type, (dist.get_world_size(),))

@@ -76,7 +76,7 @@ def test_scores_of_drawn_tokens(pair):
 
 
 def test_alternatives_along_a_beam_are_its_own(pair):
-    """Read again from the start, the best beam's text has the alternatives that were noted on the way."""
+    """One call for the whole text of the best beam gives the alternatives that beam search recorded."""
     ours, _ = pair
     (answer,) = llama_jp.generate(ours, [PROMPT], num_beams=3, max_new_tokens=8, top_logprobs=2)
     with torch.no_grad():
@@ -151,8 +151,8 @@ def test_seeds_of_their_own_for_beams_and_copies(pair):
     prompts, seeds = [[1, 2, 3], [4, 5, 6]], [11, 12]
     options = {"do_sample": True, "num_beams": 3, "max_new_tokens": 6}
     together = llama_jp.generate(ours, prompts, seed=seeds, **options)
-    alone = [llama_jp.generate(ours, [p], seed=[s], **options)[0] for p, s in zip(prompts, seeds, strict=True)]
-    assert [answer.ids for answer in together] == [answer.ids for answer in alone]
+    single = [llama_jp.generate(ours, [p], seed=[s], **options)[0] for p, s in zip(prompts, seeds, strict=True)]
+    assert [answer.ids for answer in together] == [answer.ids for answer in single]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def model(tmp_path_factory):
 
 
 def test_an_answer_without_a_length_has_256_tokens(model):
-    """Against: answers that fill the context when nobody sets a length."""
+    """Against: answers that fill the context when no option sets a length."""
     (answer,) = llama_jp.generate(model, [[1, 2, 3]], eos_token_id=None)
     assert (len(answer.ids), answer.finish_reason) == (256, "length")
 

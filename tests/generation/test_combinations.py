@@ -68,7 +68,7 @@ DEFAULTS = [{}, {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "max_lengt
 
 
 def random_options(rng: random.Random, V: int, longest: int, pieces: list[str]) -> dict:
-    """Options that transformers takes: one alone, a few, or many together, with values that make a difference."""
+    """Options that transformers takes: one, a few, or many, with values that make a difference."""
     options: dict = {"max_new_tokens": rng.randrange(1, 14)}
     if rng.random() < 0.15:
         options = {"max_length": longest + options["max_new_tokens"]}
@@ -122,8 +122,8 @@ def random_options(rng: random.Random, V: int, longest: int, pieces: list[str]) 
     if options.get("do_sample"):
         choices |= shapes
     if rng.random() < 0.3:
-        alone = rng.choice(list(choices))
-        options[alone] = choices[alone]()
+        name = rng.choice(list(choices))
+        options[name] = choices[name]()
     else:
         share = rng.choice([0.1, 0.2, 0.4])
         options |= {name: make() for name, make in choices.items() if rng.random() < share}
@@ -197,9 +197,9 @@ def check(rng: random.Random, models, tokenizers) -> str:
     beams, copies = options.get("num_beams", 1), options.get("num_return_sequences", 1)
     speculation = {}
     if len(prompts) == beams == copies == 1 and not options.get("do_sample") and "guidance_scale" not in options:
-        guess = {"prompt_lookup_num_tokens": rng.randrange(1, 9), "max_matching_ngram_size": rng.randrange(1, 4)}
+        lookup = {"prompt_lookup_num_tokens": rng.randrange(1, 9), "max_matching_ngram_size": rng.randrange(1, 4)}
         draft = {"assistant_model": precise, "num_assistant_tokens": rng.randrange(1, 9)}
-        speculation = rng.choice([{}, guess, draft])
+        speculation = rng.choice([{}, lookup, draft])
     special = {"bos_token_id": 1, "eos_token_id": rng.choice([None, 2]), "pad_token_id": 0}
     ours.generation_config = precise.generation_config = special | (rng.choice(DEFAULTS) if not speculation else {})
     theirs.generation_config = GenerationConfig(**ours.generation_config)
@@ -219,7 +219,7 @@ def check(rng: random.Random, models, tokenizers) -> str:
     with warnings.catch_warnings():  # of options without effect
         warnings.simplefilter("ignore")
         answers = [answer.ids for answer in llama_jp.generate(ours, prompts, **given)]
-        if speculation:  # where rounding, which is other for several tokens at once, decides no tie
+        if speculation:  # where rounding, which differs for several tokens in one call, decides no tie
             plain, fast = (llama_jp.generate(precise, prompts, **given, **how) for how in ({}, speculation))
             assert [answer.ids for answer in plain] == [answer.ids for answer in fast], f"{about}\n{plain}\n{fast}"
     ends = as_ids(options.get("eos_token_id", special["eos_token_id"]))

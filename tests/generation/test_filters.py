@@ -7,10 +7,11 @@ import random
 
 import pytest
 import torch
+import transformers
 from helpers.reference import SEED
 from transformers.generation import logits_process as reference
 
-from llama_jp.generation import filters, sampling
+from llama_jp.generation import filters
 from llama_jp.generation.filter_chain import make_filters
 from llama_jp.generation.options import Options
 
@@ -18,7 +19,7 @@ V, INF = 40, math.inf
 
 
 def logits_of_every_kind() -> dict[str, torch.Tensor]:
-    """Three rows each: what models make, and what only filters before it make."""
+    """Three rows of each kind: logits as models make them, and logits as only earlier filters make them."""
     g = torch.Generator().manual_seed(SEED)
     normal = torch.randn(3, V, generator=g) * 3
     holes = normal.masked_fill(torch.rand(3, V, generator=g) < 0.7, -INF)
@@ -35,6 +36,9 @@ def logits_of_every_kind() -> dict[str, torch.Tensor]:
         "one left": one_left,
         "bfloat16 values": normal.bfloat16().float(),
         "huge": normal * 1e30,
+        "five left": normal.masked_fill(torch.arange(V) >= 5, -INF),
+        "half equal": torch.where(torch.arange(V) % 2 == 0, normal[:, :1], normal),
+        "negative": -normal.abs(),
     }
 
 
@@ -47,9 +51,9 @@ IDS = {
 }
 
 SHAPES = [
-    (filters.keep_top_k, reference.TopKLogitsWarper, (1, 2, 7, V, 99)),
-    (filters.keep_top_p, reference.TopPLogitsWarper, (0.0, 1e-6, 0.5, 0.95, 0.999999, 1.0)),
-    (filters.keep_min_p, reference.MinPLogitsWarper, (0.0, 0.05, 0.5, 1.0)),
+    (filters.keep_top_k, reference.TopKLogitsWarper, (1, 2, 3, 7, V, 500)),
+    (filters.keep_top_p, reference.TopPLogitsWarper, (0.0, 1e-6, 0.1, 0.5, 0.9, 0.95, 0.999999, 1.0)),
+    (filters.keep_min_p, reference.MinPLogitsWarper, (0.0, 0.05, 0.1, 0.5, 0.9, 1.0)),
     (filters.keep_typical, reference.TypicalLogitsWarper, (1e-6, 0.2, 0.9, 0.999)),
     (filters.cut_epsilon, reference.EpsilonLogitsWarper, (1e-6, 0.02, 0.5, 0.999)),
     (filters.cut_eta, reference.EtaLogitsWarper, (1e-6, 0.02, 0.5, 0.999)),
@@ -68,10 +72,32 @@ def test_shape_of_the_distribution(ours, theirs, values, kind, at_least):
     logits = LOGITS[kind]
     before = logits.clone()
     for value in values:
-        assert same(ours(logits, value, at_least), theirs(value, min_tokens_to_keep=at_least)(None, before.clone())), (
-            value
-        )
+        kept = ours(logits, value, at_least)
+        assert same(kept, theirs(value, min_tokens_to_keep=at_least)(None, before.clone())), value
+        assert (kept > -INF).any(-1).all(), "at least one token stays"
     assert torch.equal(logits, before), "a filter changed its argument"
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+def test_temperature(kind):
+    (ours,) = make_filters(Options(do_sample=True, temperature=0.7))
+    assert same(ours(IDS["random"], LOGITS[kind]), reference.TemperatureLogitsWarper(0.7)(None, LOGITS[kind]))
+
+
+def test_probabilities_by_hand():
+    """Probabilities 1/2, 1/4, 1/8, 1/8."""
+    logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
+
+    def kept(result):
+        return result.isfinite()[0].tolist()
+
+    assert kept(filters.keep_top_k(logits, 2)) == [True, True, False, False]
+    assert kept(filters.keep_top_k(logits, 3)) == [True, True, True, True], "a tie with the last one kept is kept"
+    assert kept(filters.keep_top_p(logits, 0.7)) == [True, True, False, False]
+    assert kept(filters.keep_top_p(logits, 0.0)) == [True, False, False, False]
+    assert kept(filters.keep_min_p(logits, 0.4)) == [True, True, False, False]
+    penalized = filters.penalize_repetition(torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[0, 1]]), 2.0)
+    assert penalized.tolist() == [[1, -4, 1]]
 
 
 RAMP = [-5.0, -4, -3, -2, -1, 0, 1, 2, 3, 4]
@@ -122,7 +148,7 @@ def test_values_that_the_reference_publishes(filter, value, at_least, given, exp
 
 
 def test_penalties_and_ids_that_the_reference_publishes():
-    """Guards against a negative logit that a penalty makes likelier, a ban that is undone, and EOS forbidden."""
+    """Guards against a negative logit that a penalty makes more probable, a ban that is undone, and EOS forbidden."""
     ids = torch.tensor([[0, 1], [5, 0]])
     logits = torch.full((2, 6), 0.1)
     logits[0, 0], logits[1, 5] = -0.1, 0.4
@@ -165,16 +191,17 @@ def test_top_h(kind, share):
     assert same(filters.keep_top_h(LOGITS[kind], share), reference.TopHLogitsWarper(share)(None, LOGITS[kind]))
 
 
-def test_top_h_looks_at_a_hundred_tokens():
+def test_top_h_uses_a_hundred_tokens():
     logits = torch.randn(2, 300, generator=torch.Generator().manual_seed(SEED))
     assert same(filters.keep_top_h(logits, 0.9), reference.TopHLogitsWarper(0.9)(None, logits))
 
 
 @pytest.mark.parametrize("ids", IDS.values(), ids=list(IDS))
 @pytest.mark.parametrize("kind", LOGITS)
-def test_what_looks_at_ids(kind, ids):
+def test_filters_that_use_ids(kind, ids):
     """Guards against windows off by one, once per token against each time, and a prefix longer than the text."""
     logits = LOGITS[kind]
+    before = logits.clone()
     for penalty in (0.5, 1.3, 10.0):
         theirs = reference.RepetitionPenaltyLogitsProcessor(penalty)(ids, logits)
         assert same(filters.penalize_repetition(logits, ids, penalty), theirs)
@@ -199,6 +226,46 @@ def test_what_looks_at_ids(kind, ids):
     words = [[5], [tail[-1], 6], [*tail, 7], [2], [9, 9]]
     theirs = reference.NoBadWordsLogitsProcessor(words, eos_token_id=[2, 3])(ids, logits)
     assert same(filters.bias_sequences(logits, ids, filters.as_bad_words(words, [2, 3])), theirs)
+    assert torch.equal(logits, before), "a filter changed its argument"
+
+
+def test_padding_is_not_penalized():
+    """-1 is a padding position. transformers gets the lengths of the padding instead."""
+    logits = torch.ones(2, V)
+    ids = torch.tensor([[-1, -1, 3], [0, 4, 4]])
+    penalized = filters.penalize_repetition(logits, ids, 2.0)
+    assert penalized[0].nonzero().numel() == V and (penalized[0] == 0.5).nonzero().flatten().tolist() == [3]
+    assert (penalized[1] == 0.5).nonzero().flatten().tolist() == [0, 4], "once per token, however often it occurs"
+
+
+def test_the_chain_has_transformers_order_and_leaves_out_neutral_filters():
+    """temperature, top-k, top-p, min-p: another order keeps other tokens."""
+    neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": None, "repetition_penalty": 1.0}
+    assert make_filters(Options(do_sample=True, **neutral)) == []
+    assert make_filters(Options(do_sample=False, **neutral | {"temperature": 0.5, "top_p": 0.5})) == []
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=V, hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1
+        )
+    )
+    rng = random.Random(SEED)
+    for logits in LOGITS.values():
+        for _ in range(5):
+            options = {
+                "temperature": rng.choice([0.3, 1.5]),
+                "top_k": rng.choice([0, 4, 20]),
+                "top_p": rng.choice([0.5, 0.95, 1.0]),
+                "min_p": rng.choice([None, 0.1]),
+                "repetition_penalty": rng.choice([1.0, 1.4]),
+            }
+            ids = torch.randint(0, V, (3, 6))
+            result = expected = logits
+            for keep in make_filters(Options(do_sample=True, **options)):
+                result = keep(ids, result)
+            config = transformers.GenerationConfig(do_sample=True, **options)
+            for processor in model._get_logits_processor(config, input_ids_seq_length=6):
+                expected = processor(ids, expected)
+            assert same(result, expected), options
 
 
 @pytest.mark.parametrize("kind", LOGITS)
@@ -292,9 +359,3 @@ def test_a_word_outside_the_vocabulary_is_named():
     (filter,) = make_filters(Options(bad_words_ids=[[1, 99]]))
     with pytest.raises(ValueError, match=r"names \[99\], but the vocabulary has 40"):
         filter(IDS["random"], LOGITS["normal"])
-
-
-def test_nothing_left_to_draw_is_said():
-    """transformers ends in a RuntimeError of torch.multinomial here."""
-    with pytest.raises(ValueError, match="nothing to sample from"):
-        sampling.choose(torch.full((1, 5), -INF), True)

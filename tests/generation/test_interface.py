@@ -75,9 +75,9 @@ def test_tokens_are_those_of_transformers(tmp_path, dtype):
 
 
 def test_the_checkpoint_sets_the_defaults(tmp_path, small):
-    """7b-fast samples unless told otherwise (with transformers' own top_k of 50), 7b is greedy.
+    """By default 7b-fast samples, with transformers' top_k of 50, and 7b is greedy.
 
-    The caller has the last word.
+    The caller's options override both.
     """
     folder = copy_with_generation_config(
         small, tmp_path / "fast", do_sample=True, temperature=0.6, top_p=0.9, max_length=60
@@ -102,7 +102,7 @@ def copy_with_generation_config(folder, out, **values):
 
 
 def test_use_cache_false_in_generation_config_changes_nothing(tmp_path, small):
-    """It stands in the published 7b and must neither slow generation down nor be refused."""
+    """The published 7b has it. It must not slow generation down, and must not be refused."""
     folder = copy_with_generation_config(small, tmp_path / "7b", use_cache=False)
     calls = []
     our = load_model(folder, dtype="float32")
@@ -118,18 +118,18 @@ def test_an_option_of_the_checkpoint_that_is_not_supported_is_refused_by_name(tm
 
 
 def test_seeds_of_their_own_make_rows_independent(small):
-    """A list of seeds: what a row draws does not depend on who its neighbours are."""
+    """A list of seeds: the samples of a row do not depend on its neighbours."""
     model = load_model(small, dtype="float32")
     prompts, options = (
         [[1, 4, 5], [1, 8], [1, 4, 5, 6, 7, 8]],
         {"max_new_tokens": 10, "do_sample": True, "eos_token_id": None},
     )
     together = generate(model, prompts, seed=[7, 8, 9], **options)
-    alone = [
+    single = [
         generate(model, [prompt], seed=[seed], **options)[0] for prompt, seed in zip(prompts, [7, 8, 9], strict=True)
     ]
-    assert [answer.ids for answer in together] == [answer.ids for answer in alone]
-    assert alone[0].ids == generate(model, [prompts[0]], seed=7, **options)[0].ids, "one row: one seed or a list of one"
+    assert [answer.ids for answer in together] == [answer.ids for answer in single]
+    assert single[0].ids == generate(model, [prompts[0]], seed=7, **options)[0].ids, "one row: an int or a list"
     with pytest.raises(ValueError, match="2 seeds for 3 rows"):
         generate(model, prompts, seed=[1, 2], **options)
 
@@ -150,7 +150,7 @@ def test_logprobs_are_the_models_own(small):
         logits = model(torch.tensor([[1, 2, 3] + answer.ids]))[0, 2:-1]
     expected = logits.log_softmax(-1).gather(-1, torch.tensor(answer.ids)[:, None])[:, 0]
     assert len(answer.logprobs) == len(answer.ids)
-    # one call against many steps: float32 sums of other lengths, seen to differ by up to 1e-6
+    # one call against many steps: float32 sums of other lengths; measured: up to 1e-6
     torch.testing.assert_close(torch.tensor(answer.logprobs), expected, atol=1e-5, rtol=0)
 
 
@@ -266,11 +266,11 @@ def shown(strings: list[str], answer: str, prompt: str = "") -> list[str]:
 def test_the_beginning_of_a_stop_string_is_held_back_and_given_back():
     """Guards against text that is taken back, or never given."""
     assert shown(["abcd", "cx"], "aabcabc!") == ["", "a", "", "", "abc", "", "", "abc!", ""]
-    assert shown(["abcd"], "xyabc") == ["x", "y", "", "", "", "abc"], "the end of the answer gives back what was held"
+    assert shown(["abcd"], "xyabc") == ["x", "y", "", "", "", "abc"], "the end of the answer releases the held text"
 
 
 def test_a_stop_string_may_begin_in_the_prompt():
-    """As in transformers. Its part in the answer is not shown; one that stands in the prompt alone ends nothing."""
+    """As in transformers. Its part in the answer is not shown; one that occurs in the prompt only ends nothing."""
     assert shown(["abcd"], "cd!", prompt="xab") == ["", "", "", ""]
     assert shown(["abcd"], "ce!", prompt="xab") == ["", "ce", "!", ""]
     assert shown(["abcd"], "cabcd", prompt="ab") == ["", "c", "", "", "", ""]
@@ -344,7 +344,7 @@ def test_logits_that_are_not_finite_are_a_finding(small, value, options):
     with pytest.raises(ValueError, match="logits are not finite after 2 tokens in float32"):
         generate(model, [[1, 2]], max_new_tokens=3, eos_token_id=None, **options)
     answers = generate(model, [[1, 2]], max_new_tokens=3, eos_token_id=None, remove_invalid_values=True, **options)
-    assert len(answers[0].ids) == 3, "asked for, the filter replaces them"
+    assert len(answers[0].ids) == 3, "with the option, the filter replaces them"
 
 
 def test_greedy_decoding_ignores_values_for_sampling(tmp_path, small):

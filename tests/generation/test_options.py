@@ -1,4 +1,4 @@
-"""Options: where each value comes from, and that nobody can forget one of the places that list them."""
+"""Options: where each value comes from, and that all places which list them agree."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_an_object_and_names_give_the_same_answer(model):
 
 
 def test_the_callers_object_is_not_written_to(model):
-    """Against: a second call with the same object that behaves otherwise."""
+    """Against: a second call with the same object that behaves differently."""
     options = Options(max_new_tokens=3, eos_token_id=[5, 6], bad_words_ids=[[7]], num_beams=2)
     before = copy.deepcopy(options)
     first = llama_jp.generate(model, [[1, 2], [3]], options)
@@ -82,7 +82,7 @@ def test_a_warning_points_to_the_callers_line(model, call):
 
 
 def test_every_filter_option_changes_the_chain():
-    """Against: a renamed field whose filter is forgotten. Each option alone adds exactly its filter."""
+    """Against: a renamed field whose filter is forgotten. Each option by itself adds exactly its filter."""
     from llama_jp.generation.filter_chain import make_filters
 
     shaping = {"temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "typical_p": 0.5, "epsilon_cutoff": 0.1}

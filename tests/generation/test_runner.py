@@ -1,4 +1,4 @@
-"""How the model reads: rows that leave, caches that are continued, forked, saved; chunks; texts past the context."""
+"""Prefill and decoding steps: finished rows, caches that are continued, forked or saved, chunks, long texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llama_jp.generation.runner import ModelRunner
 def folder(tmp_path_factory):
     torch.set_num_threads(1)
     config = random_config(random.Random(3), "default") | {"intermediate_size": 128}
-    return save_random(tmp_path_factory.mktemp("reading"), 3, **config)
+    return save_random(tmp_path_factory.mktemp("runner"), 3, **config)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def random_batch(rng: random.Random, V: int, rows: int) -> dict:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_rows_that_end_early_leave_and_nobody_notices(folder, dtype):
+def test_finished_rows_leave_without_changing_the_others(folder, dtype):
     """Guards against rows that are mixed up when the batch shrinks, random numbers that belong to another row, and a
     batch that rounds differently once it is smaller."""
     model = load_model(folder, dtype=dtype, device="cpu")
@@ -62,7 +62,7 @@ def test_rows_that_end_early_leave_and_nobody_notices(folder, dtype):
         answers, stayed = [], []
         options = {"do_sample": True, "max_new_tokens": 14}
         calls = calls_of(model, lambda: answers.extend(llama_jp.generate(model, **batch, **options)))  # noqa: B023
-        # a cache of the caller's keeps all its rows, so nobody leaves
+        # the caller's cache keeps all its rows, so no row leaves
         cache = model.new_cache(8, 30)
         calls_of(model, lambda: stayed.extend(llama_jp.generate(model, cache=cache, **batch, **options)))  # noqa: B023
         assert [(a.ids, a.finish_reason) for a in answers] == [(a.ids, a.finish_reason) for a in stayed]
@@ -71,13 +71,13 @@ def test_rows_that_end_early_leave_and_nobody_notices(folder, dtype):
         ]
         left += sum(rows < 8 for rows, _ in calls)
     assert left > 0, "no row has left"
-    # two tokens are asked before; in bfloat16, narrow products of 8 rows and of 1 differ in one element of thousands
+    # two tokens are measured before; in bfloat16, narrow products of 8 rows and of 1 differ in one element of thousands
     assert sum(a == b for a, b in pairs) >= (0.98 if dtype == "bfloat16" else 1) * len(pairs)
     assert all(a == pytest.approx(b, abs=0.01) for a, b in pairs)
 
 
-def test_where_silu_would_round_otherwise_no_row_leaves(tmp_path):
-    """silu takes several numbers at once, and rounds what is left over at the end of a batch by other code."""
+def test_no_row_leaves_where_silu_would_round_differently(tmp_path):
+    """silu processes several numbers at once, and rounds the remainder at the end of a batch by other code."""
     config = random_config(random.Random(3), "default") | {"intermediate_size": 100}
     model = load_model(save_random(tmp_path, 3, **config), dtype=torch.bfloat16, device="cpu")
     batch = random_batch(random.Random(SEED), model.config.vocab_size, 8)
@@ -96,8 +96,8 @@ def test_without_exactness_every_row_leaves(model):
     assert [rows for rows, _ in calls] == running
 
 
-def test_without_exactness_a_prompt_is_read_once_for_all_answers(model):
-    """In float32 the tokens are those of the exact way, unless two are as likely but for the last bit."""
+def test_without_exactness_one_prefill_serves_all_answers(model):
+    """In float32 the tokens are those of exact=True, unless the probabilities of two differ in the last bit only."""
     prompt = [1, 2, 3, 4, 5]
     for kind in ({"do_sample": True, "num_return_sequences": 3}, {"num_beams": 3, "num_return_sequences": 3}):
         fast, options = [], {**kind, "max_new_tokens": 6, "seed": 5}
@@ -108,7 +108,7 @@ def test_without_exactness_a_prompt_is_read_once_for_all_answers(model):
 
 
 def test_without_exactness_padding_costs_little(model):
-    """Guards against reading a batch as if all its prompts were as long as the longest, and against mixing up rows."""
+    """Guards against padding every prompt to the longest, and against mixing up rows."""
     rng = random.Random(SEED)
     lengths = [40, 3, 20, 33, 4, 19, 2]
     prompts = [[rng.randrange(model.config.vocab_size) for _ in range(length)] for length in lengths]
@@ -116,18 +116,18 @@ def test_without_exactness_padding_costs_little(model):
     calls = calls_of(model, lambda: answers.extend(llama_jp.generate(model, prompts, **options, exact=False)))
     assert calls[:3] == [(2, 40), (3, 20), (2, 3)] and set(calls[3:]) == {(7, 1)}
     for prompt, answer in zip(prompts, answers, strict=True):
-        (alone,) = llama_jp.generate(model, [prompt], **options)
-        upto = len(commonprefix([answer.ids, alone.ids])) + 1  # a near tie may part them
-        assert answer.logprobs[:upto] == pytest.approx(alone.logprobs[:upto], abs=1e-4)
+        (single,) = llama_jp.generate(model, [prompt], **options)
+        upto = len(commonprefix([answer.ids, single.ids])) + 1  # a near tie may be decided differently
+        assert answer.logprobs[:upto] == pytest.approx(single.logprobs[:upto], abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_in_sixteen_bits_a_prompt_is_read_once_and_nobody_notices(folder, dtype, monkeypatch):
-    """Guards against reading a prompt for each of its answers, and against other bits where it is read once."""
+def test_one_prefill_for_all_answers_is_bit_identical_in_sixteen_bits(folder, dtype, monkeypatch):
+    """Guards against one prefill for each answer, and against other bits after a shared prefill."""
     model, prompts = load_model(folder, dtype=dtype, device="cpu"), [[1, 2, 3, 4, 5], [6, 7, 8]]
     ones = torch.ones(6, 1)
     if not ModelRunner(model, ones, None).prefill_is_batch_invariant(6, 2):
-        pytest.skip("on this CPU, products of several rows round otherwise than those of one")
+        pytest.skip("on this CPU, products of several rows round differently from those of one")
     for kind in ({"do_sample": True, "num_return_sequences": 3}, {"num_beams": 3, "num_return_sequences": 3}):
         once, run = [], partial(llama_jp.generate, model, prompts, **kind, max_new_tokens=6, seed=5)
         calls = calls_of(model, lambda: once.extend(run()))  # noqa: B023
@@ -140,13 +140,13 @@ def test_in_sixteen_bits_a_prompt_is_read_once_and_nobody_notices(folder, dtype,
         assert once == thrice
 
 
-def test_chunks_bound_what_is_read_at_once(model):
+def test_chunks_limit_the_tokens_of_a_call(model):
     calls = calls_of(model, lambda: llama_jp.generate(model, [[1] * 17], max_new_tokens=3, prefill_chunk_size=5))
     assert calls == [(1, 5), (1, 5), (1, 5), (1, 2), (1, 1), (1, 1)]
 
 
-def test_a_cache_goes_on_forks_and_crops(model):
-    """A cache that has read the beginning serves several answers; the original stays as it was."""
+def test_a_cache_is_continued_forked_and_cropped(model):
+    """A cache of the beginning serves several answers, and does not change."""
     prompt = [1, 2, 3, 4, 5, 6, 7]
     cache = model.new_cache(1, 30)
     with torch.no_grad():
@@ -155,7 +155,7 @@ def test_a_cache_goes_on_forks_and_crops(model):
     answers = []
     options = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": 5, "seed": [1, 2, 3]}
     calls = calls_of(model, lambda: answers.extend(llama_jp.generate(model, [prompt], cache=cache, **options)))
-    assert calls[0] == (3, 2), "only what the cache does not hold is read"
+    assert calls[0] == (3, 2), "only tokens outside the cache are computed"
     assert [a.ids for a in answers] == [a.ids for a in llama_jp.generate(model, [prompt], **options)]
     assert cache.length == 5 and all(torch.equal(a, b) for a, b in zip(keys, held(cache), strict=True))
 
@@ -167,7 +167,7 @@ def test_a_cache_goes_on_forks_and_crops(model):
 
 
 def test_a_cache_in_a_file(model, tmp_path):
-    """What comes back is what was saved, into a cache with more room; what does not fit is refused by name."""
+    """A saved cache loads unchanged into a longer one; a cache of another shape is refused by name."""
     prompt = [1, 2, 3, 4, 5, 6, 7]
     cache = model.new_cache(1, 20)
     (before,) = llama_jp.generate(model, [prompt], cache=cache, max_new_tokens=6)
@@ -177,8 +177,8 @@ def test_a_cache_in_a_file(model, tmp_path):
     ids = other.load(file)
     assert ids == (prompt + before.ids)[:-1] and other.length == len(ids)
     text = [*prompt, *before.ids, 9]
-    (went_on,) = llama_jp.generate(model, [text], cache=other, max_new_tokens=6)
-    assert went_on.ids == llama_jp.generate(model, [text], max_new_tokens=6)[0].ids
+    (continued,) = llama_jp.generate(model, [text], cache=other, max_new_tokens=6)
+    assert continued.ids == llama_jp.generate(model, [text], max_new_tokens=6)[0].ids
 
     with pytest.raises(ValueError, match=r"holds 12 tokens, but this cache holds at most 5"):
         model.new_cache(1, 5).load(file)
@@ -187,7 +187,7 @@ def test_a_cache_in_a_file(model, tmp_path):
 
 
 def test_past_the_context_is_a_choice(model):
-    """Refused by default; with "shift" the text goes on, and before the model stand the first tokens and the newest."""
+    """Refused by default. With "shift" generation continues, and the model gets the first tokens and the newest."""
     context, sinks = model.config.max_position_embeddings, 3
     prompt = list(range(1, 9))
     with pytest.raises(ValueError, match=f"the context holds {context}"):
@@ -197,7 +197,7 @@ def test_past_the_context_is_a_choice(model):
     calls = calls_of(model, lambda: answers.extend(llama_jp.generate(model, [prompt], max_new_tokens=130, **options)))
     assert len(answers[0].ids) == 130
 
-    # by hand: read everything anew at each step, from the window that the option promises
+    # by hand: compute the whole window of the option again at each step
     window, text = list(prompt), list(prompt)
     with torch.no_grad():
         for token, logprob in zip(answers[0].ids, answers[0].logprobs, strict=True):
@@ -208,8 +208,8 @@ def test_past_the_context_is_a_choice(model):
             assert logprob == pytest.approx(expected[token].item(), abs=1e-4)  # one call against many steps
             window.append(token)
             text.append(token)
-    rereads = [tokens for _, tokens in calls[1:] if tokens > 1]
-    assert len(rereads) == 4 and max(rereads) <= sinks + (context - sinks) // 2
+    recomputed = [tokens for _, tokens in calls[1:] if tokens > 1]
+    assert len(recomputed) == 4 and max(recomputed) <= sinks + (context - sinks) // 2
 
 
 def test_a_prompt_longer_than_the_context_and_a_ragged_batch_shift_too(model):

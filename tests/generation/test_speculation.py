@@ -20,7 +20,7 @@ from llama_jp.model import Llama, LlamaConfig
 def pair(tmp_path_factory):
     """A model and a draft model that agree often: the draft is the model with a little noise on its weights.
 
-    In float64: a call for several tokens rounds otherwise than calls for one, and in float32 that decides a near tie
+    In float64: a call for several tokens rounds differently from calls for one, and in float32 that decides a near tie
     once in some ten thousand tokens.
     """
     torch.set_num_threads(1)
@@ -55,8 +55,8 @@ FILTERS = [
 @pytest.mark.parametrize("options", FILTERS, ids=str)
 @pytest.mark.parametrize("kind", ["lookup", "draft"])
 def test_greedy_answers_stay_the_same(pair, kind, options):
-    """Guards against a guess that is kept though the model disagrees, filters that see the guesses' ids shifted by one,
-    and a cache that keeps refused guesses."""
+    """Guards against a draft token that is accepted though the model disagrees, filters whose ids are shifted by one
+    draft token, and a cache that keeps rejected draft tokens."""
     large, small = pair
     draft = {"prompt_lookup_num_tokens": 6} if kind == "lookup" else {"assistant_model": small}
     accepted = drafted = 0
@@ -64,22 +64,22 @@ def test_greedy_answers_stay_the_same(pair, kind, options):
         (plain,) = llama_jp.generate(large, [prompt], max_new_tokens=40, **options)
         (fast,) = llama_jp.generate(large, [prompt], max_new_tokens=40, **draft, **options)
         assert (fast.ids, fast.finish_reason) == (plain.ids, plain.finish_reason)
-        # seen without a difference; there is room for one in a norm, which computes in float32
+        # measured: no difference; the tolerance is for a norm, which computes in float32
         torch.testing.assert_close(fast.logprobs, plain.logprobs, rtol=0, atol=1e-5)
         accepted, drafted = accepted + fast.accepted, drafted + fast.drafted
     if not options:
         assert 0 < accepted <= drafted
-        assert kind == "lookup" or accepted > drafted / 2, "the draft is nearly the model, so most guesses are right"
+        assert kind == "lookup" or accepted > drafted / 2, "a draft model this similar has most tokens accepted"
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_greedy_answers_have_the_same_bits_in_sixteen_bits(dtype, attention):
-    """There a call for several tokens would often decide a near tie otherwise: its attention sums in another order.
+def test_greedy_answers_are_bit_identical_in_sixteen_bits(dtype, attention):
+    """Guards against attention for several tokens in one call, which sums in another order and decides near ties.
 
-    Products of several rows round otherwise in one element of many thousands, and that may decide a tie, so nearly all
-    log-probabilities are the same: seen are all of them, and with the attention of a whole call 70 % in bfloat16 and
-    40 % in float16. (Written-out attention rounds alike either way; there the test shows that nothing else differs.)
+    Products of several rows round differently in one element of many thousands. That may decide a tie, so the bound is
+    below 100 %. Measured: all log-probabilities are equal; with the attention of a whole call, 70 % in bfloat16 and
+    40 % in float16. Eager attention rounds the same in both cases; there the test shows that nothing else differs.
     """
     torch.set_num_threads(1)
     torch.manual_seed(1)
@@ -91,7 +91,7 @@ def test_greedy_answers_have_the_same_bits_in_sixteen_bits(dtype, attention):
             weight.normal_(1.0 if weight.dim() == 1 else 0.0, 0.2)
     runner = ModelRunner(model, torch.ones(1, 1), None)
     if not all(runner.is_batch_invariant(size, 1) for size in range(2, 8)):
-        pytest.skip("on this CPU, products of several rows round otherwise than those of one")
+        pytest.skip("on this CPU, products of several rows round differently from those of one")
     accepted, same, tokens = 0, 0, 0
     for prompt in prompts(8, seed=1):
         (plain,) = llama_jp.generate(model, [prompt], max_new_tokens=60)
@@ -103,7 +103,7 @@ def test_greedy_answers_have_the_same_bits_in_sixteen_bits(dtype, attention):
     assert accepted > 0 and same > 0.85 * tokens
 
 
-def test_attention_is_put_back(pair):
+def test_attention_is_restored(pair):
     large, _ = pair
     before = [layer.self_attn.attend for layer in large.layers]
     with pytest.raises(KeyboardInterrupt), query_by_query(large):
@@ -112,24 +112,24 @@ def test_attention_is_put_back(pair):
     assert [layer.self_attn.attend for layer in large.layers] == before
 
 
-def test_pace_by_hand():
-    """More guesses while they are right, fewer while they are wrong, then pauses that grow until one is right."""
-    schedule, guessed = DraftLengthSchedule(8), []
+def test_draft_length_by_hand():
+    """More draft tokens after accepted ones, fewer after rejected ones, then growing pauses until one is accepted."""
+    schedule, lengths = DraftLengthSchedule(8), []
     for agreed in [8, 3, 1, 0, 0, *[0] * 13, 1, 2, 4]:
-        guessed.append(schedule.next())
-        schedule.update(guessed[-1], min(agreed, guessed[-1]))
-    assert guessed == [8, 8, 4, 2, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+        lengths.append(schedule.next())
+        schedule.update(lengths[-1], min(agreed, lengths[-1]))
+    assert lengths == [8, 8, 4, 2, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     for _ in range(4):
-        guessed.append(schedule.next())
-        schedule.update(guessed[-1], guessed[-1])
-    assert guessed[-4:] == [0, 0, 1, 2]
+        lengths.append(schedule.next())
+        schedule.update(lengths[-1], lengths[-1])
+    assert lengths[-4:] == [0, 0, 1, 2]
 
 
-def test_hopeless_guesses_cost_little(pair):
-    """Guards against guessing at every step though nothing is ever right, and against passes that are not counted."""
+def test_rejected_draft_tokens_cost_little(pair):
+    """Guards against drafting at every step though no token is accepted, and against passes that are not counted."""
     large, small = pair
     wrong = {"logits_processor": lambda ids, logits: logits.index_fill(1, ids[:, -1:].flatten(), -1e9)}
-    prompt = [5, 5, 5, 5, 5, 5]  # looked up: 5 again, which the filter forbids
+    prompt = [5, 5, 5, 5, 5, 5]  # the lookup proposes 5 again, which the filter forbids
     (answer,) = llama_jp.generate(large, [prompt], max_new_tokens=40, prompt_lookup_num_tokens=8, **wrong)
     (plain,) = llama_jp.generate(large, [prompt], max_new_tokens=40, **wrong)
     assert answer.ids == plain.ids
@@ -139,10 +139,10 @@ def test_hopeless_guesses_cost_little(pair):
 
 
 @pytest.mark.parametrize("kind", ["lookup", "draft"])
-def test_drawn_answers_keep_their_distribution(pair, kind):
-    """Guards against drawing from q instead of p, accepting too often, and a wrong rest after a refused guess.
+def test_sampled_answers_keep_their_distribution(pair, kind):
+    """Guards against sampling from q instead of p, accepting too often, and a wrong rest after a rejected token.
 
-    The joint distribution of three drawn tokens against the exact one, from the model's probabilities of every
+    Compares the joint distribution of three sampled tokens with the exact one, from the model's probabilities of every
     sequence. A chi-squared test whose seed is new in every run: the bound is exceeded by chance once in a million runs
     (Wilson-Hilferty, z = 4.75).
     """
@@ -170,7 +170,7 @@ def test_drawn_answers_keep_their_distribution(pair, kind):
 
 
 def chi_squared_z(seen: dict, exact: dict, runs: int) -> float:
-    """How many standard deviations too far from `exact`; outcomes expected less than 5 times are put together."""
+    """How many standard deviations too far from `exact`; outcomes expected less than 5 times are summed."""
     rare = [key for key in exact if exact[key] * runs < 5]
     cells = [(seen[key], exact[key] * runs) for key in exact if key not in rare]
     if rare and (expected := sum(exact[key] for key in rare) * runs) >= 5:
@@ -182,22 +182,22 @@ def chi_squared_z(seen: dict, exact: dict, runs: int) -> float:
 
 
 def test_the_statistical_test_can_fail(pair):
-    """The same test turns red when guesses are accepted as they come."""
+    """The same test fails when every draft token is accepted."""
     p = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])
     exact = {0: 0.5, 1: 0.3, 2: 0.2}
     right, wrong = dict.fromkeys(exact, 0), dict.fromkeys(exact, 0)
     generator = torch.Generator().manual_seed(SEED)
     q = torch.tensor([[0.2, 0.2, 0.6]])
     for _ in range(4000):
-        guess = int(torch.multinomial(q[0], 1, generator=generator))
-        tokens, _ = verify_sampled(p, Draft([guess], q), generator)
+        proposed = int(torch.multinomial(q[0], 1, generator=generator))
+        tokens, _ = verify_sampled(p, Draft([proposed], q), generator)
         right[tokens[0]] += 1
-        wrong[guess] += 1
+        wrong[proposed] += 1
     assert chi_squared_z(right, exact, 4000) < 4.75 < chi_squared_z(wrong, exact, 4000)
 
 
 def test_lookup_by_hand():
-    """Guards against matching the newest tokens with themselves, and against guessing past the end."""
+    """Guards against matching the newest tokens with themselves, and against drafting past the end."""
     lookup = PromptLookup(tokens=3, ngram=2)
     assert lookup.propose([1, 2, 3, 4, 1, 2], 10) == ([3, 4, 1], None)
     assert lookup.propose([1, 2, 3, 4, 1, 2], 2) == ([3, 4], None)
@@ -207,8 +207,8 @@ def test_lookup_by_hand():
     assert lookup.propose([1], 10) == ([], None)
 
 
-def test_streams_and_stops_inside_the_guesses(pair):
-    """An EOS among accepted guesses ends the answer there, and the cache holds what a plain run's holds."""
+def test_streams_and_stops_inside_the_draft(pair):
+    """An EOS among accepted draft tokens ends the answer there, and the cache holds what a plain run's holds."""
     large, _ = pair
     prompt = [5, 6, 7, 8, 9] * 5
     (plain,) = llama_jp.generate(large, [prompt], max_new_tokens=30)

@@ -27,7 +27,7 @@ def talker(tmp_path_factory):
 
 
 def test_time_is_up(talker, monkeypatch):
-    """Guards against a clock that starts too late, or is not looked at; the token that was under way still comes."""
+    """Guards against a clock that starts too late or is not checked. The step in progress still completes."""
     model, _ = talker
     clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
     monkeypatch.setattr(stopping, "time", clock)
@@ -64,7 +64,7 @@ def test_a_criterion_of_the_callers(talker):
 
 
 def test_the_first_true_reason_is_given(talker):
-    """A last token that is EOS ended the answer as EOS, though there was no room for more either."""
+    """A last token that is EOS ends the answer as EOS, also at the maximum length."""
     model, _ = talker
     (plain,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=6)
     (answer,) = llama_jp.generate(model, [[1, 2]], max_new_tokens=6, eos_token_id=plain.ids[-1], max_time=60)
@@ -145,7 +145,7 @@ def test_stop_strings_end_where_transformers_ends(talker):
     """Random text of pieces, bytes and specials; some of its bytes are the stop strings of a second run.
 
     Guards against a string that is found a token too late, in the middle of a piece, or not at all: where it is bytes,
-    where a special stands in it, where it begins in the prompt; and against one found that stands in the prompt alone.
+    where a special stands in it, where it begins in the prompt; and against one that occurs in the prompt only.
     """
     model, tokenizer = talker
     words = tokenizer.vocabulary

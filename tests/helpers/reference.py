@@ -1,4 +1,4 @@
-"""transformers as the reference: random checkpoints, both models loaded from the same files, and ways to call them."""
+"""transformers as the reference: random checkpoints, both models from the same files, and the calls to compare."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def random_config(rng: random.Random, rope_type: str | None = None) -> dict:
 
 
 def save_random(folder: Path, seed: int, dtype: torch.dtype = torch.float16, **config) -> Path:
-    """Random weights of a shape, saved by transformers. Norms and biases are random too, or nobody would miss them."""
+    """Random weights of a shape, saved by transformers. Norms and biases are random too, so each matters."""
     torch.manual_seed(seed)
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config, initializer_range=0.15))
     for name, parameter in model.named_parameters():
@@ -95,7 +95,7 @@ def save_random(folder: Path, seed: int, dtype: torch.dtype = torch.float16, **c
 def publish(folder: Path, out: Path, shards: int = 2) -> Path:
     """The same checkpoint in the form in which ELYZA published its own: `.bin` shards with an index, and old keys.
 
-    Every layer also carries `rotary_emb.inv_freq`, a float32 buffer that nobody needs; the index counts it.
+    Every layer also carries `rotary_emb.inv_freq`, an unused float32 buffer; the index counts it.
     """
     out.mkdir(parents=True, exist_ok=True)
     raw = json.loads((folder / "config.json").read_text())
@@ -143,22 +143,22 @@ def both(folder: Path, dtype: torch.dtype, attention: str = "sdpa", **ours):
 
 
 def positions_of(mask: Tensor) -> Tensor:
-    """transformers' own way from mask to positions (`_prepare_position_ids_for_generation`)."""
+    """transformers' positions for a mask (`_prepare_position_ids_for_generation`)."""
     return (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
 
 
 @torch.no_grad()
 def every_call(our, their, seed: int) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Every way of calling a model, as (what it was, our logits, their logits).
+    """Every kind of call, as (its description, our logits, their logits).
 
     Whole sequences, the last position only, chunks of any length against a cache, and left-padded batches with steps
-    behind them.
+    after them.
     """
     generator = torch.Generator().manual_seed(seed)
     rng = random.Random(seed)
     V = our.config.vocab_size
 
-    def forget() -> None:  # a dynamic rope in transformers remembers the longest text it has seen
+    def forget() -> None:  # transformers' dynamic rope keeps the frequencies of the longest text
         their(torch.zeros(1, 1, dtype=torch.long))
 
     B, T = rng.randrange(1, 4), rng.randrange(2, CONTEXT + 20)

@@ -1,4 +1,4 @@
-"""docs/generation.md and its Japanese version: nothing that can be asked for goes unexplained."""
+"""docs/generation.md and its Japanese version: every option is explained."""
 
 from __future__ import annotations
 

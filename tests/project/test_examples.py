@@ -43,7 +43,7 @@ def test_trace_and_patch_moves_the_answer_from_one_animal_to_the_other(output):
     (_, bear, _), (_, *unpatched), *patched = rows
     assert float(bear) > 0.3 and float(unpatched[1]) > 0.3 and len(patched) == 6
     assert float(patched[0][1]) > 0.3 > float(patched[0][2]), "a patch after the first layer changes the animal"
-    assert [*patched[-1][1:]] == unpatched, "no later layer reads the patch after the last layer"
+    assert [*patched[-1][1:]] == unpatched, "no layer comes after the patch at the last layer"
 
 
 def test_compare_my_llama_names_the_wrong_operation_and_the_cause(output):

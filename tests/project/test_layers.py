@@ -34,8 +34,8 @@ def imports(file: Path) -> set[str]:
 def test_imports_go_to_a_lower_layer_or_stay_in_their_folder():
     upward = []
     for module, others in {module_of(file): imports(file) for file in FILES}.items():
-        for room, other in ((module.split(".")[0], name.split(".")[0]) for name in others):
-            if room != other and LAYERS[other] >= LAYERS[room] and (room, other) != EXCEPTION:
+        for folder, other in ((module.split(".")[0], name.split(".")[0]) for name in others):
+            if folder != other and LAYERS[other] >= LAYERS[folder] and (folder, other) != EXCEPTION:
                 upward.append(f"{module} imports {other}")
     assert upward == []
 

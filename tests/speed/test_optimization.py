@@ -124,7 +124,7 @@ def test_a_layer_that_is_not_plain_is_left_alone(small):
 
 
 def test_fused_layers_can_be_called_in_any_order(small):
-    """Guards against outputs of another input: a hook or a tool may call one projection alone."""
+    """Guards against outputs of another input: a hook or a tool may call a single projection."""
     model = Llama.from_pretrained(small, dtype="float32")
     attention = model.layers[0].self_attn
     x, y = torch.randn(2, 1, 5, 24)
