@@ -12,6 +12,7 @@ import pytest
 from helpers.tokenizer_files import llama_json, llama_model, write
 
 from llama_jp.cli import tokenize
+from llama_jp.cli.columns import display_width, pad, visible
 from llama_jp.text.tokenizer import Tokenizer
 
 
@@ -92,7 +93,7 @@ def test_side_by_side_lines_up(run, models):
     out = run("小さな犬が、駅で待つ。the dog", "--model", models[0], "--model", models[1])
     table = out.split("\n\n")[0].splitlines()
     assert models[0] in table[0] and models[1] in table[0]
-    bars = {tokenize.display_width(line.split("|")[0]) for line in table if "|" in line}
+    bars = {display_width(line.split("|")[0]) for line in table if "|" in line}
     assert len(bars) == 1
     both = [[cell.split() for cell in line.split("|")] for line in table[2:]]
     for column, name in enumerate(models):
@@ -125,18 +126,18 @@ def test_tokens_that_begin_at_the_same_byte_share_a_row():
 
 def test_display_width_counts_terminal_columns():
     """Guards against counting characters."""
-    assert tokenize.display_width("abc") == 3
-    assert tokenize.display_width("犬ＡＢ　") == 8
-    assert tokenize.display_width("ｱｲｳ") == 3
-    assert tokenize.display_width("e\u0301") == 1
-    assert tokenize.pad("犬", 4) == "犬  "
+    assert display_width("abc") == 3
+    assert display_width("犬ＡＢ　") == 8
+    assert display_width("ｱｲｳ") == 3
+    assert display_width("e\u0301") == 1
+    assert pad("犬", 4) == "犬  "
 
 
 def test_control_characters_are_escaped(run, models):
     """Guards against a line end in a piece, which breaks the table."""
     table = run("a\r\n\tb", "--model", models[0]).split("\n\n")[0]
     assert len(table.splitlines()) == 1 + len(Tokenizer.from_pretrained(models[0]).encode("a\r\n\tb"))
-    assert tokenize.visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
+    assert visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
 
 
 def test_a_file_is_summarised_with_its_line_ends(run, models, tmp_path):
