@@ -17,8 +17,8 @@ SAME = "="  # in the table: the same token as in the trained prompt
 
 
 def pasted_ids(text: str) -> list[int]:
-    """A list of ids as people paste it: 1,518 or [1, 518] or tensor([[1, 518]])."""
-    inner = re.sub(r"tensor\(|, device='[^']*'|[\[\]()]", " ", text)
+    """A list of ids as people paste it: 1,518 or [1, 518, …] or tensor([[1, 518]])."""
+    inner = re.sub(r"tensor\(|, device='[^']*'|[\[\]()…]|\.\.\.", " ", text)
     if not re.fullmatch(r"[\s,]*-?\d+([\s,]+-?\d+)*[\s,]*", inner):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of ids, such as 1,518,25580")
     return [int(number) for number in re.findall(r"-?\d+", inner)]

@@ -269,6 +269,10 @@ class Search:
         clean = self.clean(text)
         match = PROMPT.fullmatch(clean)
         assert match is not None  # every part of the pattern is optional
+        if clean and card_prompt("").startswith(clean) and match["open"] is None:
+            self.add("truncated at the end")  # inside the first tag
+            self.compare_segmentation(text, body)
+            return None
         if match["open"] is None and match["close"] is None:
             other = next((name for name, sign in OTHER_TEMPLATES.items() if sign in clean), None)
             if other is not None:
@@ -286,7 +290,7 @@ class Search:
             self.add("parts encoded one by one", f"{parts} parts")
         elif not self.found("tags as tokens"):
             self.compare_spaces(match)
-            if not self.found("whole string", "truncated in front") and clean == text:
+            if match["open"] is not None and clean == text:
                 self.compare_segmentation(text, body)
         if match["system"] is not None:
             self.compare_system(match["system"])
@@ -365,7 +369,7 @@ class Search:
     def compare_segmentation(self, text: str, body: list[int]) -> None:
         """Collect the mistake by which a text was cut into these ids, if it was not cut as in training."""
         encode = self.tokenizer.encode
-        if encode(text, bos=False) == body or "\ufffd" in text:
+        if self.found("whole string") or encode(text, bos=False) == body or "\ufffd" in text:
             return
         transformers5 = encode(self.begin + text, parse_special=True, segmentation="transformers5")
         self.add("transformers 5" if transformers5[1:] == body else "another segmentation")

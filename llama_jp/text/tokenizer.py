@@ -12,7 +12,7 @@ from ..checkpoint.chat_template import ChatTemplate, carry_chat_template, elyza_
 from ..checkpoint.hub import TOKENIZER_FILES, find_checkpoint
 from ..checkpoint.json_files import read_json
 from .backends import KINDS, JsonFile, SentencePieceAsTransformers5, SentencePieceFile
-from .chat_template import render
+from .rendering import render
 from .special_tokens import SpecialTokens
 from .streaming import TextStream
 

@@ -49,7 +49,10 @@ IDS = {
     "three too high": (lambda t, right: [i + 3 for i in right], ["shifted ids"]),
     "another tokenizer": (lambda t, right: [i + 40000 for i in right], ["wrong vocabulary"]),
     "tags as tokens": (lambda t, right: tags_as_tokens(t), ["tags as tokens"]),
-    "no byte fallback": (lambda t, right: [0 if i in t.vocabulary.byte_values else i for i in right], ["unknown tokens"]),
+    "no byte fallback": (
+        lambda t, right: [0 if i in t.vocabulary.byte_values else i for i in right],
+        ["unknown tokens"],
+    ),
     "two turns": (lambda t, right: instruct_prompt(t, MESSAGE, history=[("犬", "海")]), ["several turns"]),
     # before and after the text
     "doubled BOS": (lambda t, right: [1, *right], ["doubled BOS"]),
@@ -64,6 +67,15 @@ IDS = {
     "cut from the left, far": (lambda t, right: right[20:], ["truncated in front"]),
     "cut from the right": (lambda t, right: right[:-8], ["truncated at the end"]),
     "cut from the right, far": (lambda t, right: right[:20], ["truncated at the end"]),
+    "the first tokens": (lambda t, right: right[:2], ["truncated at the end"]),
+    "the first tokens, whole string": (
+        lambda t, right: prompt_forms(t, MESSAGE)[3].ids[: 3 if t.vocab_size == 32000 else 5],
+        ["whole string", "truncated at the end"],
+    ),
+    "the first tokens, transformers 5": (
+        lambda t, right: prompt_forms(t, MESSAGE)[1].ids[:2],
+        ["truncated at the end", "transformers 5"],
+    ),
     "with an answer": (lambda t, right: t.encode(card_prompt(MESSAGE) + "承知しました。"), ["answer included"]),
     # how the text was cut
     "transformers 5": (lambda t, right: prompt_forms(t, MESSAGE)[1].ids, ["transformers 5"]),
@@ -94,7 +106,10 @@ TEXTS = {
     "no space after [INST]": (text_of(first="[INST]"), ["no space after [INST]"]),
     "two spaces after [INST]": (text_of(first="[INST]  "), ["extra space after [INST]"]),
     "no system block": (text_of(block=""), ["no system block"]),
-    "Meta's system prompt": (text_of(system=META + " Always answer as helpfully as possible."), ["Meta's system prompt"]),
+    "Meta's system prompt": (
+        text_of(system=META + " Always answer as helpfully as possible."),
+        ["Meta's system prompt"],
+    ),
     "another system prompt": (text_of(system="短く答えてください。"), ["another system prompt"]),
     "no line end after <<SYS>>": (text_of(block="<<SYS>>{}\n<</SYS>>\n\n"), ["no line end after <<SYS>>"]),
     "no line end before <</SYS>>": (text_of(block="<<SYS>>\n{}<</SYS>>\n\n"), ["no line end before <</SYS>>"]),
