@@ -197,6 +197,35 @@ def test_mistakes_in_the_message(tokenizer, name):
     assert kinds(diagnosis) == expected and diagnosis.trained == tokenizer.encode(card_prompt(right))
 
 
+AROUND = {  # ids of a text, with BOS, and one mistake more
+    "doubled BOS": lambda ids: [1, *ids],
+    "missing BOS": lambda ids: ids[1:],
+    "EOS appended": lambda ids: [*ids, 2],
+    "padding in front": lambda ids: [0, 0, *ids],
+    "padding at the end": lambda ids: [*ids, 0, 0],
+    "reversed ids": lambda ids: ids[::-1],
+    "shifted ids": lambda ids: [i + 1 for i in ids],
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", TEXTS)
+def test_mistakes_together(tokenizer, name, around):
+    """Guards against a mistake that hides another one."""
+    text, expected = TEXTS[name]
+    if around in ("reversed ids", "shifted ids") and "[INST]" not in text:
+        pytest.skip("without a tag, nothing shows the right order")
+    ids = AROUND[around](tokenizer.encode(text))
+    assert sorted(kinds(find_mistakes(tokenizer, ids))) == sorted([around, *expected])
+
+
+def test_a_broken_character(tokenizer):
+    """Guards against a lost byte, of which only U+FFFD remains in the text."""
+    ids = tokenizer.encode(card_prompt("檸が好き"))
+    del ids[[i for i, token in enumerate(ids) if token in tokenizer.vocabulary.byte_values][-2]]
+    assert kinds(find_mistakes(tokenizer, ids)) == ["broken character"]
+
+
 def test_every_kind_has_a_test_and_stands_in_the_docs():
     """Guards against a kind that is never found, or never explained."""
     tested = {kind for *_, found in [*IDS.values(), *TEXTS.values(), *MESSAGES.values()] for kind in found}

@@ -1,16 +1,17 @@
-"""A comparison as one HTML page that needs nothing but itself, for a light and a dark screen."""
+"""A comparison as one self-contained HTML page, with colours for light and dark screens."""
 
 from __future__ import annotations
 
 import math
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from ...environment import describe_environment
 from ...numerics import Difference
-from ..modes.forward import Comparison
+from ..comparison import Comparison
 from ..requests import Request
-from .text import HEAD, cells, measured, place, side_text
+from .text import HEAD, cells, compared_models, describe_model, distance_lines, place
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -36,52 +37,61 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margi
 dd { margin: 0; overflow-wrap: anywhere } code { font: 13px ui-monospace, monospace }
 """
 
-# Colours for 1 ULP up to 2^16 and more, read off in order; the same on both grounds.
+# The colours of 1, 4, 16, … ULP, in order of lightness and hue. They have enough contrast on both backgrounds.
 RAMP = ("#9cc9c0", "#7fb6c6", "#6d9bc9", "#7a7fc4", "#9a66b5", "#b94f93", "#cf4468", "#d6453d")
-COLUMNS = (
+COLUMNS = (  # the points of a layer in order of computation; the last is the layer's output
     "input_layernorm",
     *(f"self_attn.{point}" for point in ("q_proj", "k_proj", "v_proj", "q_rot", "k_rot", "keys", "values")),
-    *(f"self_attn.{point}" for point in ("scores", "probabilities", "mixed", "o_proj")),
+    *(f"self_attn.{point}" for point in ("scores", "probabilities", "attn_output", "o_proj")),
     "after_attention",
     "post_attention_layernorm",
     *(f"mlp.{point}" for point in ("gate_proj", "up_proj", "mlp_act", "down_proj")),
     "",
 )
-CELL, GAP, LEFT, TOP = 38, 3, 92, 118
+CELL, GAP, LEFT, TOP = 38, 3, 92, 118  # pixels
 
 
-def write_page(file: Path, request: Request, comparisons: list[Comparison]) -> None:
-    file.write_text(page(request, comparisons), encoding="utf-8")
+def write_html_report(file: Path, request: Request, comparisons: list[Comparison]) -> None:
+    file.write_text(html_report(request, comparisons), encoding="utf-8")
 
 
-def page(request: Request, comparisons: list[Comparison]) -> str:
-    sides = " against ".join(escape(side["name"]) for side in comparisons[0].sides)
-    about = " · ".join(escape(side_text(side)) for side in comparisons[0].sides)
+def html_report(request: Request, comparisons: list[Comparison]) -> str:
+    """The page: a table of all modes, the findings and the map of operations of each mode, the settings."""
+    models = compared_models(comparisons)
+    names = " against ".join(escape(model.name) for model in models)
+    descriptions = " · ".join(escape(describe_model(model)) for model in models)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Parity: {sides}</title><style>{STYLE}</style></head><body><main>
-<h1>{sides}</h1><div class="soft">{about}</div>
+<title>Parity: {names}</title><style>{STYLE}</style></head><body><main>
+<h1>{names}</h1><div class="soft">{descriptions}</div>
 <div class="card">{summary(comparisons)}</div>
 {"".join(map(section, comparisons))}
-<h2>Made with</h2><div class="card">{facts(describe_environment() | settings(request))}</div>
+<h2>Environment and settings</h2><div class="card">{definition_list(describe_environment() | settings(request))}</div>
 </main></body></html>
 """
 
 
-def settings(request: Request) -> dict:
-    kept = {key: value for key, value in request.as_dict().items() if value is not None}
-    return {key: ", ".join(f"{k} {v}" for k, v in value.items() if v is not None) if isinstance(value, dict) else value
-            for key, value in kept.items()}  # fmt: skip
+def settings(request: Request) -> dict[str, Any]:
+    """The fields of a request that have a value. The settings of a model become one line."""
+    lines: dict[str, Any] = {}
+    for key, value in request.as_dict().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {setting}" for name, setting in value.items() if setting is not None)
+        if value is not None:
+            lines[key] = value
+    return lines
 
 
-def facts(values: dict) -> str:
-    def shown(value: object) -> str:
-        return escape(", ".join(map(str, value)) if isinstance(value, list) else str(value))
-
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{shown(v)}</dd>" for k, v in values.items()) + "</dl>"
+def definition_list(values: dict[str, Any]) -> str:
+    items = []
+    for key, value in values.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        items.append(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>")
+    return f"<dl>{''.join(items)}</dl>"
 
 
 def summary(comparisons: list[Comparison]) -> str:
+    """The table with one row for each mode."""
     head = "".join(f"<th>{name}</th>" for name in HEAD)
     rows = ""
     for comparison in comparisons:
@@ -92,23 +102,25 @@ def summary(comparisons: list[Comparison]) -> str:
 
 
 def section(comparison: Comparison) -> str:
+    """One mode: its findings and its map of operations."""
     parts = [f"<h2>{comparison.mode}</h2>"]
-    if told := told_about(comparison):
-        parts.append(f'<div class="card">{told}</div>')
+    if text := findings(comparison):
+        parts.append(f'<div class="card">{text}</div>')
     if comparison.rows:
-        what = (
-            "Each operation by its usual distance in ULP, of the call where that is largest; point at one for numbers."
+        caption = (
+            "The colour of an operation is its median distance in ULP, in the call where that is largest. "
+            "Point at an operation for the numbers."
         )
-        parts.append(f'<div class="card"><div class="soft">{what}</div>{picture(comparison)}</div>')
+        parts.append(f'<div class="card"><div class="soft">{caption}</div>{operation_map(comparison)}</div>')
     return "".join(parts)
 
 
-def told_about(comparison: Comparison) -> str:
+def findings(comparison: Comparison) -> str:
     parts = []
     for title, finding in (("First divergence", comparison.divergence), ("First bug", comparison.bug)):
         if finding is None or (title == "First bug" and finding is comparison.divergence):
             continue
-        lines = "<br>".join(escape(line.strip()) for line in measured(finding))
+        lines = "<br>".join(escape(line) for line in distance_lines(finding))
         parts.append(
             f'<div><b>{title}:</b> {escape(place(finding))}: <span class="verdict {finding.verdict}">'
             f'{finding.verdict}</span></div><div class="soft">{lines}</div>'
@@ -120,42 +132,67 @@ def told_about(comparison: Comparison) -> str:
     return "".join(parts)
 
 
-def picture(comparison: Comparison) -> str:
-    """Layers downwards, operations to the right; the colour is the usual ULP distance, of the worst call."""
-    apart: dict[str, Difference | None] = {}
+def largest_differences(comparison: Comparison) -> dict[str, Difference | None]:
+    """The difference of each operation in the call with the largest median. None: the shapes differ."""
+    largest: dict[str, Difference | None] = {}
     for row in comparison.rows:
         name, here = row.operation.name, row.difference
-        before = apart.setdefault(name, here)
+        before = largest.setdefault(name, here)
         if here is None or (before is not None and here.median_ulp > before.median_ulp):
-            apart[name] = here
+            largest[name] = here
+    return largest
+
+
+def operation_map(comparison: Comparison) -> str:
+    """An SVG with one row for each layer and one column for each operation. The colour is the median ULP distance."""
+    differences = largest_differences(comparison)
     marked = {each.operation for each in (comparison.divergence, comparison.bug) if each is not None}
     layers = 1 + max((row.operation.layer for row in comparison.rows if row.operation.layer is not None), default=-1)
-    shown = marked | apart.keys()
-    columns = [each for each in COLUMNS if any(point(layer, each) in shown for layer in range(layers))]
+    known = marked | differences.keys()
+    columns = [column for column in COLUMNS if any(point(layer, column) in known for layer in range(layers))]
     height = CELL if layers <= 16 else 20
 
-    drawn = [
-        f'<text transform="translate({LEFT + i * (CELL + GAP) + 22},{TOP - 8}) rotate(-48)">{title(each)}</text>'
-        for i, each in enumerate(columns)
+    shapes = [
+        f'<text transform="translate({LEFT + i * (CELL + GAP) + 22},{TOP - 8}) rotate(-48)">{title(column)}</text>'
+        for i, column in enumerate(columns)
     ]
-    lines = [("before", ("embed_tokens", "rope.cos", "rope.sin"))]
-    lines += [(f"layer {n}", tuple(point(n, column) for column in columns)) for n in range(layers)]
-    lines += [("after", ("norm", "lm_head", "logits"))]
     y = TOP
-    for heading, names in lines:
-        inside = heading.startswith("layer")
-        drawn.append(f'<text x="0" y="{y + height / 2 + 4}">{heading}</text>')
-        for i, name in enumerate(names):
-            x = LEFT + i * (CELL + GAP if inside else 3.5 * CELL)
-            drawn.append(cell(name, apart, x, y, height, name in marked))
-            if not inside:
-                drawn.append(f'<text x="{x + CELL + 6}" y="{y + height / 2 + 4}">{name}</text>')
+    shapes += single_operations("before", ("embed_tokens", "rope.cos", "rope.sin"), differences, y, height, marked)
+    y += height + GAP
+    for layer in range(layers):
+        shapes.append(row_title(f"layer {layer}", y, height))
+        for i, column in enumerate(columns):
+            name = point(layer, column)
+            shapes.append(cell(name, differences, LEFT + i * (CELL + GAP), y, height, name in marked))
         y += height + GAP
+    shapes += single_operations("after", ("norm", "lm_head", "logits"), differences, y, height, marked)
+    y += height + GAP
     width = LEFT + max(len(columns) * (CELL + GAP), 880)
     return (
         f'<svg viewBox="0 0 {width} {y + 44}" width="{width}" role="img" aria-label="ULP distance of every operation">'
-        f"{''.join(drawn)}{legend(y + 14)}</svg>"
+        f"{''.join(shapes)}{legend(y + 14)}</svg>"
     )
+
+
+def single_operations(
+    heading: str,
+    names: tuple[str, ...],
+    differences: dict[str, Difference | None],
+    y: float,
+    height: float,
+    marked: set[str],
+) -> list[str]:
+    """A row for operations outside the layers, each with its name."""
+    shapes = [row_title(heading, y, height)]
+    for i, name in enumerate(names):
+        x = LEFT + i * 3.5 * CELL
+        shapes.append(cell(name, differences, x, y, height, name in marked))
+        shapes.append(f'<text x="{x + CELL + 6}" y="{y + height / 2 + 4}">{name}</text>')
+    return shapes
+
+
+def row_title(text: str, y: float, height: float) -> str:
+    return f'<text x="0" y="{y + height / 2 + 4}">{text}</text>'
 
 
 def point(layer: int, column: str) -> str:
@@ -166,20 +203,21 @@ def title(column: str) -> str:
     return column.rpartition(".")[2] or "output"
 
 
-def cell(name: str, apart: dict[str, Difference | None], x: float, y: float, height: float, marked: bool) -> str:
+def cell(name: str, differences: dict[str, Difference | None], x: float, y: float, height: float, marked: bool) -> str:
+    """One operation: a coloured rectangle with its numbers in a tooltip, and a frame for the findings."""
     box = f'x="{x}" y="{y}" width="{CELL}" height="{height}" rx="4"'
-    mark = f'<rect x="{x - 1}" y="{y - 1}" width="{CELL + 2}" height="{height + 2}" rx="5" class="mark"/>'
-    if name not in apart:
-        drawn = f'<rect {box} class="none"><title>{name}: not seen on both sides</title></rect>'
-    elif (found := apart[name]) is None:
-        drawn = f'<rect {box} class="shape"><title>{name}: another shape</title></rect>'
+    if name not in differences:
+        shape = f'<rect {box} class="none"><title>{name}: not recorded in both models</title></rect>'
+    elif (found := differences[name]) is None:
+        shape = f'<rect {box} class="shape"><title>{name}: different shapes</title></rect>'
     elif found.equal:
-        drawn = f'<rect {box} class="same"><title>{name}: equal</title></rect>'
+        shape = f'<rect {box} class="same"><title>{name}: equal</title></rect>'
     else:
-        said = f"{found.differing:,} of {found.elements:,} differ, {found.median_ulp:,} ULP usually, "
-        said += f"{found.max_ulp:,} at most, {found.max_value:.3g} in value"
-        drawn = f'<rect {box} fill="{colour(found.median_ulp)}"><title>{name}: {said}</title></rect>'
-    return drawn + (mark if marked else "")
+        text = f"{found.differing:,} of {found.elements:,} differ, by {found.median_ulp:,} ULP (median) "
+        text += f"and up to {found.max_ulp:,} ULP, {found.max_value:.3g} in value"
+        shape = f'<rect {box} fill="{colour(found.median_ulp)}"><title>{name}: {text}</title></rect>'
+    frame = f'<rect x="{x - 1}" y="{y - 1}" width="{CELL + 2}" height="{height + 2}" rx="5" class="mark"/>'
+    return shape + (frame if marked else "")
 
 
 def colour(ulp: int) -> str:
@@ -187,14 +225,14 @@ def colour(ulp: int) -> str:
 
 
 def legend(y: float) -> str:
-    """What the colours and the frame mean, in one line."""
-    parts = [("same", "", "equal", 70)]
-    parts += [("", fill, f"{4**i:,}", 62 + 6 * (i > 4)) for i, fill in enumerate(RAMP[:-1])]
-    parts += [("", RAMP[-1], f"{4 ** (len(RAMP) - 1):,}+ ULP", 118), ("mark", "", "first divergence, first bug", 0)]
-    drawn, x = [], LEFT
-    for kind, fill, text, advance in parts:
-        paint = f'class="{kind}"' if kind else f'fill="{fill}"'
-        drawn.append(f'<rect x="{x}" y="{y}" width="24" height="14" rx="3" {paint}/>')
-        drawn.append(f'<text x="{x + 29}" y="{y + 11}">{text}</text>')
+    """The meaning of the colours and of the frame, in one line."""
+    entries = [('class="same"', "equal", 70)]
+    entries += [(f'fill="{fill}"', f"{4**i:,}", 62 + 6 * (i > 4)) for i, fill in enumerate(RAMP[:-1])]
+    entries += [(f'fill="{RAMP[-1]}"', f"{4 ** (len(RAMP) - 1):,}+ ULP", 118)]
+    entries += [('class="mark"', "first divergence, first bug", 0)]
+    shapes, x = [], LEFT
+    for paint, text, advance in entries:
+        shapes.append(f'<rect x="{x}" y="{y}" width="24" height="14" rx="3" {paint}/>')
+        shapes.append(f'<text x="{x + 29}" y="{y + 11}">{text}</text>')
         x += advance
-    return "".join(drawn)
+    return "".join(shapes)
