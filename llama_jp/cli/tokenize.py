@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ids",
         type=pasted_ids,
         metavar="IDS",
-        help="with --explain: name the mistakes in these ids, such as 1,518,25580; TEXT is then the message they are for",
+        help="with --explain: name the mistakes in these ids, such as 1,518,25580; TEXT is their message, if known",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object with all ids and pieces")
 

@@ -172,7 +172,7 @@ def test_attacks_are_encoded_as_transformers_does_on_request(folders, kind, atta
 
 
 def test_a_tokenizer_that_adds_a_space_to_the_first_part_only(folders, tmp_path):
-    """Guards against parts that are encoded one by one: in newer files, what comes before a part decides on its space."""
+    """Guards against parts that are encoded one by one: in newer files, a part's space depends on its place."""
     spec = json.loads((folders["chatml"] / "tokenizer.json").read_text(encoding="utf-8"))
     spec["normalizer"] = None
     spec["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
@@ -239,7 +239,7 @@ def test_messages_that_are_no_conversation_are_refused(folders, messages, senten
 
 
 def test_the_pinned_transformers_gives_the_trained_ids_in_three_ways(tmp_path):
-    """Guards against docs/prompts.md: LlamaTokenizer of transformers 5 cuts the template in another way, and these do not."""
+    """Guards against a wrong docs/prompts.md: LlamaTokenizer of transformers 5 gives other ids, and three ways do not."""
     source = real_data("llama2-tokenizer")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
