@@ -239,7 +239,7 @@ def test_messages_that_are_no_conversation_are_refused(folders, messages, senten
 
 
 def test_the_pinned_transformers_gives_the_trained_ids_in_three_ways(tmp_path):
-    """Guards against a wrong docs/prompts.md: LlamaTokenizer of transformers 5 gives other ids, and three ways do not."""
+    """Guards against a wrong docs/prompts.md: LlamaTokenizer gives other ids there, and three ways give these."""
     source = real_data("llama2-tokenizer")
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
