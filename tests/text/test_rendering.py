@@ -120,6 +120,15 @@ def test_named_templates_and_variables_equal_transformers(folders, tmp_path):
     assert Tokenizer.from_pretrained(folder).chat(TURNS) == reference(folder, TURNS)
 
 
+def test_a_key_without_a_value_counts_as_missing(folders, tmp_path):
+    """Guards against the word None in a prompt."""
+    template = "{% for message in messages %}{{ message.name }}{{ message.content is defined }}{% endfor %}"
+    folder = write(tmp_path, tokenizer_config_json={"chat_template": template})
+    (folder / "tokenizer.json").write_bytes((folders["elyza"] / "tokenizer.json").read_bytes())
+    turns = [{"role": "assistant", "content": None, "name": None}, TURNS[1]]
+    assert Tokenizer.from_pretrained(folder).chat(turns) == reference(folder, turns)
+
+
 def conversations():
     texts = st.text(alphabet=st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n犬[]/<>s"), max_size=12)
     return st.tuples(texts, st.lists(st.tuples(texts, texts), max_size=2), st.none() | texts)
