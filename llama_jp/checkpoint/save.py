@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from ..linear.scheme import Scheme
 from ..model import Llama
+from .chat_template import carry_chat_template
 from .config import config_to_json
 from .hub import TOKENIZER_FILES
 from .json_files import write_json
@@ -68,10 +69,11 @@ def check_target_is_new(folder: Path) -> None:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer files of a checkpoint, byte for byte, into another folder."""
+    """Copy the tokenizer files of a checkpoint, byte for byte, into another folder, and its chat template with them."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    carry_chat_template(source, target)
 
 
 @contextmanager

@@ -9,15 +9,16 @@ from contextlib import suppress
 from typing import Any
 
 from ..cache import Cache
+from ..checkpoint.chat_template import elyza_template
 from ..generation.filter_chain import make_filters
 from ..generation.interface import stream_text
 from ..generation.options import Options
 from ..model import Llama
 from ..rope import context_length
-from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT, instruct_prompt
+from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT
 from ..text.tokenizer import Tokenizer
 from .generation_arguments import add_generation_arguments, generation_options
-from .models import add_model_arguments, follows_instructions, open_assistant, open_model
+from .models import add_model_arguments, open_assistant, open_model
 from .output import speed_report
 from .prompt_cache import common_prefix_length
 
@@ -32,7 +33,9 @@ COMMANDS = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--system", default=DEFAULT_SYSTEM_PROMPT, metavar="TEXT", help="system prompt (default: %(default)s)"
+        "--system",
+        metavar="TEXT",
+        help=f"system prompt (default: the template's own; ELYZA's is {DEFAULT_SYSTEM_PROMPT})",
     )
     add_generation_arguments(parser, several_answers=False)
     add_model_arguments(parser)
@@ -40,12 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     model, tokenizer = open_model(args)
-    if not follows_instructions(model):
+    if tokenizer.chat_template is None:
         print_message(f"warning: {BASE_MODEL_WARNING}")
     make_filters(
         Options.resolve(model, None, generation_options(args, model))
     )  # refuses wrong values before the first turn
     conversation = Conversation(model, tokenizer, args.system, open_assistant(args))
+    print_message(f"prompt: {tokenizer.chat_template or elyza_template()}")
     interactive = sys.stdin.isatty()
     if interactive:
         with suppress(ImportError):  # Windows has no readline
@@ -80,7 +84,8 @@ def run_chat_command(line: str, conversation: Conversation) -> None:
         conversation.reset()
         print_message("the conversation is cleared")
     elif command == "/system" and not rest:
-        print_message(conversation.system or "there is no system prompt")
+        default = "the system prompt is the template's own"
+        print_message(default if conversation.system is None else conversation.system or "there is no system prompt")
     elif command == "/system":
         conversation.reset(system=rest.strip())
         print_message("the system prompt is set, and the conversation is cleared")
@@ -96,10 +101,10 @@ def print_message(text: str) -> None:
 class Conversation:
     """The turns so far, and a KV cache of their tokens, so that a turn prefills only its new tokens."""
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, system: str, assistant_model: Llama | None = None):
+    def __init__(self, model: Llama, tokenizer: Tokenizer, system: str | None, assistant_model: Llama | None = None):
         self.model = model
         self.tokenizer = tokenizer
-        self.system = system
+        self.system = system  # None: the template's own
         self.assistant_model = assistant_model
         self.history: list[tuple[str, str]] = []  # (user, assistant)
         self.cache: Cache = model.new_cache(1, context_length(model.config))
@@ -111,9 +116,16 @@ class Conversation:
         if system is not None:
             self.system = system
 
+    def messages(self, message: str) -> list[dict[str, str]]:
+        """The conversation with a new message, in the form of `Tokenizer.chat`."""
+        texts = [] if self.system is None else [("system", self.system)]
+        for user, assistant in self.history:
+            texts += [("user", user), ("assistant", assistant)]
+        return [{"role": role, "content": text} for role, text in [*texts, ("user", message)]]
+
     def answer(self, message: str, options: Mapping[str, Any]) -> None:
         """Stream the answer to standard output and add the turn. An interrupted answer stays, as far as it came."""
-        ids = instruct_prompt(self.tokenizer, message, self.system, self.history)
+        ids = self.tokenizer.chat(self.messages(message))
         cached = common_prefix_length(self.cached, ids)
         self.cache.crop(cached)
         stream = stream_text(

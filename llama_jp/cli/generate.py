@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.chat_template import elyza_template
 from ..generation.interface import generate, stream_text
 from ..generation.results import Generation
 from ..generation.stop_strings import StopStringBuffer
 from ..model import Llama
-from ..text.template import DEFAULT_SYSTEM_PROMPT, instruct_prompt
+from ..text.template import DEFAULT_SYSTEM_PROMPT
 from ..text.tokenizer import Tokenizer
 from .generation_arguments import add_generation_arguments, generation_options
-from .models import add_model_arguments, follows_instructions, open_assistant, open_model
+from .models import add_model_arguments, open_assistant, open_model
 from .output import speed_report, write_pieces
 from .prompt_cache import open_cache
 
@@ -35,10 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     template.add_argument(
         "--instruct",
         action="store_true",
-        help="apply ELYZA's instruction template (default for demo and for checkpoints with 'instruct' in the name)",
+        help="apply the checkpoint's chat template, or ELYZA's if it has none (default for checkpoints that have one)",
     )
     parser.add_argument(
-        "--system", metavar="TEXT", help=f"system prompt of the template (default: {DEFAULT_SYSTEM_PROMPT})"
+        "--system",
+        metavar="TEXT",
+        help=f"system prompt (default: the template's own; ELYZA's is {DEFAULT_SYSTEM_PROMPT})",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, without streaming")
     parser.add_argument(
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cache and not args.cache.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {args.cache.absolute().parent} for the cache {args.cache.name}")
     model, tokenizer = open_model(args)
-    ids = encode_prompt(prompt, model, tokenizer, args)
+    ids = encode_prompt(prompt, tokenizer, args)
     options = generation_options(args, model)
     if args.top_logprobs is not None:
         options["top_logprobs"] = args.top_logprobs
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(content | {"prompt_ids": ids, "options": options}, ensure_ascii=False))
     else:
         write_pieces(stream)
+    print(prompt_form(tokenizer, args), file=sys.stderr)
     print(speed_report(stream, len(ids), options, cached=cached), file=sys.stderr)
     if cache is not None:
         cache.save(args.cache, ids + stream.generation.ids)
@@ -96,13 +100,27 @@ def read_prompt(prompt: str | None) -> str:
     return prompt
 
 
-def encode_prompt(prompt: str, model: Llama, tokenizer: Tokenizer, args: argparse.Namespace) -> list[int]:
-    """The ids of the prompt, in the instruction template or as plain text."""
-    if args.raw or not (args.instruct or follows_instructions(model)):
+def encode_prompt(prompt: str, tokenizer: Tokenizer, args: argparse.Namespace) -> list[int]:
+    """The ids of the prompt, in the chat template or as plain text."""
+    if not uses_template(tokenizer, args):
         if args.system is not None:
             raise ValueError("--system is part of the instruction template: add --instruct, or leave out --raw")
         return tokenizer.encode(prompt)
-    return instruct_prompt(tokenizer, prompt, DEFAULT_SYSTEM_PROMPT if args.system is None else args.system)
+    system = [] if args.system is None else [{"role": "system", "content": args.system}]
+    return tokenizer.chat([*system, {"role": "user", "content": prompt}])
+
+
+def uses_template(tokenizer: Tokenizer, args: argparse.Namespace) -> bool:
+    """Whether the prompt is put into a chat template: the flags decide, then the checkpoint."""
+    return not args.raw and (args.instruct or tokenizer.chat_template is not None)
+
+
+def prompt_form(tokenizer: Tokenizer, args: argparse.Namespace) -> str:
+    """One line for people: the form of the prompt, and its reason."""
+    if uses_template(tokenizer, args):
+        return f"prompt: {tokenizer.chat_template or elyza_template()}"
+    reason = "--raw" if args.raw else "the checkpoint has no chat template; --instruct applies ELYZA's"
+    return f"prompt: plain text ({reason})"
 
 
 def print_several_answers(
@@ -121,6 +139,7 @@ def print_several_answers(
     else:
         print("\n".join(texts if len(texts) == 1 else [f"[{i}] {text}" for i, text in enumerate(texts, 1)]))
     lengths = ", ".join(f"{len(answer.ids)} ({answer.finish_reason})" for answer in answers)
+    print(prompt_form(tokenizer, args), file=sys.stderr)
     print(f"{len(ids)} prompt tokens, new: {lengths}, after {seconds:.2f} s", file=sys.stderr)
     return 0
 

@@ -13,7 +13,6 @@ from ..loading import load
 from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS, optimize
-from ..text.template import is_instruction_tuned
 from ..text.tokenizer import Tokenizer
 from .arguments import DTYPES, add_source_arguments, positive_int
 
@@ -89,8 +88,3 @@ def open_assistant(args: argparse.Namespace) -> Llama | None:
             raise ValueError("--num-assistant-tokens needs --assistant-model")
         return None
     return load_model(args.assistant_model, dtype=args.dtype, device=args.device, attention=args.attention)
-
-
-def follows_instructions(model: Llama) -> bool:
-    """Whether the name of the model's checkpoint marks it as instruction-tuned."""
-    return model.folder is not None and is_instruction_tuned(model.folder)

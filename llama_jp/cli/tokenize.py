@@ -1,15 +1,16 @@
-"""llama-jp tokenize: the tokens of a text, by one tokenizer or by several side by side."""
+"""llama-jp tokenize: the tokens of a text, by one tokenizer or several side by side; and ELYZA's prompt, explained."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..text.tokenizer import Tokenizer
+from .columns import display_width, pad, visible
+from .explain import explain_ids, explain_prompt, pasted_ids
 
 EXAMPLE = "llama-jp tokenize 吾輩は猫である。名前はまだ無い。"
 
@@ -30,10 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parse-special", action="store_true", help="encode <s>, </s>, … in the text as special tokens"
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show TEXT in ELYZA's prompt as trained, and as other tools encode it",
+    )
+    parser.add_argument(
+        "--ids",
+        type=pasted_ids,
+        metavar="IDS",
+        help="with --explain: name the mistakes in these ids, such as 1,518,25580; TEXT is their message, if known",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object with all ids and pieces")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.ids is not None and not args.explain:
+        raise ValueError("--ids needs --explain")
+    if args.explain:
+        return explain(args)
     text = read_text(args)
     columns = [Column.of(name, text, args) for name in args.model or ["demo"]]
     if args.json:
@@ -48,6 +64,23 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(side_by_side(columns)))
         print()
     print("\n".join(summary(columns, text)))
+    return 0
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Explain a prompt, or the ids of one. Returns the exit status."""
+    models = args.model or ["demo"]
+    if len(models) > 1:
+        raise ValueError(f"--explain takes one --model, and there are {len(models)}")
+    if args.no_bos or args.parse_special:
+        raise ValueError("--explain shows BOS and special tokens as they are: leave out --no-bos and --parse-special")
+    tokenizer = Tokenizer.from_pretrained(models[0])
+    if args.ids is None:
+        explain_prompt(tokenizer, read_text(args), args.json)
+    else:
+        explain_ids(
+            tokenizer, args.ids, None if args.text is None and args.file is None else read_text(args), args.json
+        )
     return 0
 
 
@@ -143,20 +176,3 @@ def summary(columns: list[Column], text: str) -> list[str]:
             f"{pad(column.model, width)}{GAP}{tokens} tokens, {ratio}{column.byte_tokens} raw bytes ({column.kind})"
         )
     return lines
-
-
-def visible(piece: str) -> str:
-    """The piece with line ends, tabs and other control characters as escapes, so that it fits in one row."""
-    return "".join(c if c.isprintable() or c == "\u3000" else c.encode("unicode_escape").decode() for c in piece)
-
-
-def display_width(text: str) -> int:
-    """The width in terminal columns: two for a full-width character, none for a combining mark."""
-    marks = ("Mn", "Me")
-    wide = ("W", "F")
-    return sum(1 + (unicodedata.east_asian_width(c) in wide) for c in text if unicodedata.category(c) not in marks)
-
-
-def pad(text: str, width: int) -> str:
-    """Fill a text with spaces up to a width in terminal columns."""
-    return text + " " * (width - display_width(text))

@@ -54,6 +54,13 @@ class SentencePieceFile:
             ids.extend([special_id] if special_id is not None else self._processor.encode(part))
         return ids
 
+    def encode_spelled(self, text: str, spellings: dict[str, int]) -> list[int]:
+        """The ids of a text in which special tokens have other spellings: spelling -> id. Their names are text."""
+        ids: list[int] = []
+        for _, part, special_id in split_at_special(text, spellings):
+            ids.extend([special_id] if special_id is not None else self.encode(part, parse_special=False))
+        return ids
+
     def as_transformers5(self, prepend_scheme: str) -> SentencePieceAsTransformers5:
         """The same vocabulary with the encoding of transformers 5."""
         return SentencePieceAsTransformers5(self._processor, self._special_pieces, prepend_scheme)
@@ -129,9 +136,9 @@ class JsonFile:
         special_pieces = {pieces[i]: i for i in self.vocabulary.special}
         self.special_ids = {role: special_pieces[name] for role, name in names.items() if name in special_pieces}
 
-    def _make_tokenizer(self) -> tokenizers.Tokenizer:
+    def _make_tokenizer(self, spec: dict[str, Any] | None = None) -> tokenizers.Tokenizer:
         try:
-            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self._spec))
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec or self._spec))
         except Exception as error:  # the library raises no narrower class
             raise ValueError(f"{self._path} is damaged or not a tokenizer.json ({on_one_line(error)})") from error
         tokenizer.no_truncation()
@@ -144,6 +151,18 @@ class JsonFile:
         if parse_special:
             tokenizer = self._parsing = self._parsing or self._make_tokenizer()
         return tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_spelled(self, text: str, spellings: dict[str, int]) -> list[int]:
+        """The ids of a text in which special tokens have other spellings: spelling -> id. Their names are text.
+
+        A part's ids can depend on the special tokens around it, so the file's own rules run over the whole text: in a
+        copy of the file whose special tokens are renamed.
+        """
+        names = {token_id: name for name, token_id in spellings.items()}
+        added = [token | {"content": names.get(token["id"], token["content"])} for token in self._spec["added_tokens"]]
+        renamed = self._make_tokenizer(self._spec | {"added_tokens": added, "post_processor": None})
+        ids = {renamed.token_to_id(name): token_id for name, token_id in spellings.items()}
+        return [ids.get(i, i) for i in renamed.encode(text, add_special_tokens=False).ids]
 
     def as_transformers5(self, prepend_scheme: str) -> JsonFile:
         """The same vocabulary with the encoding of transformers 5. For comparison only.

@@ -1,4 +1,4 @@
-"""ELYZA's instruction template, as ids.
+"""ELYZA's instruction template, as ids. The same template for `Tokenizer.chat` is `checkpoint/elyza.jinja`.
 
     <s>[INST] <<SYS>>
     あなたは誠実で優秀な日本人のアシスタントです。
@@ -14,7 +14,6 @@ removed from a user's text, which can therefore imitate the end of a turn. `tags
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
 DEFAULT_SYSTEM_PROMPT = "あなたは誠実で優秀な日本人のアシスタントです。"
 TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 BASE_MODEL_WARNING = (
-    "this looks like a base model: it was never trained on the [INST] template, so it continues the text of the "
-    "conversation and does not answer; use an instruct model to chat, or `generate` to continue a text"
+    "this looks like a base model, because it has no chat template: it was never trained on the [INST] template, so it "
+    "continues the text of the conversation and does not answer; use an instruct model to chat, or `generate` to "
+    "continue a text"
 )
 
 
@@ -60,18 +60,6 @@ def instruct_prompt(
 def tags_in(text: str) -> list[str]:
     """The tags of the template that a text contains, so that an application can refuse text that imitates a turn."""
     return [tag for tag in TAGS if tag in text]
-
-
-def is_instruction_tuned(source: str | Path) -> bool:
-    """Whether the name of a checkpoint contains "instruct", which marks models trained on the template.
-
-    The name is the last part of a path or repository, or the repository's folder in a hub cache
-    (`models--elyza--ELYZA-japanese-Llama-2-7b-instruct/snapshots/…`). The demo counts as instruction-tuned.
-    """
-    given = Path(source)
-    resolved = given.resolve() if given.is_dir() else given  # the folder behind "." or a link
-    cached = [part for part in (*given.parts, *resolved.parts) if part.startswith("models--")]
-    return given.name == "demo" or any("instruct" in part.lower() for part in (given.name, resolved.name, *cached))
 
 
 def check_turn(turn: tuple[str, str]) -> tuple[str, str]:

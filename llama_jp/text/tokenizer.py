@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from ..checkpoint.chat_template import ChatTemplate, carry_chat_template, elyza_template, find_chat_template
 from ..checkpoint.hub import TOKENIZER_FILES, find_checkpoint
 from ..checkpoint.json_files import read_json
 from .backends import KINDS, JsonFile, SentencePieceAsTransformers5, SentencePieceFile
+from .rendering import render
 from .special_tokens import SpecialTokens
 from .streaming import TextStream
 
@@ -21,6 +25,7 @@ class Tokenizer:
     """The tokenizer of one checkpoint.
 
     kind        "sentencepiece" or "json": the file that text is encoded by
+    folder      the folder of the checkpoint
     files       the paths of the checkpoint's tokenizer files
     vocabulary  the pieces of all ids, see `Vocabulary`
     vocab_size  the number of ids; the model's embedding may have more rows
@@ -33,6 +38,7 @@ class Tokenizer:
 
     def __init__(self, folder: Path, kind: str, backend: Backend) -> None:
         self.kind = kind
+        self.folder = folder
         self.files = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
         self.vocabulary = backend.vocabulary
         self.vocab_size = max(self.vocabulary.pieces, default=-1) + 1
@@ -100,6 +106,41 @@ class Tokenizer:
             ids.insert(0, self.bos_id)
         return ids
 
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The checkpoint's chat template; None for a base model. See `find_chat_template`."""
+        return find_chat_template(self.folder)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """The ids of a conversation, by the checkpoint's chat template, or by ELYZA's if it has none.
+
+        messages               `{"role": "system", "user" or "assistant", "content": "…"}`, oldest first
+        add_generation_prompt  whether the template adds what comes before an answer, if it distinguishes the two
+        variables              further variables of the template, such as tools
+
+        The ids equal those of transformers' `apply_chat_template`, with the tokenizer as its file is written. One thing
+        differs: the name of a special token in a message is text, so that a message cannot end a turn or begin one.
+
+        Raises ValueError for messages that are no conversation, and for a template that fails or refuses them.
+        """
+        names = {role: getattr(self, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
+        given: dict[str, Any] = {
+            f"{role}_token": self.vocabulary.piece(i) for role, i in names.items() if i is not None
+        }
+        given |= {"add_generation_prompt": add_generation_prompt} | dict(variables or {})
+        special = {self.vocabulary.pieces[i]: i for i in self.vocabulary.special}
+        text, spellings = render(self.chat_template or elyza_template(), messages, special, given)
+        check_unicode(text)
+        if spellings == special:
+            return self._backend.encode(text, parse_special=True)
+        return self._backend.encode_spelled(text, spellings)
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Decode ids to text. With `skip_special=False`, special tokens appear by name.
 
@@ -127,13 +168,14 @@ class Tokenizer:
         return [self.vocabulary.piece(token_id) for token_id in ids]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Copy the tokenizer files, byte for byte, to a folder, which is created if needed."""
+        """Copy the tokenizer files, byte for byte, and the chat template to a folder, which is created if needed."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for file in self.files:
             target = folder / file.name
             if not (target.exists() and target.samefile(file)):
                 shutil.copyfile(file, target)
+        carry_chat_template(self.folder, folder)
 
     def _transformers5(self) -> SentencePieceAsTransformers5 | JsonFile:
         if self._as_transformers5 is None:

@@ -8,16 +8,18 @@ import sys
 
 import pytest
 from helpers.reference import random_config, save_random
-from helpers.tokenizer_files import llama_folder
+from helpers.tokenizer_files import llama_folder, write
 
 import llama_jp
+from llama_jp.checkpoint.chat_template import elyza_template
 from llama_jp.cli import main
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A random model whose name marks it as instruction-tuned."""
-    folder = llama_folder(tmp_path_factory.mktemp("tiny") / "tiny-instruct")
+    """A random model with ELYZA's chat template."""
+    folder = llama_folder(tmp_path_factory.mktemp("tiny") / "model")
+    write(folder, chat_template_jinja=elyza_template().text)
     V = llama_jp.Tokenizer.from_pretrained(folder).vocab_size
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     return save_random(folder, 21, vocab_size=V, rms_norm_eps=1e-6, max_position_embeddings=512, **shape)
@@ -25,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def base_folder(tmp_path_factory):
-    """A random model of another shape, with a context of 400 tokens. Its name marks it as a base model."""
+    """A random model of another shape, with a context of 400 tokens. It has no chat template."""
     folder = llama_folder(tmp_path_factory.mktemp("cli"))
     V = llama_jp.Tokenizer.from_pretrained(folder).vocab_size
     config = random_config(random.Random(3), "default") | {"vocab_size": V, "max_position_embeddings": 400}

@@ -82,9 +82,30 @@ def test_a_message_too_long_does_not_end_the_chat(run):
 
 
 def test_a_base_model_gets_a_warning(run, folder, tmp_path):
-    base = shutil.copytree(folder, tmp_path / "base")
+    """Guards against a base model that is taken for an instruct model by the name of its folder."""
+    base = shutil.copytree(folder, tmp_path / "base-instruct")
+    (base / "chat_template.jinja").unlink()
     status, _, err = run("chat", stdin="/exit\n", model=base)
-    assert status == 0 and "warning: this looks like a base model" in err
+    assert status == 0 and "warning: this looks like a base model, because it has no chat template" in err
+    assert "prompt: ELYZA's instruction template (from llama_jp, because the checkpoint has none)" in err
+    assert "prompt: ELYZA's instruction template (from chat_template.jinja)" in run("chat", stdin="/exit\n")[2]
+
+
+def test_chat_uses_the_checkpoints_own_template(run, folder, tmp_path):
+    """Guards against ELYZA's form for a model that was trained on another; a refusal keeps the conversation."""
+    own = shutil.copytree(folder, tmp_path / "own")
+    refusal = "{% if messages|length > 2 %}{{ raise_exception('one turn only') }}{% endif %}"
+    (own / "chat_template.jinja").write_text(refusal + "{{ bos_token }}[{{ messages[-1].content }}]", encoding="utf-8")
+    flags = ("--max-new-tokens", "4", "--dtype", "float32")
+    status, out, err = run("chat", *flags, stdin="/system\n犬\n猫\n/reset\n猫\n", model=own)
+    model, tokenizer = llama_jp.load(own, dtype="float32")
+    answers = [
+        "".join(llama_jp.stream_text(model, tokenizer, tokenizer.encode(f"[{text}]"), max_new_tokens=4))
+        for text in "犬猫"
+    ]
+    assert status == 0 and out == "".join(f"{answer}\n" for answer in answers)
+    assert "prompt: the checkpoint's chat template (from chat_template.jinja)" in err
+    assert "the system prompt is the template's own" in err and "one turn only; /reset clears" in err
 
 
 @pytest.mark.parametrize("past_context", ["refuse", "shift"])

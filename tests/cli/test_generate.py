@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -49,6 +50,38 @@ def test_the_system_prompt_can_be_set(run):
     _, default, _ = run("generate", "犬は", *words)
     _, other, _ = run("generate", "犬は", "--system", "短く", *words)
     assert json.loads(default)["prompt_ids"] != json.loads(other)["prompt_ids"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--num-beams", "2")])
+def test_the_form_of_the_prompt_is_reported(run, base_folder, flags):
+    """Guards against an instruct model that silently continues its instruction, and the other way round."""
+    words = ("generate", "犬は", "--max-new-tokens", "2", *flags)
+    own = "prompt: ELYZA's instruction template (from chat_template.jinja)\n"
+    assert own in run(*words)[2] and own in run(*words, "--instruct")[2]
+    assert "prompt: plain text (--raw)\n" in run(*words, "--raw")[2]
+    none = "prompt: plain text (the checkpoint has no chat template; --instruct applies ELYZA's)\n"
+    assert none in run(*words, model=base_folder)[2]
+    fallback = "prompt: ELYZA's instruction template (from llama_jp, because the checkpoint has none)\n"
+    assert fallback in run(*words, "--instruct", model=base_folder)[2]
+
+
+def test_a_converted_model_keeps_its_template(run, tmp_path):
+    """Guards against a copy of the demo that continues its instruction because its folder has another name."""
+    words = ("generate", "こんにちは", "--max-new-tokens", "3", "--json", "--dtype", "float32")
+    _, expected, _ = run(*words, model="demo")
+    assert run("convert", "demo", str(tmp_path / "x"), "--dtype", "float32")[0] == 0
+    _, copied, err = run(*words, model=tmp_path / "x")
+    assert json.loads(copied)["ids"] == json.loads(expected)["ids"]
+    assert json.loads(copied)["prompt_ids"] == json.loads(expected)["prompt_ids"]
+    assert "prompt: ELYZA's instruction template (from tokenizer_config.json)\n" in err
+
+
+def test_a_template_that_fails_takes_one_line(run, folder, tmp_path):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "chat_template.jinja").write_text("{% if %}", encoding="utf-8")
+    status, _, err = run("generate", "犬は", model=broken)
+    assert status == 1 and err.count("\n") == 1 and "chat_template.jinja: the chat template is not valid Jinja" in err
+    assert run("generate", "犬は", "--raw", "--max-new-tokens", "1", model=broken)[0] == 0
 
 
 def print_answer(capsys, base_folder, *arguments: str) -> tuple[str, str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from llama_jp.cli import make_parser
-from llama_jp.cli.models import follows_instructions, open_assistant, open_model
+from llama_jp.cli.models import open_assistant, open_model
 from llama_jp.model import Llama
 
 
@@ -34,12 +32,3 @@ def test_the_assistant_model_is_optional(folder):
     assert isinstance(open_assistant(parse("--assistant-model", str(folder))), Llama)
     with pytest.raises(ValueError, match=r"^--num-assistant-tokens needs --assistant-model$"):
         open_assistant(parse("--num-assistant-tokens", "2"))
-
-
-def test_a_model_without_a_checkpoint_counts_as_a_base_model(small):
-    model = Llama.from_pretrained(small)
-    assert not follows_instructions(model)
-    model.folder = Path("some-instruct")
-    assert follows_instructions(model)
-    model.folder = None
-    assert not follows_instructions(model)

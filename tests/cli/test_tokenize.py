@@ -12,6 +12,8 @@ import pytest
 from helpers.tokenizer_files import llama_json, llama_model, write
 
 from llama_jp.cli import tokenize
+from llama_jp.cli.columns import display_width, pad, visible
+from llama_jp.text.prompt_forms import prompt_forms
 from llama_jp.text.tokenizer import Tokenizer
 
 
@@ -92,7 +94,7 @@ def test_side_by_side_lines_up(run, models):
     out = run("小さな犬が、駅で待つ。the dog", "--model", models[0], "--model", models[1])
     table = out.split("\n\n")[0].splitlines()
     assert models[0] in table[0] and models[1] in table[0]
-    bars = {tokenize.display_width(line.split("|")[0]) for line in table if "|" in line}
+    bars = {display_width(line.split("|")[0]) for line in table if "|" in line}
     assert len(bars) == 1
     both = [[cell.split() for cell in line.split("|")] for line in table[2:]]
     for column, name in enumerate(models):
@@ -125,18 +127,18 @@ def test_tokens_that_begin_at_the_same_byte_share_a_row():
 
 def test_display_width_counts_terminal_columns():
     """Guards against counting characters."""
-    assert tokenize.display_width("abc") == 3
-    assert tokenize.display_width("犬ＡＢ　") == 8
-    assert tokenize.display_width("ｱｲｳ") == 3
-    assert tokenize.display_width("e\u0301") == 1
-    assert tokenize.pad("犬", 4) == "犬  "
+    assert display_width("abc") == 3
+    assert display_width("犬ＡＢ　") == 8
+    assert display_width("ｱｲｳ") == 3
+    assert display_width("e\u0301") == 1
+    assert pad("犬", 4) == "犬  "
 
 
 def test_control_characters_are_escaped(run, models):
     """Guards against a line end in a piece, which breaks the table."""
     table = run("a\r\n\tb", "--model", models[0]).split("\n\n")[0]
     assert len(table.splitlines()) == 1 + len(Tokenizer.from_pretrained(models[0]).encode("a\r\n\tb"))
-    assert tokenize.visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
+    assert visible("▁\r　\u200b犬") == "▁\\r　\\u200b犬"
 
 
 def test_a_file_is_summarised_with_its_line_ends(run, models, tmp_path):
@@ -201,3 +203,80 @@ def test_demo_is_the_default(run, models, monkeypatch):
     monkeypatch.setattr(tokenize, "Tokenizer", type("Stub", (), {"from_pretrained": staticmethod(from_pretrained)}))
     run(*shlex.split(tokenize.EXAMPLE)[2:])
     assert calls == ["demo"]
+
+
+def test_explain_shows_five_forms(run):
+    """Guards against a table that shows other ids than the forms have."""
+    tokenizer = Tokenizer.from_pretrained("demo")
+    forms = prompt_forms(tokenizer, "クマは")
+    out = run("--explain", "クマは")
+    table, lines, ids = out.split("\n\n")
+    assert ids.strip() == "ids as trained: " + ",".join(map(str, forms[0].ids))
+    for form in forms:
+        assert form.name in table and f"{form.name.ljust(14)}  {len(form.ids)} tokens; " in lines
+    header, *rows = table.splitlines()
+    starts = [display_width(header.split(form.name)[0]) for form in forms]
+    shown = [[] for _ in forms]
+    for row in rows:
+        cells = [cell.split() for cell in split_columns(row, starts)]
+        for i, cell in enumerate(cells):
+            if cell:
+                shown[i].append(int(cells[0][0] if cell == ["="] else cell[0]))
+    assert shown == [form.ids for form in forms]
+    content = json.loads(run("--explain", "クマは", "--json"))
+    assert [each["ids"] for each in content["forms"]] == [form.ids for form in forms]
+    assert [each["pieces"] for each in content["forms"]] == [tokenizer.pieces(form.ids) for form in forms]
+
+
+def split_columns(row: str, starts: list[int]) -> list[str]:
+    """The cells of a row whose columns begin at these widths."""
+    cells, width, column = [""] * len(starts), 0, 0
+    for character in row:
+        while column + 1 < len(starts) and width >= starts[column + 1]:
+            column += 1
+        cells[column] += character
+        width += display_width(character)
+    return cells
+
+
+def test_explain_names_the_mistakes_in_pasted_ids(run):
+    """Guards against ids that cannot be pasted as people have them, and a report without the right ids."""
+    tokenizer = Tokenizer.from_pretrained("demo")
+    trained = prompt_forms(tokenizer, "クマは")[0].ids
+    assert "no mistake: this is the prompt of 'クマは' as trained" in run("--explain", "--ids", str(trained))
+    for pasted in (
+        str([1, *trained]),
+        " ".join(map(str, [1, *trained])),
+        f"tensor([{[1, *trained]}], device='cuda:0')",
+    ):
+        lines = run("--explain", "--ids", pasted).splitlines()
+        assert lines[0] == f"{len(trained) + 1} ids, 1 mistake:" and lines[1].startswith(
+            "  doubled BOS: BOS stands twice; "
+        )
+        assert lines[2] == "first difference at token 1: 1 <s>, where 265 ▁[ was trained"
+        assert lines[3] == "trained for 'クマは': " + ",".join(map(str, trained))
+    content = json.loads(run("--explain", "１匹", "--json", "--ids", ",".join(map(str, trained))))
+    assert [mistake["kind"] for mistake in content["mistakes"]] == ["another message"]
+    assert content["message"] == "１匹" and content["first_difference"] == 21
+    assert content["trained"] == prompt_forms(tokenizer, "１匹")[0].ids
+    assert "1 mistake:\n  wrong vocabulary: " in run("--explain", "--ids", "1,40000")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["犬", "--ids", "1"], "^--ids needs --explain$"),
+        (["犬", "--explain", "--no-bos"], "leave out --no-bos and --parse-special"),
+        (["犬", "--explain", "--model", "demo", "--model", "demo"], "--explain takes one --model, and there are 2"),
+        (["--explain", "--ids=-100,1"], "-100 marks labels that training ignores"),
+    ],
+)
+def test_what_explain_refuses(run, words, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(*words)
+
+
+def test_ids_that_are_no_numbers_are_wrong_usage(run, capsys):
+    with pytest.raises(SystemExit):
+        run("--explain", "--ids", "1,<s>")
+    assert "'1,<s>' is not a list of ids, such as 1,518,25580" in capsys.readouterr().err

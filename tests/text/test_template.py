@@ -13,7 +13,6 @@ from llama_jp.text.template import (
     DEFAULT_SYSTEM_PROMPT,
     TAGS,
     instruct_prompt,
-    is_instruction_tuned,
     tags_in,
 )
 from llama_jp.text.tokenizer import Tokenizer
@@ -126,39 +125,6 @@ def test_a_history_needs_eos(tmp_path):
     assert instruct_prompt(tokenizer, "犬")
     with pytest.raises(ValueError, match="no EOS token"):
         instruct_prompt(tokenizer, "犬", history=[("犬", "海")])
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("demo", True),
-        ("7b-instruct", True),
-        ("7b-fast-instruct", True),
-        ("7b", False),
-        ("7b-fast", False),
-        ("elyza/ELYZA-japanese-Llama-2-7b-instruct", True),
-        ("elyza/ELYZA-japanese-Llama-2-7b", False),
-        ("/models/My-INSTRUCT-7b/", True),
-        ("/instruct-models/7b", False),
-        ("/cache/models--elyza--ELYZA-japanese-Llama-2-7b-instruct/snapshots/0a1b2c", True),
-        ("/cache/models--elyza--ELYZA-japanese-Llama-2-7b/snapshots/0a1b2c", False),
-    ],
-)
-def test_base_and_instruct_models_are_distinguished(source, expected):
-    """Guards against a missing warning for a base model, and a wrong one for an instruct model in the hub's cache."""
-    assert is_instruction_tuned(source) is expected
-
-
-def test_the_name_behind_a_link_counts(tmp_path, monkeypatch):
-    """Guards against "." and links, which hide the name of the folder."""
-    real = tmp_path / "models--some--Llama-instruct" / "snapshots" / "0a1b"
-    real.mkdir(parents=True)
-    (tmp_path / "link").symlink_to(real)
-    (tmp_path / "plain").mkdir()
-    assert is_instruction_tuned(tmp_path / "link")
-    assert not is_instruction_tuned(tmp_path / "plain")
-    monkeypatch.chdir(real)
-    assert is_instruction_tuned(".")
 
 
 def test_the_base_model_warning_is_one_line_with_a_reason():

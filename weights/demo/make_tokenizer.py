@@ -20,6 +20,7 @@ import corpus
 import sentencepiece
 
 HERE = Path(__file__).resolve().parent
+ELYZA_TEMPLATE = HERE.parents[1] / "llama_jp" / "checkpoint" / "elyza.jinja"
 VOCABULARY = 3072
 DOCUMENTS = 20_000
 KANA_AND_ASCII = "".join(map(chr, [*range(0x21, 0x7F), *range(0x3041, 0x3097), *range(0x30A1, 0x30FD)])) + "\u3000、。"
@@ -156,7 +157,9 @@ def write_tokenizer(folder: Path) -> None:
 
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     added = {key: {"__type": "AddedToken", "content": name, **PLAIN} for key, name in names.items()}
+    template = ELYZA_TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
     rest = {
+        "chat_template": template,
         "clean_up_tokenization_spaces": False,
         "legacy": False,
         "model_max_length": 1000000000000000019884624838656,
