@@ -7,7 +7,7 @@ import json
 import re
 from difflib import SequenceMatcher
 
-from ..text.prompt_forms import PromptForm, prompt_forms
+from ..text.prompt_forms import PromptForm, forms_of_prompt
 from ..text.prompt_mistakes import KINDS, Diagnosis, find_mistakes
 from ..text.tokenizer import Tokenizer
 from .columns import display_width, pad, visible
@@ -26,7 +26,7 @@ def pasted_ids(text: str) -> list[int]:
 
 def explain_prompt(tokenizer: Tokenizer, message: str, as_json: bool) -> None:
     """Print the five forms of a prompt as a table, or as one JSON object."""
-    forms = prompt_forms(tokenizer, message)
+    forms = forms_of_prompt(tokenizer, message)
     if as_json:
         content = [{"name": f.name, "source": f.source, "ids": f.ids, "pieces": tokenizer.pieces(f.ids)} for f in forms]
         print(json.dumps({"forms": content}, ensure_ascii=False))

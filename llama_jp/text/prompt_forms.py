@@ -28,7 +28,7 @@ def card_prompt(message: str, system: str = DEFAULT_SYSTEM_PROMPT) -> str:
     return CARD.format(system=system, message=message)
 
 
-def prompt_forms(tokenizer: Tokenizer, message: str) -> list[PromptForm]:
+def forms_of_prompt(tokenizer: Tokenizer, message: str) -> list[PromptForm]:
     """The prompt of a message in five forms; the first is the one that the models were trained on.
 
     Raises ValueError for a tokenizer without BOS, and for a checkpoint whose chat template is not ELYZA's.

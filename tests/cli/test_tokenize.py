@@ -13,7 +13,7 @@ from helpers.tokenizer_files import llama_json, llama_model, write
 
 from llama_jp.cli import tokenize
 from llama_jp.cli.columns import display_width, pad, visible
-from llama_jp.text.prompt_forms import prompt_forms
+from llama_jp.text.prompt_forms import forms_of_prompt
 from llama_jp.text.tokenizer import Tokenizer
 
 
@@ -208,7 +208,7 @@ def test_demo_is_the_default(run, models, monkeypatch):
 def test_explain_shows_five_forms(run):
     """Guards against a table that shows other ids than the forms have."""
     tokenizer = Tokenizer.from_pretrained("demo")
-    forms = prompt_forms(tokenizer, "クマは")
+    forms = forms_of_prompt(tokenizer, "クマは")
     out = run("--explain", "クマは")
     table, lines, ids = out.split("\n\n")
     assert ids.strip() == "ids as trained: " + ",".join(map(str, forms[0].ids))
@@ -242,7 +242,7 @@ def split_columns(row: str, starts: list[int]) -> list[str]:
 def test_explain_names_the_mistakes_in_pasted_ids(run):
     """Guards against ids that cannot be pasted as people have them, and a report without the right ids."""
     tokenizer = Tokenizer.from_pretrained("demo")
-    trained = prompt_forms(tokenizer, "クマは")[0].ids
+    trained = forms_of_prompt(tokenizer, "クマは")[0].ids
     assert "no mistake: this is the prompt of 'クマは' as trained" in run("--explain", "--ids", str(trained))
     for pasted in (
         str([1, *trained]),
@@ -258,7 +258,7 @@ def test_explain_names_the_mistakes_in_pasted_ids(run):
     content = json.loads(run("--explain", "１匹", "--json", "--ids", ",".join(map(str, trained))))
     assert [mistake["kind"] for mistake in content["mistakes"]] == ["another message"]
     assert content["message"] == "１匹" and content["first_difference"] == 21
-    assert content["trained"] == prompt_forms(tokenizer, "１匹")[0].ids
+    assert content["trained"] == forms_of_prompt(tokenizer, "１匹")[0].ids
     assert "1 mistake:\n  wrong vocabulary: " in run("--explain", "--ids", "1,40000")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from helpers.tokenizer_files import llama_model, real_data, write
 
-from llama_jp.text.prompt_forms import prompt_forms
+from llama_jp.text.prompt_forms import forms_of_prompt
 from llama_jp.text.template import instruct_prompt
 from llama_jp.text.tokenizer import Tokenizer
 
@@ -15,7 +15,7 @@ MESSAGE = "誠実な犬は"
 def test_the_forms_of_llama_2():
     """Guards against a form that is another one's; the ids are those of ELYZA's training and of the other tools."""
     tokenizer = Tokenizer.from_pretrained(real_data("llama2-tokenizer"))
-    trained, transformers5, doubled, whole, llama_cpp = (form.ids for form in prompt_forms(tokenizer, MESSAGE))
+    trained, transformers5, doubled, whole, llama_cpp = (form.ids for form in forms_of_prompt(tokenizer, MESSAGE))
     assert trained == instruct_prompt(tokenizer, MESSAGE) and trained[:4] == [1, 518, 25580, 29962]
     assert trained[-1] == 29871
     assert transformers5 == [1, 29961, *trained[2:]]
@@ -30,7 +30,7 @@ def test_transformers_gives_the_second_form():
     folder = real_data("llama2-tokenizer")
     text = "<s>[INST] <<SYS>>\nあなたは誠実で優秀な日本人のアシスタントです。\n<</SYS>>\n\n誠実な犬は [/INST] "
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    assert prompt_forms(Tokenizer.from_pretrained(folder), MESSAGE)[1].ids == theirs.encode(
+    assert forms_of_prompt(Tokenizer.from_pretrained(folder), MESSAGE)[1].ids == theirs.encode(
         text, add_special_tokens=False
     )
     assert theirs.encode(text)[:2] == [1, 1], "the third form: BOS is added to the one in the text"
@@ -40,7 +40,7 @@ def test_what_cannot_be_explained(tmp_path):
     """Guards against ELYZA's prompt for a checkpoint with a template of its own."""
     folder = write(tmp_path, tokenizer_model=llama_model(), chat_template_jinja="{{ messages[0].content }}")
     with pytest.raises(ValueError, match=r"chat_template\.jinja: the chat template is not ELYZA's"):
-        prompt_forms(Tokenizer.from_pretrained(folder), "犬")
+        forms_of_prompt(Tokenizer.from_pretrained(folder), "犬")
     without_bos = Tokenizer.from_pretrained(write(tmp_path / "no", tokenizer_model=llama_model(bos_id=-1)))
     with pytest.raises(ValueError, match="no BOS"):
-        prompt_forms(without_bos, "犬")
+        forms_of_prompt(without_bos, "犬")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.tokenizer_files import real_data
 
-from llama_jp.text.prompt_forms import card_prompt, prompt_forms
+from llama_jp.text.prompt_forms import card_prompt, forms_of_prompt
 from llama_jp.text.prompt_mistakes import KINDS, META, find_mistakes
 from llama_jp.text.template import DEFAULT_SYSTEM_PROMPT, instruct_prompt
 from llama_jp.text.tokenizer import Tokenizer
@@ -69,18 +69,18 @@ IDS = {
     "cut from the right, far": (lambda t, right: right[:20], ["truncated at the end"]),
     "the first tokens": (lambda t, right: right[:2], ["truncated at the end"]),
     "the first tokens, whole string": (
-        lambda t, right: prompt_forms(t, MESSAGE)[3].ids[: 3 if t.vocab_size == 32000 else 5],
+        lambda t, right: forms_of_prompt(t, MESSAGE)[3].ids[: 3 if t.vocab_size == 32000 else 5],
         ["whole string", "truncated at the end"],
     ),
     "the first tokens, transformers 5": (
-        lambda t, right: prompt_forms(t, MESSAGE)[1].ids[:2],
+        lambda t, right: forms_of_prompt(t, MESSAGE)[1].ids[:2],
         ["truncated at the end", "transformers 5"],
     ),
     "with an answer": (lambda t, right: t.encode(card_prompt(MESSAGE) + "承知しました。"), ["answer included"]),
     # how the text was cut
-    "transformers 5": (lambda t, right: prompt_forms(t, MESSAGE)[1].ids, ["transformers 5"]),
-    "whole string": (lambda t, right: prompt_forms(t, MESSAGE)[3].ids, ["whole string"]),
-    "whole string after BOS": (lambda t, right: [1, *prompt_forms(t, MESSAGE)[3].ids], ["whole string"]),
+    "transformers 5": (lambda t, right: forms_of_prompt(t, MESSAGE)[1].ids, ["transformers 5"]),
+    "whole string": (lambda t, right: forms_of_prompt(t, MESSAGE)[3].ids, ["whole string"]),
+    "whole string after BOS": (lambda t, right: [1, *forms_of_prompt(t, MESSAGE)[3].ids], ["whole string"]),
     "three parts": (
         lambda t, right: in_parts(t, card_prompt(MESSAGE).split(MESSAGE)[0], MESSAGE, " [/INST] "),
         ["parts encoded one by one"],
