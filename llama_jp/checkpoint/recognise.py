@@ -46,10 +46,10 @@ def check_file(file: Path) -> None:
     except IsADirectoryError:
         raise ValueError(f"{file} is a folder, where a file is needed") from None
     if start.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{file} is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder")
+        raise ValueError(f"{file} is damaged or incomplete: it is a git-lfs pointer; run `git lfs pull` in its folder")
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise ValueError(
-            f"{file} is a web page, not the file itself; download it again (on the hub: /resolve/ in place of /blob/)"
+            f"{file} is damaged: it is a web page; download the file again (on the hub: /resolve/ in place of /blob/)"
         )
 
 

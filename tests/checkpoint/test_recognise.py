@@ -103,8 +103,8 @@ def test_shards_without_an_index_are_named(small, tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (POINTER, "is a git-lfs pointer, not the file itself; run `git lfs pull`"),
-        (b"\n<!DOCTYPE html>\n<html>", "is a web page, not the file itself"),
+        (POINTER, "is damaged or incomplete: it is a git-lfs pointer; run `git lfs pull`"),
+        (b"\n<!DOCTYPE html>\n<html>", "is damaged: it is a web page; download the file again"),
     ],
 )
 def test_a_stand_in_for_a_file_is_named(copy, name, content, sentence):
@@ -117,7 +117,7 @@ def test_a_stand_in_for_a_file_is_named(copy, name, content, sentence):
 def test_a_pointer_in_the_place_of_a_bin_file_is_named(published):
     """Guards against "no PyTorch zip file" for a pointer."""
     (published / "pytorch_model-00001-of-00002.bin").write_bytes(POINTER)
-    with pytest.raises(ValueError, match="00001-of-00002.bin is a git-lfs pointer"):
+    with pytest.raises(ValueError, match="00001-of-00002.bin is damaged or incomplete: it is a git-lfs pointer"):
         load_model(published)
 
 

@@ -164,7 +164,7 @@ def test_stop_strings_end_where_transformers_ends(talker):
         text = [
             bytes([words.byte_values[token]])
             if token in words.byte_values
-            else words.spell(words.piece(token)).encode()
+            else words.text(token).encode()
             for token in prompt + plain
             if token < tokenizer.vocab_size
         ]
