@@ -14,19 +14,19 @@ class Vocabulary:
 
     pieces        id -> piece, in the spelling of the file: ▁ is a space, <0xE3> is a byte
     byte_values   id -> byte, for pieces such as <0xE3>, which stand for one byte of UTF-8
-    added         ids of added tokens, special or not: <s>, </s>, <unk>, <pad>, …
     special       ids that are not text: <s>, </s>, <unk>, …
-    spellings     id -> text, for the ids whose text does not follow from the piece
     replacements  (old, new) strings that turn a piece into text, usually ▁ into a space
     strip         the number of leading spaces that decoding removes: 1 if encoding adds one; math.inf removes all
+    added         ids of added tokens, special or not: <s>, </s>, <unk>, <pad>, …
+    spellings     id -> what `spell` turns into text in the place of the piece, for a few added tokens
     """
 
     pieces: dict[int, str]
     byte_values: dict[int, int]
-    added: frozenset[int]
     special: frozenset[int]
     replacements: tuple[tuple[str, str], ...]
     strip: float
+    added: frozenset[int] = frozenset()
     spellings: dict[int, str] = field(default_factory=dict)
 
     def piece(self, token_id: int) -> str:
@@ -36,12 +36,15 @@ class Vocabulary:
             raise ValueError(f"id {token_id} is not in the tokenizer, which has {len(self.pieces)} ids, from 0 on")
         return self.pieces.get(token_id, "")
 
+    def spell(self, piece: str) -> str:
+        """The text of a piece that is not a byte."""
+        for old, new in self.replacements:
+            piece = piece.replace(old, new)
+        return piece
+
     def text(self, token_id: int) -> str:
         """The text of an id that is not a byte."""
-        text = self.spellings.get(token_id, self.piece(token_id))
-        for old, new in self.replacements:
-            text = text.replace(old, new)
-        return text
+        return self.spell(self.spellings.get(token_id, self.piece(token_id)))
 
     def text_bytes(self, token_id: int) -> int:
         """The number of UTF-8 bytes of a token's text; ▁ counts as one space, and special tokens have no text."""

@@ -162,7 +162,9 @@ def test_stop_strings_end_where_transformers_ends(talker):
             options |= {"do_sample": True, "temperature": 1.5}
         plain = llama_jp.generate(model, [prompt], seed=seed, **options)[0].ids
         text = [
-            bytes([words.byte_values[token]]) if token in words.byte_values else words.text(token).encode()
+            bytes([words.byte_values[token]])
+            if token in words.byte_values
+            else words.spell(words.piece(token)).encode()
             for token in prompt + plain
             if token < tokenizer.vocab_size
         ]
