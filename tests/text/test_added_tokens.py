@@ -50,7 +50,7 @@ NAMED = {
     "object": {"pad_token": flags("<pad>", lstrip=True)},
     "extra": {"additional_special_tokens": ["<x>", "word"]},
 }
-PLACES = ["added_tokens.json", "added_tokens_decoder", "tokenizer.json", "all"]
+PLACES = ["added_tokens.json", "added_tokens_decoder", "tokenizer.json", "both json files", "all"]
 
 
 def make_folder(folder, tokens: list[dict], place: str, named: dict, named_in: str, kinds: str):
@@ -59,12 +59,12 @@ def make_folder(folder, tokens: list[dict], place: str, named: dict, named_in: s
     files: dict = {}
     config: dict = {"tokenizer_class": "LlamaTokenizer"}
     ids = dict(enumerate(tokens, SIZE))
-    if place in ("added_tokens.json", "all"):
+    if place in ("added_tokens.json", "both json files", "all"):
         files["added_tokens_json"] = {token["content"]: i for i, token in ids.items()}
     if place in ("added_tokens_decoder", "all"):
         base = {str(i): flags(name) for i, name in enumerate(["<unk>", "<s>", "</s>"])}
         config["added_tokens_decoder"] = base | {str(i): token for i, token in ids.items()}
-    if place in ("tokenizer.json", "all"):
+    if place in ("tokenizer.json", "both json files", "all"):
         spec["added_tokens"] += [{"id": i} | token for i, token in ids.items()]
     if named_in == "config":
         # transformers takes an object in this file for an AddedToken only with its __type
@@ -82,7 +82,8 @@ def make_folder(folder, tokens: list[dict], place: str, named: dict, named_in: s
 SHAPES = [
     shape
     for shape in itertools.product(TOKENS, PLACES, NAMED, ["config", "map"], ["m", "j", "mj"])
-    if not (shape[1] == "tokenizer.json" and shape[4] == "m") and not (shape[2] == "none" and shape[3] == "map")
+    if not (shape[1] in ("tokenizer.json", "both json files") and shape[4] == "m")
+    and not (shape[2] == "none" and shape[3] == "map")
 ]
 
 
@@ -117,7 +118,7 @@ def test_ids_equal_transformers_on_every_shape_of_folder(tmp_path, tokens, place
 
 
 @pytest.mark.parametrize("tokens", ["pad", "chatml", "flags", "text"])
-@pytest.mark.parametrize("place", ["added_tokens_decoder", "tokenizer.json", "all"])
+@pytest.mark.parametrize("place", ["added_tokens_decoder", "tokenizer.json", "both json files", "all"])
 def test_both_files_split_a_text_alike(tmp_path, tokens, place):
     """Guards against a tokenizer.model whose ids near an added token differ from those of its tokenizer.json."""
     folder = make_folder(tmp_path, TOKENS[tokens], place, {}, "config", "mj")
