@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
 
+from .checkpoint.config import read_config
 from .checkpoint.load import load_model
-from .model import Attention, Llama, Norm
+from .model import Attention, Llama, LlamaConfig, Norm
 from .rope import Rope
 from .text.tokenizer import Tokenizer
 
@@ -23,7 +25,31 @@ def load(
 ) -> tuple[Llama, Tokenizer]:
     """Load a model and its tokenizer. The arguments and errors are those of `checkpoint.load.load_model`.
 
-    The tokenizer comes first: a missing or damaged tokenizer is reported before gigabytes of weights are loaded.
+    The tokenizer comes first: a missing or damaged tokenizer is reported before gigabytes of weights are loaded. A
+    warning says if the two do not belong together.
     """
     tokenizer = Tokenizer.from_pretrained(source, revision)
+    if problem := find_mismatch(tokenizer, read_config(tokenizer.folder)):
+        warnings.warn(f"{tokenizer.folder}: {problem}", stacklevel=2)
     return load_model(source, dtype, device, revision, attention, rope, norm), tokenizer
+
+
+def find_mismatch(tokenizer: Tokenizer, config: LlamaConfig) -> str | None:
+    """Why a tokenizer and a model do not belong together, as a sentence; None if they may.
+
+    A model may have more rows than its tokenizer has ids, because embeddings are padded to round sizes. An added token
+    without a row is no mismatch: fine-tunes name a pad token and never use it.
+    """
+    rows = config.vocab_size
+    text_ids = tokenizer.vocabulary.pieces.keys() - tokenizer.vocabulary.added
+    if (largest := max(text_ids, default=0)) >= rows:
+        return (
+            f"tokenizer and model do not belong together: the tokenizer has {largest + 1:,} pieces, and the model only "
+            f"{rows:,} rows in its embedding; use the tokenizer files of this model"
+        )
+    if tokenizer.bos_id is not None and tokenizer.bos_id >= rows:
+        return (
+            f"the tokenizer begins each text with the id {tokenizer.bos_id}, and the model has only {rows:,} rows in "
+            "its embedding; name another bos_token, or use the tokenizer files of this model"
+        )
+    return None

@@ -4,6 +4,7 @@ hub.py                  a name to a folder: the bundled demo, a local folder, a 
 json_files.py           read and write the JSON files of a checkpoint
 chat_template.py        the chat template of a checkpoint; elyza.jinja is ELYZA's
 config.py               config.json to a `LlamaConfig`, and back
+recognise.py            name a file or folder that cannot be loaded for what it is
 tensors.py              list and read stored tensors, memory-mapped
 load.py                 a folder to a model
 save.py                 a model to a folder

@@ -3,20 +3,156 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..linear.scheme import Scheme
 from ..model import LlamaConfig
-from ..rope import ROPE_TYPES, make_rope
+from ..rope import ROPE_TYPES, context_length, make_rope
 from .json_files import read_json
+from .recognise import describe_folder
+
+
+class Kind(NamedTuple):
+    """The kind of value that a key needs: its name in error messages, and the test for it."""
+
+    name: str
+    holds: Callable[[Any], bool]
+
+
+def is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+SIZE = Kind("a positive whole number", lambda value: is_int(value) and value > 0)
+POSITIVE = Kind("a positive number", lambda value: is_number(value) and value > 0)
+NUMBER = Kind("a number of at least 0", lambda value: is_number(value) and value >= 0)
+SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
+NAME = Kind("a string", lambda value: isinstance(value, str))
+ID = Kind("a whole number", is_int)
+IDS = Kind("a whole number or a list of them", lambda value: all(map(is_int, as_list(value))))
+
+# The keys of config.json, judged once. The judge is transformers: tests/checkpoint/test_config.py sets each key alone
+# and compares whole texts, cached steps and training. A key with the value null counts as absent.
+
+# These keys change the numbers and are supported. They are the fields of LlamaConfig.
+SUPPORTED = {
+    "vocab_size": SIZE,
+    "hidden_size": SIZE,
+    "intermediate_size": SIZE,
+    "num_hidden_layers": SIZE,
+    "num_attention_heads": SIZE,
+    "num_key_value_heads": SIZE,
+    "head_dim": SIZE,
+    "max_position_embeddings": SIZE,
+    "rms_norm_eps": POSITIVE,
+    "rope_theta": POSITIVE,
+    "rope_scaling": Kind("an object", lambda value: isinstance(value, dict)),  # see ROPE_KEYS
+    "attention_bias": SWITCH,
+    "mlp_bias": SWITCH,
+    "tie_word_embeddings": SWITCH,
+    "bos_token_id": ID,
+    "eos_token_id": IDS,
+    "pad_token_id": ID,
+    "torch_dtype": NAME,
+}
+
+
+class Refusal(NamedTuple):
+    """The supported values of a key, and advice for the others."""
+
+    supported: tuple[object, ...]
+    advice: str = ""
+
+
+# These keys change the numbers, and only some values are supported.
+REFUSED = {
+    "model_type": Refusal(("llama",)),
+    "hidden_act": Refusal(("silu", "swish")),  # two names of one function
+    "attention_dropout": Refusal((0,), "set it to 0 in config.json to train without dropout"),
+    "is_causal": Refusal((True,)),
+    "partial_rotary_factor": Refusal((1,)),  # transformers ignores it for the plain rope only
+    "per_layer_config": Refusal(({},)),
+    "layer_types": Refusal(("full_attention",)),  # in every layer
+}
+
+# These keys shorten the cache of transformers: a token does not see keys that are further back.
+WINDOWS = ("sliding_window", "attention_chunk_size")
+
+# All other keys change nothing and are ignored. Some look as if they did:
+IGNORED = (
+    "pretraining_tp",  # splits matrix products in transformers 4; transformers 5 ignores it
+    "use_cache",
+    "use_sliding_window",  # of Qwen; transformers' Llama looks at sliding_window alone
+    "max_window_layers",
+    "num_kv_shared_layers",
+    "attn_implementation",  # the argument `attention` of the loader decides
+    "_attn_implementation",
+    "hidden_dropout",
+    "attn_pdrop",
+    "resid_pdrop",
+    "embd_pdrop",
+    "chunk_size_feed_forward",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "is_decoder",
+    "is_encoder_decoder",
+    "add_cross_attention",
+    "pruned_heads",
+    "initializer_range",
+    "logits_scaling",  # of Granite
+    "embedding_multiplier",
+    "residual_multiplier",
+    "attention_multiplier",
+    "final_logit_softcapping",  # of Gemma
+    "attn_logit_softcapping",
+    "query_pre_attn_scalar",
+    "no_rope_layers",  # of SmolLM3
+    "use_qk_norm",
+    "rope_interleaved",
+    "original_max_position_embeddings",  # for the plain rope
+    "temperature",  # generation_config.json has the settings of generation
+    "do_sample",
+    "repetition_penalty",
+)
+
+# The keys of rope_scaling that each type uses, and whether they are required.
+TRAINED = "original_max_position_embeddings"
+ROPE_KEYS: dict[str, dict[str, Kind]] = {
+    "linear": {"factor": POSITIVE},
+    "dynamic": {"factor": POSITIVE},
+    "llama3": {"factor": POSITIVE, "low_freq_factor": POSITIVE, "high_freq_factor": POSITIVE, TRAINED: POSITIVE},
+    "yarn": {
+        "factor": POSITIVE,
+        TRAINED: POSITIVE,
+        "beta_fast": NUMBER,
+        "beta_slow": NUMBER,
+        "attention_factor": NUMBER,
+        "mscale": NUMBER,
+        "mscale_all_dim": NUMBER,
+        "truncate": SWITCH,
+    },
+}
 
 
 def read_config(folder: str | Path) -> LlamaConfig:
     """The configuration of the checkpoint in a folder. See `parse_config`; errors name the file."""
     file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no config.json in {folder}{describe_folder(Path(folder))}")
     try:
         return parse_config(read_json(file))
     except (ValueError, KeyError) as error:
@@ -34,56 +170,57 @@ def parse_config(raw: dict[str, Any]) -> LlamaConfig:
 
     A key that cannot change the logits is ignored.
 
-    Raises ValueError, with the key and its value, for a setting that changes the logits and is not supported, and for a
-    missing or impossible size.
+    Raises ValueError, with the key and its value, for a setting that changes the logits and is not supported, for a
+    value of the wrong type, and for a missing or impossible size.
     """
     refuse_unsupported(raw)
     if (quantized := raw.get("quantization_config")) is not None:
         Scheme.from_json(quantized)
-    known = {field.name for field in dataclasses.fields(LlamaConfig)}
-    values = {key: value for key, value in raw.items() if key in known}
+    values = {key: value for key, value in raw.items() if key in SUPPORTED}
     values["torch_dtype"] = raw.get("dtype", raw.get("torch_dtype"))  # `dtype` is the newer name
     values |= parse_rope(raw)
-    for key in ("attention_bias", "mlp_bias", "tie_word_embeddings", "max_position_embeddings"):
-        if values.get(key, 0) is None:
-            del values[key]
+    values = {key: value for key, value in values.items() if value is not None}
 
     required = [field.name for field in dataclasses.fields(LlamaConfig) if field.default is dataclasses.MISSING]
-    if missing := [key for key in required if values.get(key) is None]:
+    if missing := [key for key in required if key not in values]:
         raise ValueError(f"no value for {', '.join(missing)}")
-    sizes = [key for key in required if key != "rms_norm_eps"] + [
-        "max_position_embeddings",
-        "num_key_value_heads",
-        "head_dim",
-    ]
-    for key in sizes:
-        value = values.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"{key} is {value!r}, but it has to be a positive whole number")
-    for key in ("rms_norm_eps", "rope_theta"):
-        value = values[key]
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-            raise ValueError(f"{key} is {value!r}, but it has to be a positive number")
+    check_kinds(values, SUPPORTED)
+    # A null says "none" for these two ids; LlamaConfig has other defaults.
+    values |= {key: None for key in ("bos_token_id", "eos_token_id") if key in raw and raw[key] is None}
     config = LlamaConfig(**values)
-    make_rope(config)  # refuses a scaling with a missing key
+    refuse_windows(raw, config)
+    try:
+        make_rope(config)
+    except ArithmeticError as error:
+        raise ValueError(f"rope_scaling {config.rope_scaling} gives no rotation: {error}") from error
     return config
+
+
+def check_kinds(values: dict[str, Any], kinds: dict[str, Kind], inside: str = "") -> None:
+    """Raise ValueError for a value of the wrong kind. `inside` names the object that holds the keys."""
+    for key, kind in kinds.items():
+        if key in values and not kind.holds(values[key]):
+            raise ValueError(f"{inside}{key} is {values[key]!r}, but it has to be {kind.name}")
 
 
 def refuse_unsupported(raw: dict[str, Any]) -> None:
     """Raise ValueError for a key whose value changes the logits in a way that this model does not implement."""
-    supported: dict[str, tuple[object, ...]] = {
-        "model_type": ("llama",),
-        "hidden_act": ("silu", "swish"),  # two names of one function
-        "pretraining_tp": (1,),
-        "partial_rotary_factor": (1,),
-        "is_causal": (True,),
-        "per_layer_config": (),
-    }
-    for key, values in supported.items():
+    for key, (supported, advice) in REFUSED.items():
         value = raw.get(key)
-        if value is not None and value not in values:
-            only = f"; only {' or '.join(map(repr, values))} is" if values else ""
-            raise ValueError(f"{key} {value!r} is not supported{only}")
+        values = as_list(value) if key == "layer_types" else [value]
+        if value is not None and any(each not in supported for each in values):
+            only = f"{key} {value!r} is not supported; only {' or '.join(map(repr, supported))} is"
+            raise ValueError(f"{only}; {advice}" if advice else only)
+
+
+def refuse_windows(raw: dict[str, Any], config: LlamaConfig) -> None:
+    """Raise ValueError for a window that is shorter than the context. A longer one changes nothing."""
+    for key in WINDOWS:
+        value, context = raw.get(key), context_length(config)
+        if value is not None and not (is_int(value) and value >= context):
+            raise ValueError(
+                f"{key} {value!r} is not supported; only null, or at least the context of {context:,} tokens, is"
+            )
 
 
 def parse_rope(raw: dict[str, Any]) -> dict[str, Any]:
@@ -92,23 +229,24 @@ def parse_rope(raw: dict[str, Any]) -> dict[str, Any]:
     transformers 4 has two keys, `rope_theta` and `rope_scaling: {type or rope_type: …}`.
     transformers 5 has one key, `rope_parameters: {rope_theta, rope_type, …}`.
     """
-    given = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    spelling = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters"
+    given = raw.get(spelling) or {}
     if not isinstance(given, dict):
-        raise ValueError(f"rope_scaling is {given!r}, but it has to be an object or null")
-    scaling = dict(given)
-    theta = scaling.pop("rope_theta", None)
-    theta = raw.get("rope_theta") if theta is None else theta
+        raise ValueError(f"{spelling} is {given!r}, but it has to be an object or null")
+    scaling = {key: value for key, value in given.items() if value is not None}
+    theta = scaling.pop("rope_theta", raw.get("rope_theta"))
     theta = 10000.0 if theta is None else theta
     rope_type = scaling.pop("rope_type", None) or scaling.get("type") or "default"
     scaling.pop("type", None)
-    if scaling.pop("partial_rotary_factor", None) not in (None, 1):
+    if scaling.pop("partial_rotary_factor", 1) != 1:
         raise ValueError("partial_rotary_factor other than 1 is not supported")
     if rope_type == "default":
         return {"rope_theta": theta, "rope_scaling": None}
-    if rope_type not in ROPE_TYPES:
+    if not isinstance(rope_type, str) or rope_type not in ROPE_TYPES:
         raise ValueError(f"rope_type {rope_type!r} is not supported; known are default, {', '.join(ROPE_TYPES)}")
-    if (trained := raw.get("original_max_position_embeddings")) is not None:
-        scaling["original_max_position_embeddings"] = trained  # the outer key has priority, as in transformers
+    if (trained := raw.get(TRAINED)) is not None:
+        scaling[TRAINED] = trained  # the outer key has priority, as in transformers
+    check_kinds(scaling, ROPE_KEYS[rope_type] | {TRAINED: POSITIVE}, f"{spelling}: ")
     return {"rope_theta": theta, "rope_scaling": {"rope_type": rope_type, **scaling}}
 
 

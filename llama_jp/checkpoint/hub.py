@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import re
 from pathlib import Path
 
 from .json_files import read_json
+from .recognise import check_folder, describe_address, describe_file
 
 SHORT_NAMES = {
     "7b": "elyza/ELYZA-japanese-Llama-2-7b",
@@ -42,19 +45,61 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
     A download takes safetensors if the revision has them, and `.bin` files otherwise. A local folder takes precedence
     over a hub repository of the same name; a folder with a short name counts only if it holds a config.json.
 
-    Raises FileNotFoundError for a source that does not exist or cannot be downloaded.
+    Raises FileNotFoundError for a source that does not exist or cannot be downloaded, PermissionError for a folder that
+    cannot be read, and ValueError for a revision of a folder, which has none.
     """
-    folder, short_names = Path(source).expanduser(), ["demo", *SHORT_NAMES]
-    if folder.is_dir() and (str(source) not in short_names or (folder / "config.json").is_file()):
-        return folder
-    if str(source) == "demo":
-        return demo_folder()
-    name = SHORT_NAMES.get(str(source), str(source))
-    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        raise FileNotFoundError(
-            f"{source} is no folder, no hub repository (owner/name) and no short name ({', '.join(short_names)})"
+    name, short_names = str(source), ["demo", *SHORT_NAMES]
+    folder = local_path(source)
+    if folder.is_dir() and (name not in short_names or (folder / "config.json").is_file()):
+        check_folder(folder)
+    elif name == "demo":
+        folder = demo_folder()
+    else:
+        check_name(source)
+        return download(SHORT_NAMES.get(name, name), revision, weights)
+    if revision is not None:
+        raise ValueError(
+            f"{source} is the folder {folder}, and only hub repositories have revisions; drop {revision!r}"
         )
-    return download(name, revision, weights)
+    return folder
+
+
+def local_path(source: str | Path) -> Path:
+    """The source as a path, with the home folder in the place of "~". Raises FileNotFoundError for an empty name."""
+    if not str(source):
+        raise FileNotFoundError("the name of the model is empty; name a folder, a hub repository, or demo")
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:  # "~name" of an unknown user
+        raise FileNotFoundError(f"{source}: {error}") from None
+
+
+def check_name(source: str | Path) -> None:
+    """Raise FileNotFoundError, in one sentence, for a source that can be no hub repository and no short name."""
+    name, path = str(source), local_path(source)
+    if isinstance(source, str) and ("://" in name or name.startswith(("git@", "huggingface.co/", "hf.co/"))):
+        raise FileNotFoundError(describe_address(name))
+    if path.is_file():
+        raise FileNotFoundError(describe_file(path))
+    if isinstance(source, str) and name in SHORT_NAMES:
+        return
+    is_repository = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".")
+    if not is_repository or path.suffix in (".gguf", ".safetensors", ".bin", ".json", ".pth"):
+        short_names = ", ".join(["demo", *SHORT_NAMES])
+        raise FileNotFoundError(
+            f"{source} is no folder, no hub repository (owner/name) and no short name ({short_names}){suggest(source)}"
+        )
+
+
+def suggest(source: str | Path) -> str:
+    """ "; did you mean …?" for a name that resembles a known name or a folder beside it, or ""."""
+    name, path = str(source), local_path(source)
+    known = ["demo", *SHORT_NAMES, *SHORT_NAMES.values()]
+    names = {key.lower(): key for key in known} | {key.split("/")[-1].lower(): key for key in SHORT_NAMES.values()}
+    with contextlib.suppress(OSError):
+        names |= {str(folder).lower(): str(folder) for folder in path.parent.iterdir() if folder.is_dir()}
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.8)
+    return f"; did you mean {names[close[0]]}?" if close and name not in known else ""
 
 
 def demo_folder() -> Path:
@@ -78,7 +123,9 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     at = f"{repository} at revision {revision}" if revision else repository
+    # With adapter_config.json and params.json, `describe_folder` recognises an adapter and Meta's own files.
     patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
+    patterns += ["adapter_config.json", "params.json"]
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
         for weight_file in WEIGHT_FILES if weights else ():
@@ -96,7 +143,7 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{at} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set); "
-            "download it once with a network, or name a folder"
+            f"download it once with a network, or name a folder{suggest(repository)}"
         ) from error
     except HfHubHTTPError as error:
-        raise FileNotFoundError(f"the hub refused {at}: {' '.join(str(error).split())}") from error
+        raise FileNotFoundError(f"the hub refused {at}: {' '.join(str(error).split())}{suggest(repository)}") from error

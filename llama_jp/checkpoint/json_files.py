@@ -6,20 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .recognise import check_file
+
 
 def read_json(file: Path, missing_ok: bool = False) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     With `missing_ok`, a missing file counts as an empty object.
 
-    Raises FileNotFoundError for a missing file, and ValueError for invalid JSON or a value that is not an object.
+    Raises the errors of `check_file`, and ValueError for invalid JSON or a value that is not an object.
     """
     if missing_ok and not file.is_file():
         return {}
+    check_file(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {file.name} in {file.parent}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):

@@ -17,6 +17,7 @@ from ..rope import Rope
 from .config import read_config, read_scheme
 from .hub import find_checkpoint
 from .json_files import read_json
+from .recognise import shorten
 from .tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor, read_tensors
 
 Model = TypeVar("Model", bound=Llama)
@@ -142,12 +143,6 @@ def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path) ->
             problems.append(f"{info.name} in {info.file.name} is {info.dtype}, not a float")
     if problems:
         raise ValueError(f"the weights in {folder} do not fit config.json: {'; '.join(problems)}")
-
-
-def shorten(names: list[str], most: int = 8) -> str:
-    """Join names for an error message: the first `most`, then the number of the others."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def untie_if_stored_separately(model: Llama, stored: dict[str, TensorInfo]) -> None:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .hub import WEIGHT_FILES
 from .json_files import read_json
+from .recognise import check_file, describe_folder
 
 SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -65,14 +66,18 @@ def weight_files(folder: Path) -> list[Path]:
         weight_map = read_json(file).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise ValueError(f"{file} has no weight_map")
+        if not all(isinstance(shard, str) for shard in weight_map.values()):
+            raise ValueError(f"{file} has a weight_map with names of files that are not strings")
         shards = list(dict.fromkeys(weight_map.values()))
         for shard in shards:
             if Path(shard).name != shard:
                 raise ValueError(f"{file} names {shard!r}, which is not a file beside it")
             if not (folder / shard).is_file():
-                raise FileNotFoundError(f"{file.name} names {shard}, which is not in {folder}")
+                raise FileNotFoundError(f"{file.name} names {shard}, which is not in {folder}{describe_folder(folder)}")
         return [folder / shard for shard in shards]
-    raise FileNotFoundError(f"there are no weights in {folder}: none of {', '.join(WEIGHT_FILES)}")
+    raise FileNotFoundError(
+        f"there are no weights in {folder}: none of {', '.join(WEIGHT_FILES)}{describe_folder(folder)}"
+    )
 
 
 def find_tensors(folder: Path) -> dict[str, TensorInfo]:
@@ -114,7 +119,8 @@ def safetensors_dtype(code: str, file: Path, tensor_name: str) -> torch.dtype:
 
 
 def open_safetensors(file: Path) -> safe_open:
-    """Open a safetensors file. Raises ValueError for a damaged one."""
+    """Open a safetensors file. Raises the errors of `check_file`, and ValueError for a damaged file."""
+    check_file(file)
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
@@ -126,8 +132,10 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
 
     A pickle can run any code. `weights_only=True` limits it to the construction of tensors.
 
-    Raises ValueError for a damaged file, for a pickle that runs other code, and for content other than named tensors.
+    Raises the errors of `check_file`, and ValueError for a damaged file, for a pickle that runs other code, and for
+    content other than named tensors.
     """
+    check_file(file)
     if not zipfile.is_zipfile(file):
         raise ValueError(
             f"{file} is no PyTorch zip file ({file.stat().st_size:,} bytes): incomplete, damaged, or older than "

@@ -15,8 +15,10 @@ import torch
 from ..checkpoint.config import dtype_name, read_config, read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json
+from ..checkpoint.recognise import shorten
 from ..checkpoint.tensors import find_tensors
-from ..model import Llama
+from ..loading import find_mismatch
+from ..model import Llama, LlamaConfig
 from ..rope import context_length
 from ..text.tokenizer import Tokenizer
 from .arguments import add_source_arguments
@@ -58,6 +60,8 @@ class TokenizerInfo:
     bos_id: int | None
     eos_id: int | None
     pad_id: int | None
+    added_tokens: dict[str, int]  # name -> id
+    mismatch: str | None  # why the tokenizer does not belong to the model
 
 
 @dataclass
@@ -70,6 +74,7 @@ class CheckpointInfo:
     memory_bytes: dict[str, int]  # for the weights, by dtype
     cache_bytes_per_token: dict[str, int]  # by dtype
     context_length: int
+    context_origin: str  # how the context length follows from config.json
     generation_config: dict[str, Any]
     quantization: dict[str, Any] | None
     weights: WeightsInfo | None
@@ -91,11 +96,12 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
         memory_bytes={dtype: parameters * size for dtype, size in element_bytes.items()},
         cache_bytes_per_token={dtype: cached * size for dtype, size in element_bytes.items()},
         context_length=context_length(config),
+        context_origin=context_origin(config),
         generation_config=read_json(folder / "generation_config.json", missing_ok=True),
         quantization=scheme.to_json() | {"description": str(scheme)} if scheme else None,
         weights=None,
         weights_missing=None,
-        tokenizer=inspect_tokenizer(folder),
+        tokenizer=inspect_tokenizer(folder, config),
     )
     try:
         stored = find_tensors(folder)
@@ -114,7 +120,21 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
     return info
 
 
-def inspect_tokenizer(folder: Path) -> TokenizerInfo | None:
+def context_origin(config: LlamaConfig) -> str:
+    """How `context_length` follows from the keys of config.json."""
+    longest, scaling = config.max_position_embeddings, config.rope_scaling
+    if scaling is None:
+        return "max_position_embeddings"
+    rope_type, factor = scaling["rope_type"], scaling.get("factor") or 1
+    trained = scaling.get("original_max_position_embeddings")
+    key = "max_position_embeddings" if trained is None else "original_max_position_embeddings"
+    product = f"{key} {trained or longest:,} times factor {factor:g} of {rope_type} rope_scaling"
+    if context_length(config) == longest:
+        return "max_position_embeddings" if trained is None else f"max_position_embeddings; {product} is not more"
+    return f"{product}; {longest:,} if max_position_embeddings already includes the factor"
+
+
+def inspect_tokenizer(folder: Path, config: LlamaConfig) -> TokenizerInfo | None:
     """The facts about the tokenizer in a folder, or None for a folder without one."""
     try:
         tokenizer = Tokenizer.from_pretrained(folder)
@@ -127,6 +147,8 @@ def inspect_tokenizer(folder: Path) -> TokenizerInfo | None:
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
+        added_tokens={tokenizer.vocabulary.pieces[i]: i for i in sorted(tokenizer.vocabulary.added)},
+        mismatch=find_mismatch(tokenizer, config),
     )
 
 
@@ -134,7 +156,7 @@ def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     """The lines of the report: (name, value)."""
     lines = [("folder", info.folder)]
     lines += [(name, json.dumps(value)) for name, value in info.config.items()]
-    lines.append(("context", f"{info.context_length:,} tokens"))
+    lines.append(("context", f"{info.context_length:,} tokens: {info.context_origin}"))
     lines.append(("parameters", count(info.parameters)))
     if info.weights is None:
         lines.append(("weights", str(info.weights_missing)))
@@ -155,7 +177,16 @@ def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     lines.append(("generation", f"sampling, {json.dumps(sampling)}" if generation.get("do_sample") else "greedy"))
     if info.tokenizer is None:
         return [*lines, ("tokenizer", "none")]
-    lines.append(("tokenizer", f"{info.tokenizer.kind}, {info.tokenizer.vocab_size:,} pieces"))
+    rows = info.config["vocab_size"]
+    spare = rows - info.tokenizer.vocab_size
+    rest = f", and {spare:,} more rows in the embedding" if spare > 0 else ""
+    lines.append(("tokenizer", f"{info.tokenizer.kind}, {info.tokenizer.vocab_size:,} pieces{rest}"))
+    if info.tokenizer.mismatch:
+        lines.append(("MISMATCH", info.tokenizer.mismatch))
+    added = [
+        f"{name} = {i}{' (not in the model)' if i >= rows else ''}" for name, i in info.tokenizer.added_tokens.items()
+    ]
+    lines.append(("added tokens", shorten(added)))
     lines += [("tokenizer file", name) for name in info.tokenizer.files]
     lines.append(("BOS", f"id {info.tokenizer.bos_id}, added at the start of a text by default, never twice"))
     lines.append(("EOS", f"id {info.tokenizer.eos_id}"))

@@ -79,7 +79,7 @@ class StopStringBuffer:
             self.tail = b""
             return 0
         byte = words.byte_values.get(token)
-        new = words.spell(words.piece(token)).encode() if byte is None else bytes([byte])
+        new = words.text(token).encode() if byte is None else bytes([byte])
         self.tail = self.tail[max(0, len(self.tail) - self.longest) :] + new
         return len(new)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 import tokenizers
+from tokenizers import AddedToken
 
-from ..checkpoint.json_files import read_json
+from ..checkpoint.recognise import check_file
+from .added_tokens import AddedTokens, TokenSplitter
 from .vocabulary import Vocabulary
 
 SPACE = "▁"  # U+2581: a space inside a piece, in both files
@@ -23,47 +25,62 @@ KINDS = {"sentencepiece": "tokenizer.model", "json": "tokenizer.json"}
 class SentencePieceFile:
     """tokenizer.model, encoded by the SentencePiece library with the normaliser and the flags in the file.
 
+    SentencePiece has no added tokens and never parses special tokens, so the text is split at them first. Each part
+    between two of them is then a text of its own.
+
     special_ids  the ids that the file names, by role: "bos", "eos", "unk", "pad"
+    base_pieces  the pieces of the file, without the added tokens of other files
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, added: AddedTokens) -> None:
+        check_file(path)
         try:
             processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (RuntimeError, OSError) as error:
             raise ValueError(f"{path} is damaged or not a SentencePiece model ({on_one_line(error)})") from error
         ids = range(processor.get_piece_size())
-        pieces = {i: processor.id_to_piece(i) for i in ids}
-        self._processor = processor
+        self.base_pieces = {i: processor.id_to_piece(i) for i in ids}
+        tokens = {
+            i: AddedToken(self.base_pieces[i], special=True, normalized=False)
+            for i in ids
+            if processor.is_control(i) or processor.is_unknown(i)
+        }
+        known = {piece: i for i, piece in self.base_pieces.items()}
+        for token in added.missing_from(tokens.values()):
+            # tokenizer.json also lists the file's own user-defined symbols; SentencePiece finds these itself
+            if token.special or token.content not in known or token.content not in added.only_in_json:
+                tokens[known.setdefault(token.content, len(known))] = token
+        self._processor, self._tokens = processor, tokens
+        self._splitter = TokenSplitter(tokens)
         self.vocabulary = Vocabulary(
-            pieces=pieces,
-            byte_values={i: int(pieces[i][3:5], 16) for i in ids if processor.is_byte(i)},
-            special=frozenset(i for i in ids if processor.is_control(i) or processor.is_unknown(i)),
+            pieces=self.base_pieces | {i: token.content for i, token in tokens.items()},
+            byte_values={i: int(self.base_pieces[i][3:5], 16) for i in ids if processor.is_byte(i)},
+            added=frozenset(tokens),
+            special=frozenset(i for i, token in tokens.items() if token.special),
             replacements=((SPACE, " "),),
             strip=count_stripped_spaces(processor),
         )
         named = {"bos": processor.bos_id(), "eos": processor.eos_id(), "unk": processor.unk_id()}
         named["pad"] = processor.pad_id()
         self.special_ids = {role: i for role, i in named.items() if i >= 0}  # -1: the file names none
-        self._special_pieces = {pieces[i]: i for i in self.vocabulary.special}
 
     def encode(self, text: str, parse_special: bool) -> list[int]:
         """The ids of a text. With `parse_special`, the names of special tokens in the text become their ids."""
         ids: list[int] = []
-        # SentencePiece never parses special tokens itself, so the text is split at them first.
-        for _, part, special_id in split_at_special(text, self._special_pieces if parse_special else {}):
-            ids.extend([special_id] if special_id is not None else self._processor.encode(part))
+        for _, part, token_id in self._splitter.split(text, parse_special):
+            ids.extend([token_id] if token_id is not None else self._processor.encode(part))
         return ids
 
     def encode_spelled(self, text: str, spellings: dict[str, int]) -> list[int]:
         """The ids of a text in which special tokens have other spellings: spelling -> id. Their names are text."""
         ids: list[int] = []
-        for _, part, special_id in split_at_special(text, spellings):
-            ids.extend([special_id] if special_id is not None else self.encode(part, parse_special=False))
+        for _, part, token_id in TokenSplitter(respelled(self._tokens, spellings)).split(text, parse_special=True):
+            ids.extend([token_id] if token_id is not None else self._processor.encode(part))
         return ids
 
     def as_transformers5(self, prepend_scheme: str) -> SentencePieceAsTransformers5:
         """The same vocabulary with the encoding of transformers 5."""
-        return SentencePieceAsTransformers5(self._processor, self._special_pieces, prepend_scheme)
+        return SentencePieceAsTransformers5(self._processor, self._splitter, prepend_scheme)
 
 
 class SentencePieceAsTransformers5:
@@ -77,19 +94,19 @@ class SentencePieceAsTransformers5:
     NO_NORMALISER = bytes([0x1A, 6, 0x12, 0, 0x18, 0, 0x20, 0])
 
     def __init__(
-        self, processor: sentencepiece.SentencePieceProcessor, special_pieces: dict[str, int], prepend_scheme: str
+        self, processor: sentencepiece.SentencePieceProcessor, splitter: TokenSplitter, prepend_scheme: str
     ) -> None:
         proto = processor.serialized_model_proto() + self.NO_NORMALISER
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
-        self._special_pieces = special_pieces
+        self._splitter = splitter
         self._prepend_scheme = prepend_scheme
 
     def encode(self, text: str, parse_special: bool) -> list[int]:
         """The ids of a text. With `parse_special`, the names of special tokens in the text become their ids."""
         ids: list[int] = []
-        for start, part, special_id in split_at_special(text, self._special_pieces if parse_special else {}):
-            if special_id is not None:
-                ids.append(special_id)
+        for start, part, token_id in self._splitter.split(text, parse_special):
+            if token_id is not None:
+                ids.append(token_id)
                 continue
             part = part.replace(" ", SPACE)
             prepend = self._prepend_scheme == "always" or (self._prepend_scheme == "first" and start == 0)
@@ -108,18 +125,18 @@ class JsonFile:
     used either, because they would silently change the ids.
 
     An added token that is not marked as special is always split off from the text, and the next part begins with a
-    space of its own. SentencePiece splits off its user-defined symbols without such a space. Nothing else differs
-    between the two files of one tokenizer, and Llama's vocabulary has no user-defined symbols.
+    space of its own. SentencePiece splits off its user-defined symbols without such a space; Llama's vocabulary has
+    none. The file's normaliser also applies to the names of added tokens with the flag `normalized`. Nothing else
+    differs between the two files of one tokenizer.
     """
 
-    def __init__(self, path: Path, spec: dict[str, Any] | None = None) -> None:
-        spec = spec or read_json(path)
-        self._path, self._spec = path, spec
+    def __init__(self, path: Path, added: AddedTokens, spec: dict[str, Any]) -> None:
+        self._path, self._spec, self._added = path, spec, added
         self._text_only = self._make_tokenizer()
         self._text_only.encode_special_tokens = True  # <s> in a text stays text
         self._parsing: tokenizers.Tokenizer | None = None  # a second one, since the line above is not an argument
 
-        added = self._text_only.get_added_tokens_decoder()
+        tokens = self._text_only.get_added_tokens_decoder()
         pieces = {i: piece for piece, i in self._text_only.get_vocab(with_added_tokens=True).items()}
         replacements, bytes_are_pieces, strip = decoder_rules(path, spec.get("decoder"))
         match_byte = re.compile("<0x([0-9A-Fa-f]{2})>").fullmatch
@@ -127,23 +144,35 @@ class JsonFile:
         self.vocabulary = Vocabulary(
             pieces=pieces,
             byte_values={i: int(match[1], 16) for i, match in matches.items() if match},
-            special=frozenset(i for i, token in added.items() if token.special),
+            added=frozenset(tokens),
+            special=frozenset(i for i, token in tokens.items() if token.special),
             replacements=replacements,
             strip=strip,
+            spellings={i: self._normalize(token.content) for i, token in tokens.items() if token.normalized},
         )
         # A tokenizer.json names only its <unk>. The other names are Llama's, for a folder without other files.
         names = {"bos": "<s>", "eos": "</s>", "unk": spec["model"].get("unk_token")}
         special_pieces = {pieces[i]: i for i in self.vocabulary.special}
         self.special_ids = {role: special_pieces[name] for role, name in names.items() if name in special_pieces}
 
-    def _make_tokenizer(self, spec: dict[str, Any] | None = None) -> tokenizers.Tokenizer:
+    def _make_tokenizer(self) -> tokenizers.Tokenizer:
+        tokenizer = self._read_spec(self._spec)
+        tokenizer.add_tokens(self._added.missing_from(tokenizer.get_added_tokens_decoder().values()))
+        return tokenizer
+
+    def _read_spec(self, spec: dict[str, Any]) -> tokenizers.Tokenizer:
         try:
-            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec or self._spec))
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
         except Exception as error:  # the library raises no narrower class
             raise ValueError(f"{self._path} is damaged or not a tokenizer.json ({on_one_line(error)})") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
+
+    def _normalize(self, name: str) -> str:
+        """The name of an added token in a normalised text, where the library finds it and from where it decodes it."""
+        normalizer = self._text_only.normalizer
+        return name if normalizer is None else str(normalizer.normalize_str(name))
 
     def encode(self, text: str, parse_special: bool) -> list[int]:
         """The ids of a text. With `parse_special`, the names of special tokens in the text become their ids."""
@@ -158,10 +187,10 @@ class JsonFile:
         A part's ids can depend on the special tokens around it, so the file's own rules run over the whole text: in a
         copy of the file whose special tokens are renamed.
         """
-        names = {token_id: name for name, token_id in spellings.items()}
-        added = [token | {"content": names.get(token["id"], token["content"])} for token in self._spec["added_tokens"]]
-        renamed = self._make_tokenizer(self._spec | {"added_tokens": added, "post_processor": None})
-        ids = {renamed.token_to_id(name): token_id for name, token_id in spellings.items()}
+        tokens = respelled(self._text_only.get_added_tokens_decoder(), spellings)
+        renamed = self._read_spec(self._spec | {"added_tokens": [], "post_processor": None})
+        renamed.add_tokens([*tokens.values()])
+        ids = {renamed.token_to_id(token.content): token_id for token_id, token in tokens.items()}
         return [ids.get(i, i) for i in renamed.encode(text, add_special_tokens=False).ids]
 
     def as_transformers5(self, prepend_scheme: str) -> JsonFile:
@@ -171,7 +200,8 @@ class JsonFile:
         """
         metaspace = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": prepend_scheme, "split": False}
         model = self._spec["model"] | {"fuse_unk": True, "byte_fallback": True, "dropout": None}
-        return JsonFile(self._path, self._spec | {"normalizer": None, "pre_tokenizer": metaspace, "model": model})
+        spec = self._spec | {"normalizer": None, "pre_tokenizer": metaspace, "model": model}
+        return JsonFile(self._path, self._added, spec)
 
 
 def count_stripped_spaces(processor: sentencepiece.SentencePieceProcessor) -> float:
@@ -212,18 +242,20 @@ def decoder_rules(path: Path, decoder: dict[str, Any] | None) -> tuple[tuple[tup
     return replacements, "ByteFallback" in types, sum(step["start"] for step in strips)
 
 
-def split_at_special(text: str, special_pieces: dict[str, int]) -> Iterator[tuple[int, str, int | None]]:
-    """Split a text at its special tokens: (start, part, id or None for text). The longest name takes precedence."""
-    start = 0
-    if special_pieces:
-        names = sorted(special_pieces, key=len, reverse=True)
-        for match in re.finditer("|".join(map(re.escape, names)), text):
-            if match.start() > start:
-                yield start, text[start : match.start()], None
-            yield match.start(), match[0], special_pieces[match[0]]
-            start = match.end()
-    if start < len(text):
-        yield start, text[start:], None
+def respelled(tokens: Mapping[int, AddedToken], spellings: Mapping[str, int]) -> dict[int, AddedToken]:
+    """Added tokens with the same flags and other names, from spelling -> id. The others keep their names."""
+    names = {token_id: name for name, token_id in spellings.items()}
+    return {
+        token_id: AddedToken(
+            names.get(token_id, token.content),
+            single_word=token.single_word,
+            lstrip=token.lstrip,
+            rstrip=token.rstrip,
+            normalized=token.normalized,
+            special=token.special,
+        )
+        for token_id, token in tokens.items()
+    }
 
 
 def on_one_line(error: Exception) -> str:

@@ -27,17 +27,16 @@ class TextStream:
         self._strip = vocabulary.strip  # leading spaces that are still to be removed
 
     def push(self, token_id: int) -> str:
-        """The text that this token completes. Raises ValueError for an id outside the vocabulary."""
+        """The text that this token completes; "" for an id without a piece. Raises ValueError for a negative id."""
         vocabulary = self._vocabulary
         token_id = operator.index(token_id)  # a tensor is never found in a set of integers
-        piece = vocabulary.piece(token_id)
-        if self._skip_special and token_id in vocabulary.special:
-            return ""  # an incomplete character continues after the special token
+        if not vocabulary.piece(token_id) or (self._skip_special and token_id in vocabulary.special):
+            return ""  # an incomplete character continues after the skipped token
         if token_id in vocabulary.byte_values:
             byte = vocabulary.byte_values[token_id]
             text, self._incomplete = decode_whole_characters(self._incomplete + bytes([byte]))
         else:
-            text = self._flush_incomplete() + vocabulary.spell(piece)
+            text = self._flush_incomplete() + vocabulary.text(token_id)
         return self._strip_leading_spaces(text)
 
     def finish(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from ..checkpoint.chat_template import ChatTemplate, carry_chat_template, elyza_template, find_chat_template
 from ..checkpoint.hub import TOKENIZER_FILES, find_checkpoint
 from ..checkpoint.json_files import read_json
+from ..checkpoint.recognise import describe_folder
+from .added_tokens import AddedTokens
 from .backends import KINDS, JsonFile, SentencePieceAsTransformers5, SentencePieceFile
 from .rendering import render
 from .special_tokens import SpecialTokens
@@ -19,6 +22,24 @@ from .streaming import TextStream
 Backend = SentencePieceFile | JsonFile
 
 SEGMENTATIONS = ("published", "transformers5", "whole-string")
+
+# Texts on which two tokenizer files of one checkpoint are compared: kanji, kana, digits, Latin, spaces, bytes.
+PROBES = (
+    "a",
+    "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。",
+    "何でも薄暗いじめじめした所でニャーニャー泣いていた事だけは記憶している。",
+    "この書生というのは時々我々を捕えて煮て食うという話である。",
+    "東京都では、2024年4月1日から新しい制度が始まりました。",
+    "お問い合わせは、下記の電話番号までご連絡ください（平日9:00〜17:30）。",
+    "人工知能の研究開発において、大規模言語モデルが注目されている。",
+    "「ありがとうございます」と言って、彼女は静かに部屋を出て行った。",
+    "国際連合の安全保障理事会は、緊急会合を開催することを決定した。",
+    "コンピューターのプログラミングを勉強しています。",
+    "株式会社の代表取締役社長に就任することになりました。",
+    "クマが海辺に行ってアザラシと友達になり、最終的には家に帰るというプロットの短編小説を書いてください。",
+    "  ＡＢＣ１２３ｱｲｳ　ガギグ  𠮷野家 👩‍👩‍👧‍👦\n\n\t― …",
+    "The quick brown fox jumps over the lazy dog, 100 times.\n[INST] <<SYS>> def f(x): return x",
+)
 
 
 class Tokenizer:
@@ -31,21 +52,23 @@ class Tokenizer:
     vocab_size  the number of ids; the model's embedding may have more rows
     bos_id, eos_id, unk_id, pad_id    ids, or None if the files name none
 
+    Added tokens, such as the `<pad>` of a fine-tune, come from all files that declare them, see `AddedTokens`.
+
     The special ids come from the first file that names them: special_tokens_map.json, tokenizer_config.json, the
     tokenizer file, config.json. `pad_id` is informative only. It may equal the id of `</s>` or `<unk>`, so padding is
     marked by the attention mask and never by an id.
     """
 
-    def __init__(self, folder: Path, kind: str, backend: Backend) -> None:
-        self.kind = kind
+    def __init__(self, folder: Path, kind: str, backend: Backend, added: AddedTokens) -> None:
         self.folder = folder
+        self.kind = kind
         self.files = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
         self.vocabulary = backend.vocabulary
         self.vocab_size = max(self.vocabulary.pieces, default=-1) + 1
         self._backend = backend
         self._as_transformers5: SentencePieceAsTransformers5 | JsonFile | None = None
         self._config = read_json(folder / "tokenizer_config.json", missing_ok=True)
-        special_tokens = SpecialTokens(folder, self._config, self.vocabulary, backend.special_ids)
+        special_tokens = SpecialTokens(folder, added.named, self.vocabulary, backend.special_ids)
         self.bos_id = special_tokens.id_of("bos")
         self.eos_id = special_tokens.id_of("eos")
         self.unk_id = special_tokens.id_of("unk")
@@ -53,16 +76,17 @@ class Tokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path = "demo", revision: str | None = None, *, kind: str | None = None
+        cls, source: str | Path = "demo", revision: str | None = None, kind: str | None = None
     ) -> Tokenizer:
         """Load the tokenizer of a checkpoint.
 
         source, revision  as in `checkpoint.load.load_model`; weights are not downloaded
         kind              "sentencepiece" uses tokenizer.model, and "json" tokenizer.json. None uses tokenizer.model if
-                          it exists, else tokenizer.json; if both exist, it checks that they agree
+                          it exists, else tokenizer.json. If both exist and encode some Japanese text differently, a
+                          warning says so, and tokenizer.json is used, as in transformers
 
-        Raises FileNotFoundError for a missing file. Raises ValueError for a damaged file, and for two files that belong
-        to different tokenizers.
+        Raises FileNotFoundError for a missing file. Raises ValueError for a damaged file, and for two files with
+        different pieces for one id.
         """
         if kind is not None and kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None for either")
@@ -70,14 +94,33 @@ class Tokenizer:
 
         present = [each for each, name in KINDS.items() if (folder / name).is_file()]
         if kind is None and not present:
-            raise FileNotFoundError(f"{folder} has no tokenizer: neither tokenizer.model nor tokenizer.json is there")
+            raise FileNotFoundError(
+                f"{folder} has no tokenizer: neither tokenizer.model nor tokenizer.json is there"
+                f"{describe_folder(folder)}"
+            )
         if kind is not None and kind not in present:
             raise FileNotFoundError(f"{folder} has no {KINDS[kind]}, which kind={kind!r} needs")
+        spec = read_json(folder / "tokenizer.json") if "json" in present else {}
+        added = AddedTokens.of(folder, spec)
         chosen = kind or present[0]
-        backend = open_backend(folder, chosen)
-        if kind is None and len(present) == 2:
-            check_agreement(folder, backend, open_backend(folder, "json"))
-        return cls(folder, chosen, backend)
+        backend = open_backend(folder, chosen, added, spec)
+        if kind is None and isinstance(backend, SentencePieceFile) and "json" in present:
+            json_file = open_backend(folder, "json", added, spec)
+            if difference := find_difference(folder, backend, json_file):
+                warnings.warn(
+                    f"{difference}; tokenizer.json is used, as in transformers (kind='sentencepiece': the other)",
+                    stacklevel=2,
+                )
+                chosen, backend = "json", json_file
+        ids = {piece: i for i, piece in backend.vocabulary.pieces.items()}
+        for token_id, token in added.declared.items():
+            if ids[token.content] != token_id:
+                warnings.warn(
+                    f"{folder}: the added token {token.content!r} gets the id {ids[token.content]} and not {token_id}, "
+                    "because added tokens follow the vocabulary without a gap, as in transformers",
+                    stacklevel=2,
+                )
+        return cls(folder, chosen, backend, added)
 
     def encode(
         self, text: str, bos: bool = True, parse_special: bool = False, *, segmentation: str = "published"
@@ -154,7 +197,9 @@ class Tokenizer:
         leading space              the space that encoding added is removed once, from whichever token begins the text,
                                    as in tokenizers; sentencepiece does not remove a space that is a byte token
 
-        Raises ValueError for an id outside the vocabulary.
+        An id without a piece is left out, as in transformers: the padding rows of a model's embedding can produce one.
+
+        Raises ValueError for a negative id.
         """
         stream = self.stream(skip_special)
         return "".join([stream.push(token_id) for token_id in ids]) + stream.finish()
@@ -164,7 +209,10 @@ class Tokenizer:
         return TextStream(self.vocabulary, skip_special)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The pieces of ids in the spelling of the file, for display: `▁` is a space, `<0xE3>` is a byte."""
+        """The pieces of ids in the spelling of the file, for display: `▁` is a space, `<0xE3>` is a byte.
+
+        An id without a piece has "", so that the list stays as long as `ids`.
+        """
         return [self.vocabulary.piece(token_id) for token_id in ids]
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -190,35 +238,45 @@ class Tokenizer:
         return f"Tokenizer(kind={self.kind!r}, vocab_size={self.vocab_size}, files={[f.name for f in self.files]})"
 
 
-def open_backend(folder: Path, kind: str) -> Backend:
-    """Open the tokenizer file of a kind in a folder."""
+def open_backend(folder: Path, kind: str, added: AddedTokens, spec: dict[str, Any]) -> Backend:
+    """Open the tokenizer file of a kind in a folder. `spec` is the content of tokenizer.json."""
     file = folder / KINDS[kind]
-    return SentencePieceFile(file) if kind == "sentencepiece" else JsonFile(file)
+    return SentencePieceFile(file, added) if kind == "sentencepiece" else JsonFile(file, added, spec)
 
 
-def check_agreement(folder: Path, model_file: Backend, json_file: Backend) -> None:
-    """Raise ValueError if a tokenizer.model and a tokenizer.json belong to different tokenizers.
+def find_difference(folder: Path, model_file: SentencePieceFile, json_file: Backend) -> str | None:
+    """The first difference between a tokenizer.model and a tokenizer.json, as a sentence; None if they agree.
 
-    The check compares all pieces, and whether encoding adds a space to a text. Given these, both libraries encode any
-    text to the same ids (`tests/text/test_backends.py`).
+    The check compares all pieces. It encodes PROBES, the newest pieces (which an extended vocabulary has added), and a
+    text with each added token.
+
+    Raises ValueError if an id has a piece in each file, and the two differ. Then one file belongs to another model.
     """
+    names = f"{folder}: tokenizer.model and tokenizer.json"
     model_pieces, json_pieces = model_file.vocabulary.pieces, json_file.vocabulary.pieces
-    advice = 'remove the wrong one, or choose with kind="sentencepiece" or kind="json"'
+    for i, piece in model_file.base_pieces.items():
+        if piece != json_pieces.get(i, piece):
+            raise ValueError(
+                f"{names} do not belong together: id {i} is {piece!r} in one and {json_pieces[i]!r} in the other; "
+                'remove the wrong one, or choose with kind="sentencepiece" or kind="json"'
+            )
     if model_pieces != json_pieces:
-        ids = sorted(model_pieces.keys() | json_pieces.keys())
-        i = next(i for i in ids if model_pieces.get(i) != json_pieces.get(i))
-        raise ValueError(
-            f"{folder}: tokenizer.model ({len(model_pieces)} pieces) and tokenizer.json ({len(json_pieces)} pieces) do "
-            f"not belong together: id {i} is {model_pieces.get(i)!r} in one and {json_pieces.get(i)!r} in the other; "
-            f"{advice}"
-        )
-    text = "a"
-    model_ids, json_ids = model_file.encode(text, False), json_file.encode(text, False)
-    if model_ids != json_ids:
-        raise ValueError(
-            f"{folder}: tokenizer.model and tokenizer.json do not agree: {text!r} is {model_ids} in one and {json_ids} "
-            f"in the other; {advice}"
-        )
+        return f"{names} differ: one has {len(model_pieces):,} pieces, and the other {len(json_pieces):,}"
+    vocabulary = model_file.vocabulary
+    pieces = [vocabulary.text(i) for i in sorted(vocabulary.pieces.keys() - vocabulary.byte_values - vocabulary.added)]
+    newest = ["".join(pieces[k : k + 64]) for k in range(max(0, len(pieces) - 4096), len(pieces), 64)]
+    texts = [(text, False) for text in [*PROBES, *newest]]
+    for i in sorted((vocabulary.added | json_file.vocabulary.added) - model_file.base_pieces.keys()):
+        texts += [(f"猫 {json_pieces[i]} 犬{json_pieces[i]}a{json_pieces[i]}", parse) for parse in (False, True)]
+    for text, parse_special in texts:
+        model_ids, json_ids = (file.encode(text, parse_special) for file in (model_file, json_file))
+        if model_ids != json_ids:
+            start = next((i for i, (a, b) in enumerate(zip(model_ids, json_ids, strict=False)) if a != b), 0)
+            return (
+                f"{names} encode {text[:40]!r} differently: from token {start} on, "
+                f"{model_ids[start : start + 4]} and {json_ids[start : start + 4]}"
+            )
+    return None
 
 
 def check_unicode(text: str) -> None:

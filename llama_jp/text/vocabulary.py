@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The vocabulary of a tokenizer, with the rules for decoding.
 
+    An id without a piece has no text: the padding rows of a model's embedding can produce such ids.
+
     pieces        id -> piece, in the spelling of the file: ▁ is a space, <0xE3> is a byte
     byte_values   id -> byte, for pieces such as <0xE3>, which stand for one byte of UTF-8
     special       ids that are not text: <s>, </s>, <unk>, …
     replacements  (old, new) strings that turn a piece into text, usually ▁ into a space
     strip         the number of leading spaces that decoding removes: 1 if encoding adds one; math.inf removes all
+    added         ids of added tokens, special or not: <s>, </s>, <unk>, <pad>, …
+    spellings     id -> what `spell` turns into text in the place of the piece, for a few added tokens
     """
 
     pieces: dict[int, str]
@@ -22,13 +26,15 @@ class Vocabulary:
     special: frozenset[int]
     replacements: tuple[tuple[str, str], ...]
     strip: float
+    added: frozenset[int] = frozenset()
+    spellings: dict[int, str] = field(default_factory=dict)
 
     def piece(self, token_id: int) -> str:
-        """The piece of an id. Raises ValueError for an id outside the vocabulary."""
+        """The piece of an id; "" for an id without a piece. Raises ValueError for a negative id."""
         token_id = operator.index(token_id)
-        if token_id not in self.pieces:
+        if token_id < 0:
             raise ValueError(f"id {token_id} is not in the tokenizer, which has {len(self.pieces)} ids, from 0 on")
-        return self.pieces[token_id]
+        return self.pieces.get(token_id, "")
 
     def spell(self, piece: str) -> str:
         """The text of a piece that is not a byte."""
@@ -36,10 +42,13 @@ class Vocabulary:
             piece = piece.replace(old, new)
         return piece
 
+    def text(self, token_id: int) -> str:
+        """The text of an id that is not a byte."""
+        return self.spell(self.spellings.get(token_id, self.piece(token_id)))
+
     def text_bytes(self, token_id: int) -> int:
         """The number of UTF-8 bytes of a token's text; ▁ counts as one space, and special tokens have no text."""
         token_id = operator.index(token_id)
-        piece = self.piece(token_id)
         if token_id in self.special:
             return 0
-        return 1 if token_id in self.byte_values else len(self.spell(piece).encode("utf-8"))
+        return 1 if token_id in self.byte_values else len(self.text(token_id).encode("utf-8"))

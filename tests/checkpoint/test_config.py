@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import torch
+import transformers
 from helpers.checkpoint_files import ELYZA
+from helpers.reference import SMALL
 
 import llama_jp
-from llama_jp.checkpoint.config import parse_config, read_config
+from llama_jp.checkpoint.config import IGNORED, REFUSED, SUPPORTED, WINDOWS, parse_config, read_config
 
 
 def test_elyza_config():
@@ -55,7 +58,10 @@ def test_the_spellings_of_transformers_4_and_5_give_the_same_config(new, old):
         ({"rms_norm_eps": None}, "no value for rms_norm_eps"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; only 'silu'"),
         ({"model_type": "mistral"}, "model_type 'mistral' is not supported; only 'llama' is"),
-        ({"pretraining_tp": 2}, "pretraining_tp 2 is not supported; only 1 is"),
+        ({"model_type": ["llama"]}, "model_type \\['llama'\\] is not supported"),
+        ({"attention_dropout": 0.5}, "attention_dropout 0.5 is not supported; only 0 is; set it to 0 in config.json"),
+        ({"sliding_window": 16}, "sliding_window 16 is not supported; only null, or at least the context of 4,096"),
+        ({"sliding_window": "4096"}, "sliding_window '4096' is not supported"),
         (
             {"rope_scaling": {"type": "longrope", "factor": 2}},
             "rope_type 'longrope' is not supported; known are default, ",
@@ -78,11 +84,184 @@ def test_unsupported_settings_are_refused_by_name(tmp_path, change, sentence):
         read_config(tmp_path)
 
 
+def linear(**keys: object) -> dict[str, object]:
+    return {"rope_scaling": {"rope_type": "linear", "factor": 2.0} | keys}
+
+
+def yarn(**keys: object) -> dict[str, object]:
+    return {"rope_scaling": {"rope_type": "yarn", "factor": 2.0} | keys}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (linear(factor="2.0"), "rope_scaling: factor is '2.0', but it has to be a positive number"),
+        (linear(factor=None), "rope_scaling of type 'linear' needs the key 'factor'"),
+        (linear(factor=True), "rope_scaling: factor is True, but"),
+        (linear(factor=0), "rope_scaling: factor is 0, but"),
+        (linear(factor=float("nan")), "rope_scaling: factor is nan, but"),
+        (linear(rope_type=["linear"]), r"rope_type \['linear'\] is not supported"),
+        (linear(rope_theta="1e4"), "rope_theta is '1e4', but it has to be a positive number"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": "2"}}, "rope_parameters: factor is '2', but"),
+        ({"rope_parameters": "linear"}, "rope_parameters is 'linear', but it has to be an object or null"),
+        (yarn(beta_fast="32"), "rope_scaling: beta_fast is '32', but it has to be a number of at least 0"),
+        (yarn(truncate="no"), "rope_scaling: truncate is 'no', but it has to be true or false"),
+        (yarn(original_max_position_embeddings=[4096]), r"original_max_position_embeddings is \[4096\], but"),
+        (yarn(rope_theta=1), "rope_scaling .* gives no rotation: .*division by zero"),
+        (yarn() | {"original_max_position_embeddings": "4k"}, "original_max_position_embeddings is '4k', but"),
+        ({"attention_bias": "false"}, "attention_bias is 'false', but it has to be true or false"),
+        ({"mlp_bias": 1}, "mlp_bias is 1, but it has to be true or false"),
+        ({"tie_word_embeddings": "true"}, "tie_word_embeddings is 'true', but"),
+        ({"eos_token_id": "2"}, "eos_token_id is '2', but it has to be a whole number or a list of them"),
+        ({"eos_token_id": [2, "3"]}, r"eos_token_id is \[2, '3'\], but"),
+        ({"bos_token_id": [1]}, r"bos_token_id is \[1\], but it has to be a whole number"),
+        ({"pad_token_id": 0.5}, "pad_token_id is 0.5, but"),
+        ({"vocab_size": 45043.0}, "vocab_size is 45043.0, but it has to be a positive whole number"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf, but"),
+        ({"torch_dtype": 16}, "torch_dtype is 16, but it has to be a string"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_name(tmp_path, change, sentence):
+    """Guards against a TypeError from the arithmetic, and against the string "false" that counts as true."""
+    (tmp_path / "config.json").write_text(json.dumps(ELYZA | change))
+    with pytest.raises(ValueError, match=f"config.json: .*{sentence}") as error:
+        read_config(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_null_counts_as_an_absent_key():
+    """Guards against a TypeError for null, except for the ids, where it means that there is none."""
+    nulls = dict.fromkeys(["head_dim", "num_key_value_heads", "attention_bias", "attention_dropout", "sliding_window"])
+    assert parse_config(ELYZA | nulls) == parse_config(ELYZA)
+    assert parse_config(ELYZA | {"eos_token_id": None}).eos_token_id is None
+    assert parse_config(ELYZA | yarn(attention_factor=None, mscale=None)) == parse_config(ELYZA | yarn())
+
+
+# Each key alone: "ignored" leaves transformers' numbers as they are, "refused" changes them or makes it fail, and with
+# "supported" both models have the same numbers.
+JUDGED = [
+    ("supported", linear()),
+    ("supported", linear(beta_fast="unused")),
+    ("supported", yarn()),
+    ("supported", yarn(factor=None, original_max_position_embeddings=64)),
+    ("supported", yarn(attention_factor=0.7, beta_fast=16, beta_slow=2, truncate=False)),
+    ("supported", {"rope_theta": 500}),
+    ("supported", {"tie_word_embeddings": True}),
+    ("supported", {"hidden_act": "swish"}),
+    ("supported", {"eos_token_id": [3, 5]}),
+    ("supported", {"pad_token_id": -1}),
+    ("supported", {"dtype": "bfloat16"}),
+    ("supported", {"attention_dropout": 0}),
+    ("supported", {"layer_types": ["full_attention"] * 3}),
+    ("supported", {"sliding_window": 128}),
+    ("supported", {"attention_chunk_size": 4096}),
+    ("refused", {"sliding_window": 4}),
+    ("refused", {"sliding_window": 0}),
+    ("refused", {"attention_chunk_size": 4}),
+    ("refused", {"layer_types": ["sliding_attention"] * 3, "sliding_window": 4}),
+    ("refused", {"attention_dropout": 0.5}),
+    ("refused", {"hidden_act": "gelu"}),
+    ("refused", {"hidden_act": "SiLU"}),
+    ("refused", {"is_causal": False}),
+    ("refused", {"per_layer_config": {"0": {"num_key_value_heads": 1}}}),
+    ("refused", {"partial_rotary_factor": 0.5} | linear()),
+    ("refused", {"rope_scaling": {"rope_type": "mrope", "mrope_section": [1, 1, 2]}}),
+    *[("ignored", {key: 2}) for key in IGNORED if key.endswith(("multiplier", "scaling", "capping", "tp", "layers"))],
+    *[("ignored", {key: 0.5}) for key in IGNORED if key.endswith(("dropout", "pdrop", "temperature", "penalty"))],
+    *[
+        ("ignored", {key: True})
+        for key in IGNORED
+        if key.startswith(("use_", "output_", "do_", "is_", "add_", "rope_"))
+    ],
+    ("ignored", {"use_cache": False}),
+    ("ignored", {"use_sliding_window": False}),
+    ("ignored", {"query_pre_attn_scalar": 2}),
+    ("ignored", {"original_max_position_embeddings": 8}),
+    ("ignored", {"chunk_size_feed_forward": 1}),
+    ("ignored", {"no_rope_layers": [0, 1, 0]}),
+    ("ignored", {"pruned_heads": {"0": [0]}}),
+    ("ignored", {"initializer_range": 0.9}),
+    ("ignored", {"rope_scaling": False}),
+    ("ignored", {"rope_scaling": {"type": "default", "factor": 2.0}}),
+]
+# transformers takes these from config.json; here they are arguments of a call.
+ARGUMENTS = {"attn_implementation", "_attn_implementation", "return_dict"}
+
+
+def numbers(model, step) -> dict[str, torch.Tensor]:
+    """The logits of a whole text, of the same text in cached steps, and of the whole text in training."""
+    ids = torch.arange(2, 42).view(1, 40)
+    with torch.no_grad():
+        whole = model(ids)
+        steps = torch.cat([step(ids[:, :20]), *[step(ids[:, i : i + 1]) for i in range(20, 40)]], dim=1)
+        torch.manual_seed(0)
+        return {"whole": getattr(whole, "logits", whole), "steps": steps, "train": trained(model, ids)}
+
+
+def trained(model, ids: torch.Tensor) -> torch.Tensor:
+    logits = model.train()(ids)
+    return getattr(logits, "logits", logits)
+
+
+def reference_numbers(folder) -> dict[str, torch.Tensor]:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    cache = transformers.DynamicCache(config=model.config)
+    return numbers(model, lambda ids: model(ids, past_key_values=cache, use_cache=True).logits)
+
+
+def our_numbers(folder) -> dict[str, torch.Tensor]:
+    model = llama_jp.Llama.from_pretrained(folder, dtype="float32", device="cpu")
+    cache = model.new_cache(1, 40)
+    return numbers(model, lambda ids: model(ids, cache))
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def plain_numbers(small):
+    return reference_numbers(small)
+
+
+@pytest.mark.filterwarnings("ignore:tie_word_embeddings is true")
+@pytest.mark.parametrize(
+    ("verdict", "change"), JUDGED, ids=lambda value: value if isinstance(value, str) else repr(value)
+)
+def test_each_key_is_judged_as_transformers_uses_it(copy, plain_numbers, verdict, change):
+    """Guards against a key that is ignored and changes the numbers, and against one that is refused and does not."""
+    raw = json.loads((copy / "config.json").read_text())
+    if "rope_theta" in change or "rope_scaling" in change:
+        raw.pop("rope_parameters")
+    (copy / "config.json").write_text(json.dumps(raw | change))
+    if verdict == "refused":
+        with pytest.raises(ValueError, match=f"config.json: .*{'|'.join(change)}|rope_type"):
+            our_numbers(copy)
+        try:
+            reference = reference_numbers(copy)
+        except (ValueError, KeyError, RuntimeError):  # transformers cannot use it either
+            return
+        assert not equal(reference, plain_numbers)
+    else:
+        reference = reference_numbers(copy)
+        assert equal(our_numbers(copy), reference)
+        assert verdict == "supported" or equal(reference, plain_numbers)
+
+
+def test_every_key_of_the_tables_is_judged():
+    """Guards against a key that is added to a table and never compared with transformers."""
+    judged = {key for _, change in JUDGED for key in change} | ARGUMENTS
+    always = {"model_type", *SMALL, "mlp_bias", "attention_bias", "bos_token_id", "torch_dtype"}
+    assert {*IGNORED, *REFUSED, *WINDOWS, *SUPPORTED} <= judged | always
+    assert set(SUPPORTED) == {field.name for field in dataclasses.fields(llama_jp.LlamaConfig)}
+
+
 def test_keys_that_do_not_change_the_logits_are_ignored():
     """Guards against refusing a checkpoint for a key that has no effect here."""
     harmless = {
         "use_cache": False,
         "attention_dropout": 0.0,
+        "pretraining_tp": 2,
         "_name_or_path": "x",
         "initializer_range": 1.0,
         "foo": [1],

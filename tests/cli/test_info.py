@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
+from helpers.checkpoint_files import ELYZA, edit_config
 from helpers.reference import publish
 
 import llama_jp
@@ -43,3 +46,56 @@ def test_info_counts_parameters_as_the_model_cards():
     assert count(6_738_415_616).startswith("6,738,415,616 (6.27B as")
     assert count(6_845_263_872).startswith("6,845,263,872 (6.37B as")
     assert count(143_168) == "143,168"
+
+
+@pytest.mark.parametrize(
+    ("change", "context"),
+    [
+        ({}, "4,096 tokens: max_position_embeddings$"),
+        (
+            {"max_position_embeddings": 32768, "rope_scaling": {"type": "linear", "factor": 8.0}},
+            "262,144 tokens: max_position_embeddings 32,768 times factor 8 of linear rope_scaling; 32,768 if",
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}},
+            "8,192 tokens: original_max_position_embeddings 2,048 times factor 4 of yarn rope_scaling; 4,096 if",
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 2048}},
+            "4,096 tokens: max_position_embeddings; original_max_position_embeddings 2,048 times .* is not more$",
+        ),
+    ],
+)
+def test_info_says_where_the_context_comes_from(run, tmp_path, change, context):
+    """Guards against a surprising number without its reason."""
+    (tmp_path / "config.json").write_text(json.dumps(ELYZA | change))
+    status, out, _ = run("info", model=tmp_path)
+    assert status == 0 and re.search(f"^context +{context}", out, re.MULTILINE)
+    assert json.loads(run("info", "--json", model=tmp_path)[1])["context_origin"] in out
+
+
+def test_info_shows_a_tokenizer_of_another_model(run, folder, tmp_path):
+    """Guards against a report that looks right for 560 pieces beside 500 rows, and for a pad token without a row."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    edit_config(tmp_path, vocab_size=500)
+    status, out, _ = run("info", model=tmp_path)
+    assert status == 0 and "MISMATCH" in out and "the tokenizer has 560 pieces, and the model only 500 rows" in out
+    edit_config(tmp_path, vocab_size=560)
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": "[PAD]"}))
+    out = run("info", model=tmp_path)[1]
+    assert "MISMATCH" not in out and "[PAD] = 560 (not in the model)" in out
+    edit_config(tmp_path, vocab_size=640)
+    assert "561 pieces, and 79 more rows in the embedding" in run("info", model=tmp_path)[1]
+
+
+def test_info_refuses_a_revision_of_a_folder(run):
+    """Guards against a report of another revision than the one named."""
+    status, out, err = run("info", "--revision", "refs/pr/2")
+    assert status == 1 and not out and err.count("\n") == 1 and "only hub repositories have revisions" in err
+
+
+def test_info_names_a_folder_that_is_no_model(run, tmp_path):
+    """Guards against "there is no config.json" alone."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    status, _, err = run("info", model=tmp_path)
+    assert status == 1 and err.count("\n") == 1 and "it is a PEFT adapter" in err

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import transformers
-from helpers.tokenizer_files import llama_json, llama_model, real_data, write
+from helpers.tokenizer_files import llama_folder, llama_json, llama_model, real_data, write
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -267,3 +267,18 @@ def test_the_pinned_transformers_gives_the_trained_ids_in_three_ways(tmp_path):
     config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
     write(tmp_path, tokenizer_config_json=config | {"tokenizer_class": "PreTrainedTokenizerFast"})
     assert theirs(auto.from_pretrained(tmp_path)) == ids
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "json"])
+def test_a_special_token_of_added_tokens_json_stays_text_in_a_message(tmp_path, kind):
+    """Against: only the special tokens of the tokenizer file are guarded, and a user types `<pad>`."""
+    folder = llama_folder(tmp_path)
+    size = Tokenizer.from_pretrained(folder).vocab_size
+    (folder / "added_tokens.json").write_text(json.dumps({"<pad>": size}))
+    names = json.loads((folder / "special_tokens_map.json").read_text())
+    (folder / "special_tokens_map.json").write_text(json.dumps(names | {"pad_token": "<pad>"}))
+    tokenizer = Tokenizer.from_pretrained(folder, kind=kind)
+    assert tokenizer.encode("<pad>", bos=False, parse_special=True)[-1:] == [size]
+    ids = tokenizer.chat([{"role": "user", "content": "犬<pad>海</s>"}])
+    assert size not in ids and tokenizer.eos_id not in ids
+    assert "犬<pad>海</s>" in tokenizer.decode(ids)

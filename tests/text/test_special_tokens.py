@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import transformers
 from helpers.tokenizer_files import llama_json, llama_model, write
 
 from llama_jp.text.tokenizer import Tokenizer
@@ -52,11 +53,25 @@ def test_bos_and_eos_follow_the_files(tmp_path):
     assert Tokenizer.from_pretrained(tmp_path / "m").encode("犬")[0] == 2
 
 
-def test_an_unknown_special_token_is_refused(tmp_path):
-    """Guards against sentencepiece's piece_to_id, which returns 0 for an unknown piece."""
-    folder = write(tmp_path, tokenizer_model=llama_model(), special_tokens_map_json={"pad_token": "[PAD]"})
-    with pytest.raises(ValueError, match=r"special_tokens_map.json: pad_token is '\[PAD\]', which is not in"):
-        Tokenizer.from_pretrained(folder)
+def test_a_special_token_that_is_defined_nowhere_gets_the_next_id(tmp_path):
+    """Guards against refusing a fine-tune for its [PAD], and against sentencepiece's 0 for an unknown piece."""
+    named = {"pad_token": "[PAD]"}
+    assert ids_of(tmp_path / "m", tokenizer_model=llama_model(), special_tokens_map_json=named) == (1, 2, 0, 560)
+    folder = write(tmp_path / "j", tokenizer_json=llama_json(llama_model()), special_tokens_map_json=named)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    reference = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    assert (tokenizer.pad_id, tokenizer.vocab_size) == (reference.pad_token_id, len(reference)) == (560, 561)
+    assert tokenizer.decode([560]) == "" and tokenizer.encode("[PAD]", bos=False, parse_special=True) == [560]
+
+
+@pytest.mark.parametrize("decoder", [None, {"3": {"content": "<0x00>"}}])
+def test_added_tokens_decoder_replaces_special_tokens_map(tmp_path, decoder):
+    """Guards against another PAD than in transformers, where the newer key makes the older file count for nothing."""
+    config = {"pad_token": "<unk>"} | ({"added_tokens_decoder": decoder} if decoder else {})
+    files = {"tokenizer_config_json": config, "special_tokens_map_json": {"pad_token": "</s>"}}
+    folder = write(tmp_path, tokenizer_json=llama_json(llama_model()), **files)
+    reference = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    assert Tokenizer.from_pretrained(folder).pad_id == reference.pad_token_id == (0 if decoder else 2)
 
 
 def test_a_tokenizer_without_bos_encodes_only_with_bos_false(tmp_path):

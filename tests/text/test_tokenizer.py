@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
+from pathlib import Path
 
 import pytest
-from helpers.tokenizer_files import HARD_TEXTS, added_token, llama_json, llama_model, write
+import tokenizers
+from helpers.tokenizer_files import HARD_TEXTS, TEXT, llama_json, llama_model, write
 from helpers.tokenizer_pairs import KINDS, id_sequences, json_only, unicode_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,18 +118,27 @@ def test_the_leading_space_is_removed_once(pair, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ids_outside_the_vocabulary_are_refused(pair, kind):
-    """Guards against negative indices, and against text for the padding rows of a model's vocabulary."""
+def test_ids_without_a_piece_are_skipped(pair, kind):
+    """Guards against an error after a long answer: the padding rows of an embedding can produce such ids."""
     tokenizer = getattr(pair, kind)
     size = tokenizer.vocab_size
-    assert tokenizer.decode([]) == ""
-    for bad in (-1, size, size + 7):
-        with pytest.raises(ValueError, match=f"id {bad} is not in the tokenizer, which has {size} ids"):
-            tokenizer.decode([1, bad])
-        with pytest.raises(ValueError, match=str(bad)):
-            tokenizer.stream().push(bad)
-        with pytest.raises(ValueError, match=str(bad)):
-            tokenizer.pieces([bad])
+    ids = tokenizer.encode("犬が座る")
+    with_padding = [ids[0], size, *ids[1:3], size + 63, *ids[3:], 10**6]
+    assert tokenizer.decode([]) == tokenizer.decode([size]) == ""
+    assert tokenizer.decode(with_padding) == pair.hf.decode(with_padding) == tokenizer.decode(ids)
+    assert [piece for piece in tokenizer.pieces(with_padding) if piece] == tokenizer.pieces(ids)
+    assert len(tokenizer.pieces(with_padding)) == len(with_padding)
+    byte = [pair.byte_id[b] for b in "誠".encode()]
+    assert tokenizer.decode([byte[0], size, *byte[1:]]) == pair.hf.decode([byte[0], size, *byte[1:]]) == "誠"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_negative_ids_are_refused(pair, kind):
+    """Guards against negative indices."""
+    tokenizer = getattr(pair, kind)
+    for read in (tokenizer.decode, tokenizer.pieces, lambda ids: tokenizer.stream().push(ids[0])):
+        with pytest.raises(ValueError, match=f"id -1 is not in the tokenizer, which has {tokenizer.vocab_size} ids"):
+            read([-1])
 
 
 def test_ids_may_be_a_tensor(pair):
@@ -168,14 +180,38 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     for kind in KINDS:  # the advice in the message works
         assert Tokenizer.from_pretrained(folder, kind=kind).kind == kind
 
-    larger = json.loads(json.dumps(spec))
-    larger["added_tokens"].append(added_token(560, "<more>"))
-    with pytest.raises(ValueError, match=r"\(560 pieces\) and tokenizer.json \(561 pieces\)"):
-        Tokenizer.from_pretrained(write(tmp_path / "larger", tokenizer_model=model, tokenizer_json=larger))
 
-    unspaced = llama_json(model, add_dummy_prefix=False)
-    with pytest.raises(ValueError, match="do not agree: 'a' is"):
-        Tokenizer.from_pretrained(write(tmp_path / "unspaced", tokenizer_model=model, tokenizer_json=unspaced))
+def edited(spec: dict, **model: object) -> dict:
+    return spec | {"model": spec["model"] | model}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda spec: edited(spec, merges=spec["model"]["merges"][::-1]), "encode '.*' differently: from token"),
+        (lambda spec: edited(spec, merges=spec["model"]["merges"][:-40]), "encode '.*' differently: from token"),
+        (lambda _: llama_json(llama_model(), add_dummy_prefix=False), "encode 'a' differently: from token 0 on"),
+        (
+            lambda spec: edited(spec, vocab=spec["model"]["vocab"] | {"犬犬犬": 560}),
+            "one has 560 pieces, and the other 561",
+        ),
+        (lambda spec: spec | {"normalizer": {"type": "NFKC"}}, "encode '.*' differently: from token"),
+    ],
+)
+def test_of_two_files_that_differ_tokenizer_json_counts(tmp_path, change, sentence):
+    """Guards against silently using tokenizer.model where transformers uses tokenizer.json."""
+    model, spec = llama_model(), change(llama_json(llama_model()))
+    folder = write(tmp_path, tokenizer_model=model, tokenizer_json=spec)
+    with pytest.warns(UserWarning, match=f"{sentence}.*; tokenizer.json is used, as in transformers") as caught:
+        tokenizer = Tokenizer.from_pretrained(folder)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message) and caught[0].filename == __file__
+    hf = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in TEXT.splitlines():
+        assert tokenizer.encode(text, bos=False) == hf.encode(text, add_special_tokens=False).ids
+    for kind in KINDS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert Tokenizer.from_pretrained(folder, None, kind).kind == kind
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path, pair):
@@ -210,6 +246,30 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
     with pytest.raises(ValueError, match=rf"{file}( is damaged| is not valid JSON| holds a list)") as caught:
         Tokenizer.from_pretrained(write(tmp_path, **{name: content}))
     assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
+    """Guards against "No such file or directory" for a file without read permission."""
+    folder = write(tmp_path, tokenizer_model=llama_model())
+    original = Path.open
+
+    def open_path(self, *args, **kwargs):
+        if self.name == "tokenizer.model":
+            raise PermissionError(13, "Permission denied")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", open_path)  # file modes do not bind the user root, who may run the tests
+    with pytest.raises(PermissionError, match="no permission to read .*tokenizer.model"):
+        Tokenizer.from_pretrained(folder)
+
+
+def test_a_folder_of_another_kind_is_named(tmp_path):
+    """Guards against "has no tokenizer" alone for an adapter, and against a revision that is ignored."""
+    folder = write(tmp_path, adapter_config_json={"base_model_name_or_path": "elyza/x"})
+    with pytest.raises(FileNotFoundError, match="has no tokenizer: .*; it is a PEFT adapter: .* elyza/x"):
+        Tokenizer.from_pretrained(folder)
+    with pytest.raises(ValueError, match="only hub repositories have revisions"):
+        Tokenizer.from_pretrained(folder, "main")
 
 
 def test_damaged_json_files_beside_the_tokenizer_are_named(tmp_path):
