@@ -164,14 +164,17 @@ class Llama(nn.Module):
         attention: str | Attention = "sdpa",
         rope: Rope | None = None,
         norm: Norm | None = None,
+        trust_parts: bool = False,
+        missing: str = "refuse",
     ) -> Llama:
         """Load a checkpoint: a folder, a hub repository or a short name. See `checkpoint.load_model`."""
         from .checkpoint.load import load_model
 
-        return load_model(source, dtype, device, revision, model_class=cls, attention=attention, rope=rope, norm=norm)
+        changes = attention, rope, norm, trust_parts, missing
+        return load_model(source, dtype, device, revision, *changes, model_class=cls)
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
-        """Write a folder that this project and transformers load. See `checkpoint.save_model`."""
+        """Write a folder from which exactly this model loads, or refuse. See `checkpoint.save_model`."""
         from .checkpoint.save import save_model
 
         save_model(self, folder, max_shard_size)
