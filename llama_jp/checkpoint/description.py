@@ -167,6 +167,8 @@ def attribute_differences(one: nn.Module, other: nn.Module) -> Iterator[str]:
     """A sentence for each attribute or unsaved buffer of two modules that differs. Names with `_` are not compared."""
     described = {"training"}.union(*(names for kind, names in DESCRIBED.items() if isinstance(one, kind)))
     mine, others = compared_values(one), compared_values(other)
+    for name in one._non_persistent_buffers_set & others.keys():
+        others[name] = others[name].to(mine[name].dtype)  # as the loader does
     for name in sorted((mine.keys() | others.keys()) - described):
         if name not in mine:
             yield f"{name} is missing"
@@ -225,18 +227,22 @@ def function_of(hook: Any) -> Any:
     return hook if hasattr(hook, "__module__") else type(hook)
 
 
-def is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any, within: frozenset[tuple[int, int]] = frozenset()) -> bool:
     """Whether two values, functions included, stand for the same computation.
 
     Functions that are made twice by the same code are the same if they hold the same values. Modules inside a value are
     compared elsewhere, and so are a configuration and a tensor on the meta device.
+
+    within  the pairs of values that this pair is a part of, since values can hold each other
     """
-    if one is other or (is_attention(one) and is_attention(other)):  # a loader chooses between the attentions
+    if one is other or (id(one), id(other)) in within:
+        return True
+    if is_attention(one) and is_attention(other):  # a loader chooses between these
         return True
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         if one.is_meta or other.is_meta:
             return True
-        return one.shape == other.shape and torch.equal(one.detach().cpu(), other.detach().cpu().to(one.dtype))
+        return one.dtype == other.dtype and torch.equal(one.detach().cpu(), other.detach().cpu())
     if isinstance(one, nn.Module) and isinstance(other, nn.Module):
         return own_class(one) is own_class(other)
     if type(one) is not type(other):
@@ -245,29 +251,36 @@ def is_same(one: Any, other: Any) -> bool:
         return True
     if isinstance(one, np.ndarray):
         return np.array_equal(one, other)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    if isinstance(one, partial):
-        return is_same((one.func, one.args, one.keywords), (other.func, other.args, other.keywords))
-    if isinstance(one, MethodType):
-        return is_same(one.__func__, other.__func__) and is_same(one.__self__, other.__self__)
-    if isinstance(one, FunctionType):
-        return one.__code__ == other.__code__ and is_same(held_values(one), held_values(other))
-    if getattr(type(one), "__eq__", None) is not object.__eq__:
+    if isinstance(one, FunctionType) and one.__code__ != other.__code__:
+        return False
+    if isinstance(one, dict) and one.keys() != other.keys():
+        return False
+    if (parts := parts_of(one)) is None:
         return bool(one == other)
-    return not hasattr(one, "__dict__") or is_same(vars(one), vars(other))
+    within |= {(id(one), id(other))}
+    others = parts_of(other) or []
+    return len(parts) == len(others) and all(is_same(x, y, within) for x, y in zip(parts, others, strict=True))
+
+
+def parts_of(value: Any) -> list[Any] | None:
+    """The values that a value holds, if it is compared by them; None if it is compared as a whole."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if isinstance(value, dict):
+        return [value[key] for key in sorted(value, key=str)]
+    if isinstance(value, partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, FunctionType):  # its defaults, and the variables around it
+        return [value.__defaults__, value.__kwdefaults__, *(cell.cell_contents for cell in value.__closure__ or ())]
+    if getattr(type(value), "__eq__", None) is object.__eq__:  # equal to nothing but itself
+        return [vars(value)] if hasattr(value, "__dict__") else []
+    return None
 
 
 def is_attention(value: Any) -> bool:
     return any(value is attention for attention in ATTENTIONS.values())
-
-
-def held_values(function: FunctionType) -> list[Any]:
-    """The values that a function keeps: its defaults, and the variables around it."""
-    cells = [cell.cell_contents for cell in function.__closure__ or () if cell.cell_contents is not function]
-    return [function.__defaults__, function.__kwdefaults__, cells]
 
 
 def in_words(value: Any) -> str:

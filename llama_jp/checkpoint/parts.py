@@ -75,11 +75,12 @@ def import_part(name: str) -> Any:
 @contextmanager
 def current_folder_importable() -> Iterator[None]:
     """Search the current folder for modules, as `python -m` does and an installed command does not."""
-    before, sys.path = sys.path, [str(Path.cwd()), *sys.path]
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         yield
     finally:
-        sys.path = before
+        sys.path.remove(here)
 
 
 @contextmanager

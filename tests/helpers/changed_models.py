@@ -106,6 +106,17 @@ def make() -> Llama:
     return Llama.from_pretrained("demo", dtype="float32").train()
 
 
+def make_half() -> Llama:
+    """The demo with three of its six layers."""
+    model = Llama.from_pretrained("demo", dtype="stored")
+    model.layers = model.layers[:3]
+    return model
+
+
+def make_changed() -> Llama:
+    return Llama.from_pretrained("demo", attention=attend_window)
+
+
 def make_nothing() -> None:
     pass
 
