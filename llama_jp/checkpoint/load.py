@@ -63,12 +63,12 @@ def load_model(
     """
     if missing not in ("refuse", "initialise"):
         raise ValueError(f"missing is 'refuse' or 'initialise', not {missing!r}")
-    parts = Parts(model_class, attention, rope, norm)
     if is_function_name(source):
+        parts = Parts(model_class, attention, rope, norm)
         return model_from_function(str(source), dtype, device, revision, parts)
     folder = find_checkpoint(source, revision)
     device = choose_device(device)
-    model, stored = build_on_meta(folder, parts, trust_parts, missing)
+    model, stored = build_on_meta(folder, model_class, attention, rope, norm, trust_parts, missing)
     as_stored = {name for name, buffer in model.named_buffers() if buffer.is_meta or not buffer.is_floating_point()}
     quantized = {name: stored.pop(name) for name in as_stored & stored.keys()}
     dtype = choose_dtype(dtype, device, stored)
@@ -96,14 +96,20 @@ def model_from_function(
 
 
 def build_on_meta(
-    folder: Path, parts: Parts, trust_parts: bool = False, missing: str = "refuse"
-) -> tuple[Llama, dict[str, TensorInfo]]:
+    folder: Path,
+    model_class: type[Model],
+    attention: str | Attention = "sdpa",
+    rope: Rope | None = None,
+    norm: Norm | None = None,
+    trust_parts: bool = False,
+    missing: str = "refuse",
+) -> tuple[Model, dict[str, TensorInfo]]:
     """Build a model with parameters on the meta device, and list the stored tensors, after a check that they fit it.
 
     With `missing="initialise"`, new parameters that are not stored are real.
     """
     config, scheme = read_config(folder, changed_ok=True), read_scheme(folder)
-    parts = resolve_parts(folder, read_parts(folder), parts, trust_parts)
+    parts = resolve_parts(folder, read_parts(folder), Parts(model_class, attention, rope, norm), trust_parts)
     stored = find_tensors(folder)
     model = build_without_weights(config, scheme, parts)
     untie_if_stored_separately(model, stored)
@@ -112,6 +118,7 @@ def build_on_meta(
         parameters = [name for name, _ in model.named_parameters() if name in absent]
         model = build_without_weights(model.config, scheme, parts, parameters)
         warnings.warn(f"initialised, because {folder} does not hold them: {shorten(absent)}", stacklevel=4)
+    assert isinstance(model, model_class), "a class that is imported is a subclass of the one that is given"
     return model, stored
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoint.load import build_on_meta, multiplies_bfloat16
-from ..checkpoint.parts import Parts
 from ..checkpoint.tensors import TensorInfo, read_tensor
 from ..linear.weight import PARTS, Weight, dequantize
 from ..model import Llama, LlamaConfig, positions_and_mask
@@ -37,7 +36,7 @@ def logits_by_layer(folder: Path, windows: list[Window], dtype: torch.dtype, tit
     All windows pass through a layer before the next layer is loaded. The blocks run when the function is called; the
     logits of a window, which are large, are computed when the iterator reaches them. Iterate in inference mode.
     """
-    built, stored = build_on_meta(folder, Parts(Llama))
+    built, stored = build_on_meta(folder, Llama)
     with torch.device("meta"):
         model = Llama(built.config)  # with nn.Linear everywhere, since the weights are dequantised
     if model.config.tie_word_embeddings:

@@ -26,7 +26,6 @@ from ..cache import Cache
 from ..checkpoint.config import read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.load import assign_weights, build_on_meta, choose_dtype
-from ..checkpoint.parts import Parts
 from ..checkpoint.tensors import read_tensors
 from ..model import Attention, Llama, LlamaConfig, Norm
 from ..rope import Rope
@@ -61,8 +60,7 @@ class ShardedLlama(Llama):
             raise ValueError(
                 f"{source} is quantised ({scheme}), and quantised layers cannot be shared out; use one process"
             )
-        model, stored = build_on_meta(folder, Parts(cls, attention, rope, norm))
-        assert isinstance(model, cls)
+        model, stored = build_on_meta(folder, cls, attention=attention, rope=rope, norm=norm)
         dtype = choose_dtype(dtype, device, stored)
         model.split(mesh)
         shares = {name: one._replace(slices=own_part(model.get_parameter(name))) for name, one in stored.items()}
