@@ -79,9 +79,10 @@ class Llama(nn.Module):
     rope       a function like the result of `plain_rope`: positions -> (cos, sin)
     norm       a function like `rms_norm`: (x, weight, eps) -> x
 
-    Everything else is an ordinary module tree. The model keeps no state between calls: the caller owns the cache, and
-    cos and sin are computed in each call. A loaded model also holds the checkpoint's `generation_config` (the defaults
-    of `generate`) and its `folder`, from which `save_pretrained` copies the tokenizer.
+    A replaced function is saved by its name, so it has to be importable. Everything else is an ordinary module tree.
+    The model keeps no state between calls: the caller owns the cache, and cos and sin are computed in each call. A
+    loaded model also holds the checkpoint's `generation_config` (the defaults of `generate`) and its `folder`, from
+    which `save_pretrained` copies the tokenizer.
     """
 
     def __init__(

@@ -18,10 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint.config import read_config, read_scheme
+from ..checkpoint.description import describe_model, model_state
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json, write_json
 from ..checkpoint.load import check_complete, load_model, untie_if_stored_separately
-from ..checkpoint.parts import is_function_name
+from ..checkpoint.parts import is_function_name, recorded_parts
 from ..checkpoint.save import check_target_is_new, copy_tokenizer, write_atomically
 from ..checkpoint.tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor
 from ..evaluation.documents import CALIBRATION, HELD_OUT, Text, read_text
@@ -78,7 +79,7 @@ def quantize(
     target = Path(target)
     check_target_is_new(target)
     if is_function_name(source):
-        with saved_model(load_model(source, "stored", revision=revision), target.parent) as folder:
+        with saved_original(source, load_model(source, "stored", revision=revision), target.parent) as folder:
             return quantize(
                 folder,
                 target,
@@ -126,8 +127,14 @@ def quantize(
 
 
 @contextmanager
-def saved_model(model: Llama, parent: Path) -> Iterator[Path]:
-    """The folder of a temporary checkpoint of a model, beside the target."""
+def saved_original(source: str | Path, model: Llama, parent: Path) -> Iterator[Path]:
+    """The folder of a temporary checkpoint of the model that a function returns, beside the target."""
+    config = describe_model(model, model_state(model))
+    if parts := recorded_parts(config):
+        names = ", ".join(f"{role} {name}" for role, name in parts.items())
+        raise ValueError(f"{source} returns a changed model ({names}), and only a plain Llama can be quantised")
+    if "quantization_config" in config:
+        raise ValueError(f"{source} returns a model that is already quantised; quantise its original instead")
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".original-", dir=parent) as folder:
         model.save_pretrained(folder)

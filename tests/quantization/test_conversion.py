@@ -76,6 +76,8 @@ def test_the_model_of_a_function_is_certified_as_itself(tmp_path):
     assert verify(tmp_path / "out", tmp_path / "original").exactly
     with pytest.raises(ValueError, match="another sha256 for config.json, model.safetensors"):
         verify(tmp_path / "out", "demo")
-    with pytest.raises(ValueError, match="changed one .*attend_window.*, and only a plain Llama"):
+    with pytest.raises(
+        ValueError, match="make_changed returns a changed model .*attend_window.*, and only a plain Llama"
+    ):
         quantize("helpers.changed_models:make_changed", tmp_path / "no", **INT4)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["original", "out"]
