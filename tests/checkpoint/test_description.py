@@ -142,6 +142,12 @@ def set_theta_in_config(model: Llama) -> None:
     model.config.rope_theta = 5.0
 
 
+def set_other_dynamic_factor(model: Llama) -> None:
+    """Both ropes are closures of the same code."""
+    model.config.rope_scaling = {"rope_type": "dynamic", "factor": 3.0}
+    model.rope = make_rope(LlamaConfig(**SMALL, rope_scaling={"rope_type": "dynamic", "factor": 2.0}))
+
+
 def set_one_eps(model: Llama) -> None:
     model.norm.eps = 0.1
 
@@ -193,6 +199,7 @@ def set_complex_buffer(model: Llama) -> None:
         (set_one_row, r"lm_head.weight is \(96, 24\) where the loader expects \(192, 24\)"),
         (set_other_theta, r"model.rope is not the rope of model.config \(rope_theta 10000.0, .* make_rope"),
         (set_theta_in_config, r"model.rope is not the rope of model.config \(rope_theta 5.0"),
+        (set_other_dynamic_factor, r"model.rope is not the rope of model.config .*'factor': 3.0"),
         (set_one_eps, "norm.eps is 0.1 where the loader has 1e-05"),
         (set_one_attention, "layers.0.self_attn.attend is attend_sdpa where the loader has attend_window"),
         (set_two_norms, "layers.0.input_layernorm.norm is centred_norm where the loader has rms_norm"),
