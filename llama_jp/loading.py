@@ -9,6 +9,7 @@ import torch
 
 from .checkpoint.config import read_config
 from .checkpoint.load import load_model
+from .checkpoint.parts import is_function_name
 from .model import Attention, Llama, LlamaConfig, Norm
 from .rope import Rope
 from .text.tokenizer import Tokenizer
@@ -22,16 +23,25 @@ def load(
     attention: str | Attention = "sdpa",
     rope: Rope | None = None,
     norm: Norm | None = None,
+    trust_parts: bool = False,
+    missing: str = "refuse",
 ) -> tuple[Llama, Tokenizer]:
     """Load a model and its tokenizer. The arguments and errors are those of `checkpoint.load.load_model`.
 
     The tokenizer comes first: a missing or damaged tokenizer is reported before gigabytes of weights are loaded. A
-    warning says if the two do not belong together.
+    warning says if the two do not belong together. The tokenizer of "module:function" is the one in the folder of the
+    model that the function returns.
     """
+    changes = attention, rope, norm, trust_parts, missing
+    if is_function_name(source):
+        model = load_model(source, dtype, device, revision, *changes)
+        if model.folder is None:
+            raise ValueError(f"the model of {source} has no tokenizer; set its `folder` to a checkpoint that has one")
+        return model, Tokenizer.from_pretrained(model.folder)
     tokenizer = Tokenizer.from_pretrained(source, revision)
-    if problem := find_mismatch(tokenizer, read_config(tokenizer.folder)):
+    if problem := find_mismatch(tokenizer, read_config(tokenizer.folder, changed_ok=True)):
         warnings.warn(f"{tokenizer.folder}: {problem}", stacklevel=2)
-    return load_model(source, dtype, device, revision, attention, rope, norm), tokenizer
+    return load_model(source, dtype, device, revision, *changes), tokenizer
 
 
 def find_mismatch(tokenizer: Tokenizer, config: LlamaConfig) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from .model import Llama
 from .rope import make_rope
 
@@ -14,8 +16,11 @@ def extend_context(model: Llama, rope_type: str, factor: float) -> None:
     rope_type: "linear", "dynamic" or "yarn", the types that need only a factor.
     factor: at least 1. Without training for it, quality falls as the factor grows.
 
-    Raises ValueError for another type or factor, or when the checkpoint has its own `rope_scaling`.
+    Raises ValueError for another type or factor, or when the model has its own `rope_scaling` or its own rope.
     """
+    positions = torch.tensor([[0, 1, model.config.max_position_embeddings - 1]])
+    if not all(map(torch.equal, model.rope(positions), make_rope(model.config)(positions))):
+        raise ValueError("the model has a rope of its own, which rope_scaling would replace")
     if model.config.rope_scaling is not None:
         raise ValueError(f"the checkpoint has its own rope_scaling: {model.config.rope_scaling}")
     if rope_type not in ("linear", "dynamic", "yarn"):

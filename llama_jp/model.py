@@ -83,9 +83,10 @@ class Llama(nn.Module):
     rope       a function like the result of `plain_rope`: positions -> (cos, sin)
     norm       a function like `rms_norm`: (x, weight, eps) -> x
 
-    Everything else is an ordinary module tree. The model keeps no state between calls: the caller owns the cache, and
-    cos and sin are computed in each call. A loaded model also holds the checkpoint's `generation_config` (the defaults
-    of `generate`) and its `folder`, from which `save_pretrained` copies the tokenizer.
+    A replaced function is saved by its name, so it has to be importable. Everything else is an ordinary module tree.
+    The model keeps no state between calls: the caller owns the cache, and cos and sin are computed in each call. A
+    loaded model also holds the checkpoint's `generation_config` (the defaults of `generate`) and its `folder`, from
+    which `save_pretrained` copies the tokenizer.
     """
 
     def __init__(
@@ -107,7 +108,8 @@ class Llama(nn.Module):
         special = ("bos_token_id", "eos_token_id", "pad_token_id")
         self.generation_config: dict[str, Any] = {name: getattr(config, name) for name in special}
         self.folder: Path | None = None  # of the checkpoint
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        pad_id = config.pad_token_id if (config.pad_token_id or 0) < config.vocab_size else None
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, pad_id)  # its row has no gradient
         self.layers = nn.ModuleList(Block(config, attention, norm) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -168,14 +170,17 @@ class Llama(nn.Module):
         attention: str | Attention = "sdpa",
         rope: Rope | None = None,
         norm: Norm | None = None,
+        trust_parts: bool = False,
+        missing: str = "refuse",
     ) -> Llama:
         """Load a checkpoint: a folder, a hub repository or a short name. See `checkpoint.load.load_model`."""
         from .checkpoint.load import load_model
 
-        return load_model(source, dtype, device, revision, model_class=cls, attention=attention, rope=rope, norm=norm)
+        changes = attention, rope, norm, trust_parts, missing
+        return load_model(source, dtype, device, revision, *changes, model_class=cls)
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
-        """Write a folder that this project and transformers load. See `checkpoint.save.save_model`."""
+        """Write a folder from which exactly this model loads, or refuse. See `checkpoint.save.save_model`."""
         from .checkpoint.save import save_model
 
         save_model(self, folder, max_shard_size)

@@ -112,3 +112,16 @@ def test_elyza_layer_width(tmp_path, attention):
             our, their = both(folder, dtype, attention)
             assert first_difference(our, their, seed=5) is None, (dtype, threads)
             del our, their
+
+
+@pytest.mark.parametrize("pad_token_id", [None, 0, 7])
+def test_the_embedding_of_the_pad_id_has_the_gradient_of_the_reference(tmp_path, pad_token_id):
+    """transformers gives the row of pad_token_id no gradient, wherever that id stands. ELYZA's is 0."""
+    config = random_config(random.Random(1), "default") | {"pad_token_id": pad_token_id, "tie_word_embeddings": False}
+    our, their = both(save_random(tmp_path, seed=4, **config), torch.float32)
+    ids = torch.tensor([[1, 7, 0, 9, 7, 3]])
+    our(ids).float().square().sum().backward()
+    their(ids).logits.float().square().sum().backward()
+    gradient = our.embed_tokens.weight.grad
+    assert torch.equal(gradient, their.model.embed_tokens.weight.grad)
+    assert all(bool(gradient[row].any()) == (row != pad_token_id) for row in (0, 7, 9))

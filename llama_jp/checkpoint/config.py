@@ -14,6 +14,7 @@ from ..linear.scheme import Scheme
 from ..model import LlamaConfig
 from ..rope import ROPE_TYPES, context_length, make_rope
 from .json_files import read_json
+from .parts import recorded_parts, without_parts
 from .recognise import describe_folder
 
 
@@ -148,14 +149,30 @@ ROPE_KEYS: dict[str, dict[str, Kind]] = {
 }
 
 
-def read_config(folder: str | Path) -> LlamaConfig:
-    """The configuration of the checkpoint in a folder. See `parse_config`; errors name the file."""
+def read_config(folder: str | Path, changed_ok: bool = False) -> LlamaConfig:
+    """The configuration of the checkpoint in a folder. See `parse_config`; errors name the file.
+
+    changed_ok  the caller takes `read_parts` into account; otherwise a changed model raises ValueError
+    """
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"there is no config.json in {folder}{describe_folder(Path(folder))}")
     try:
-        return parse_config(read_json(file))
+        raw = read_json(file)
+        if (parts := recorded_parts(raw)) and not changed_ok:
+            names = ", ".join(f"{role} {name}" for role, name in parts.items())
+            raise ValueError(f"the model is a changed one ({names}), and only a plain Llama can be used here")
+        return parse_config(without_parts(raw))
     except (ValueError, KeyError) as error:
+        raise ValueError(error.args[0] if str(file) in str(error) else f"{file}: {error.args[0]}") from error
+
+
+def read_parts(folder: str | Path) -> dict[str, str]:
+    """The recorded parts of the checkpoint in a folder; nothing for a plain model. See parts.py."""
+    file = Path(folder) / "config.json"
+    try:
+        return recorded_parts(read_json(file))
+    except ValueError as error:
         raise ValueError(error.args[0] if str(file) in str(error) else f"{file}: {error.args[0]}") from error
 
 

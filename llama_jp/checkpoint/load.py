@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
-from ..linear.layer import make_quantized
 from ..model import Attention, Llama, Norm
 from ..rope import Rope
-from .config import read_config, read_scheme
+from .build import build_without_weights
+from .config import read_config, read_parts, read_scheme
 from .hub import find_checkpoint
 from .json_files import read_json
+from .parts import Parts, call_function, is_function_name, resolve_parts
 from .recognise import shorten
 from .tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor, read_tensors
 
@@ -31,6 +31,8 @@ def load_model(
     attention: str | Attention = "sdpa",
     rope: Rope | None = None,
     norm: Norm | None = None,
+    trust_parts: bool = False,
+    missing: str = "refuse",
     *,
     model_class: type[Llama] = Llama,
 ) -> Llama:
@@ -38,31 +40,60 @@ def load_model(
 
     These are the loader arguments; `llama_jp.load` and `Llama.from_pretrained` pass the same ones on.
 
-    source       a folder, a hub repository ("elyza/…"), "demo", or a key of `SHORT_NAMES` (see hub.py)
+    source       a folder, a hub repository ("elyza/…"), "demo", or a key of `SHORT_NAMES` (see hub.py); or
+                 "module:function", which is called and returns a `Llama`
     dtype        a torch.dtype, its name, "stored" (as in the files) or "auto": as stored on a GPU; on a CPU, bfloat16
                  if the CPU has bfloat16 instructions, else float32
     device       a torch.device or its name; "auto" is the CUDA GPU, or the CPU on a machine without one
     revision     a branch, tag or commit of a hub repository
     attention    "sdpa", "eager" or a function, as in `Llama`
     rope, norm   functions that replace the standard ones, as in `Llama`
+    trust_parts  import the functions and the class that the checkpoint of a changed model names, and run their code
+    missing      "refuse", or "initialise": parameters of a subclass that the checkpoint lacks keep the values of its
+                 constructor, and a warning names them. Weights of a plain Llama are never initialised
     model_class  a subclass of `Llama` with the same constructor
+
+    Buffers that are not stored, and plain tensors, have the values of the constructor.
 
     On the CPU, quantised weights and weights that are stored in the dtype stay memory-mapped. Other weights are
     converted in small groups, so peak memory is the weights plus about one tensor.
 
-    Raises FileNotFoundError for missing files. Raises ValueError for damaged files, for unsupported settings, and for
-    tensors that do not fit config.json. The message is one line with the file and the reason.
+    Raises FileNotFoundError for missing files. Raises ValueError for damaged files, for unsupported settings, for
+    tensors that do not fit config.json, and for a changed model whose parts are neither handed in nor trusted. The
+    message is one line with the file and the reason.
     """
+    if missing not in ("refuse", "initialise"):
+        raise ValueError(f"missing is 'refuse' or 'initialise', not {missing!r}")
+    if is_function_name(source):
+        parts = Parts(model_class, attention, rope, norm)
+        return model_from_function(str(source), dtype, device, revision, parts)
     folder = find_checkpoint(source, revision)
     device = choose_device(device)
-    model, stored = build_on_meta(folder, model_class, attention=attention, rope=rope, norm=norm)
-    quantized = {name: stored.pop(name) for name, _ in model.named_buffers()}  # only quantised modules have buffers
-    tensors = read_tensors(stored, choose_dtype(dtype, device, stored), device)
+    model, stored = build_on_meta(folder, model_class, attention, rope, norm, trust_parts, missing)
+    as_stored = {name for name, buffer in model.named_buffers() if buffer.is_meta or not buffer.is_floating_point()}
+    quantized = {name: stored.pop(name) for name in as_stored & stored.keys()}
+    dtype = choose_dtype(dtype, device, stored)
+    give_values(model, stored.keys() | quantized.keys(), dtype, device)
+    tensors = read_tensors(stored, dtype, device)
     if quantized:
         # A file stays mapped while any tensor in it exists. The quantised weights are unmapped once they are packed;
         # copies of the small norms let that happen.
         tensors = {name: tensor.clone() if tensor.dim() == 1 else tensor for name, tensor in tensors.items()}
     return assign_weights(model, tensors | read_tensors(quantized, None, device), folder)
+
+
+def model_from_function(
+    spec: str, dtype: str | torch.dtype, device: str | torch.device, revision: str | None, parts: Parts
+) -> Llama:
+    """The model that "module:function" returns, in another dtype or on another device if one is named."""
+    if revision is not None:
+        raise ValueError(f"{spec} is a function, so it has no revision {revision!r}")
+    if parts[1:] != Parts(Llama)[1:]:
+        raise ValueError(f"the model of {spec} has its own attention, rope and norm; set them in the function")
+    model = call_function(spec, parts.model_class)
+    if dtype not in ("auto", "stored"):
+        model.to(named_dtype(dtype))
+    return model if device == "auto" else model.to(choose_device(device))
 
 
 def build_on_meta(
@@ -71,41 +102,46 @@ def build_on_meta(
     attention: str | Attention = "sdpa",
     rope: Rope | None = None,
     norm: Norm | None = None,
+    trust_parts: bool = False,
+    missing: str = "refuse",
 ) -> tuple[Model, dict[str, TensorInfo]]:
-    """Build a model on the meta device, and list the stored tensors, after a check that they fit the model."""
-    config, scheme = read_config(folder), read_scheme(folder)
+    """Build a model with parameters on the meta device, and list the stored tensors, after a check that they fit it.
+
+    With `missing="initialise"`, new parameters that are not stored are real.
+    """
+    config, scheme = read_config(folder, changed_ok=True), read_scheme(folder)
+    parts = resolve_parts(folder, read_parts(folder), Parts(model_class, attention, rope, norm), trust_parts)
     stored = find_tensors(folder)
-    with torch.device("meta"), SkipInit():
-        model = model_class(config, attention=attention, rope=rope, norm=norm)
-        if scheme:
-            make_quantized(model, scheme)
+    model = build_without_weights(config, scheme, parts)
     untie_if_stored_separately(model, stored)
-    check_complete(model, stored, folder)
+    absent = check_complete(model, stored, folder, missing)
+    if absent:
+        parameters = [name for name, _ in model.named_parameters() if name in absent]
+        model = build_without_weights(model.config, scheme, parts, parameters)
+        warnings.warn(f"initialised, because {folder} does not hold them: {shorten(absent)}", stacklevel=4)
+    assert isinstance(model, model_class), "a class that is imported is a subclass of the one that is given"
     return model, stored
 
 
-class SkipInit(TorchFunctionMode):
-    """A context in which the functions of `torch.nn.init` do nothing.
+def give_values(model: Llama, stored: Collection[str], dtype: torch.dtype, device: torch.device) -> None:
+    """Bring what is not stored, but real, to its dtype and device: parameters to train anew, and buffers.
 
-    On the meta device there is nothing to initialise, and random initialisation there imports a compiler (1 s).
+    As `.to(dtype)` does, only floating-point numbers are rounded.
     """
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(function, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return function(*args, **kwargs)
+    for path, module in model.named_modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is None or tensor.is_meta or f"{path}.{name}".lstrip(".") in stored:
+                    continue
+                moved = tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                tensors[name] = nn.Parameter(moved, tensor.requires_grad) if is_parameter else moved
 
 
 def assign_weights(model: Model, tensors: dict[str, Tensor], folder: Path) -> Model:
     """Fill a model on the meta device with weights, and attach the folder and its generation_config.json."""
-    model.load_state_dict(tensors | tied_copies(model, tensors), assign=True)
+    real = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    model.load_state_dict(real | tensors | tied_copies(model, tensors), assign=True)
     if model.config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
 
@@ -115,8 +151,10 @@ def assign_weights(model: Model, tensors: dict[str, Tensor], folder: Path) -> Mo
     return model.eval()
 
 
-def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path) -> None:
+def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path, missing: str = "refuse") -> list[str]:
     """Check that every parameter is stored, every stored tensor is used, and every shape and kind of dtype fits.
+
+    missing  "initialise": parameters that a plain Llama has not may be absent. Returns their names
 
     Raises ValueError with a list of all problems.
     """
@@ -124,9 +162,14 @@ def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path) ->
     if model.config.tie_word_embeddings and len({"lm_head.weight", "embed_tokens.weight"} & stored.keys()) == 1:
         wanted.pop(next(iter({"lm_head.weight", "embed_tokens.weight"} - stored.keys())))
     problems = []
-    if missing := [checkpoint_name(name) for name in wanted if name not in stored]:
-        problems.append(f"missing {shorten(missing)}")
-    if unexpected := [f"{info.name} in {info.file.name}" for name, info in stored.items() if name not in wanted]:
+    absent = [name for name in wanted if name not in stored]
+    new = new_names(model) if absent and type(model) is not Llama else set()
+    unexpected = [f"{info.name} in {info.file.name}" for name, info in stored.items() if name not in wanted]
+    if absent and not (missing == "initialise" and new.issuperset(absent)):
+        can_start = new.issuperset(absent) and not unexpected
+        hint = ' (missing="initialise" starts them with the values of the constructor)' if can_start else ""
+        problems.append(f"missing {shorten([checkpoint_name(name) for name in absent])}{hint}")
+    if unexpected:
         problems.append(f"unexpected {shorten(unexpected)}")
     misshapen = [
         f"{info.name} in {info.file.name} is {info.shape} where config.json makes it {tuple(parameter.shape)}"
@@ -135,14 +178,22 @@ def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path) ->
     ]
     if misshapen:
         problems.append(f"misshapen {shorten(misshapen)}")
-    quantized = dict(model.named_buffers())
+    buffers = dict(model.named_buffers())
     for name, info in stored.items():
-        if name in quantized and info.dtype != quantized[name].dtype:
-            problems.append(f"{info.name} in {info.file.name} is {info.dtype}, not {quantized[name].dtype}")
-        elif name in wanted and name not in quantized and not info.dtype.is_floating_point:
+        as_stored = name in buffers and (buffers[name].is_meta or not buffers[name].is_floating_point())
+        if as_stored and info.dtype != buffers[name].dtype:
+            problems.append(f"{info.name} in {info.file.name} is {info.dtype}, not {buffers[name].dtype}")
+        elif name in wanted and not as_stored and not info.dtype.is_floating_point:
             problems.append(f"{info.name} in {info.file.name} is {info.dtype}, not a float")
     if problems:
         raise ValueError(f"the weights in {folder} do not fit config.json: {'; '.join(problems)}")
+    return absent
+
+
+def new_names(model: Llama) -> set[str]:
+    """The names of the tensors that a subclass of `Llama` has and `Llama` has not."""
+    plain = build_without_weights(model.config, getattr(model, "quantization", None), Parts(Llama))
+    return model.state_dict().keys() - plain.state_dict().keys()
 
 
 def untie_if_stored_separately(model: Llama, stored: dict[str, TensorInfo]) -> None:
@@ -158,7 +209,7 @@ def untie_if_stored_separately(model: Llama, stored: dict[str, TensorInfo]) -> N
             "tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied", stacklevel=4
         )
         model.config.tie_word_embeddings = False
-        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.embed_tokens.weight))
+        model.lm_head.weight = nn.Parameter(torch.empty_like(model.embed_tokens.weight))
 
 
 def tied_copies(model: Llama, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -192,6 +243,11 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: dict[st
         return as_stored
     if dtype == "auto":
         return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    return named_dtype(dtype)
+
+
+def named_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A float dtype, or the one of a name such as "bfloat16". ValueError for anything else."""
     chosen = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
         raise ValueError(f"dtype is a torch float type, its name, 'stored' or 'auto', not {dtype!r}")

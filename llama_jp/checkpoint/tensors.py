@@ -25,6 +25,10 @@ SAFETENSORS_DTYPES = {
     "BF16": torch.bfloat16,
     "I8": torch.int8,  # quantised weights
     "U8": torch.uint8,
+    "I16": torch.int16,  # buffers of a changed model
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "BOOL": torch.bool,
 }
 
 

@@ -10,17 +10,19 @@ from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
 from ..checkpoint.save import check_target_is_new
 from .arguments import DTYPES
+from .models import add_trust_argument
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="folder, hub repository or short name")
+    parser.add_argument("source", metavar="SRC", help="folder, hub repository, short name or module:function")
     parser.add_argument("target", metavar="DST", type=Path, help="folder to write to, new or empty")
     parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
     parser.add_argument(
         "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
     )
+    add_trust_argument(parser)
     parser.add_argument(
         "--max-shard-size", default="5GB", metavar="SIZE", help="largest file, such as 5GB or 500MB (default: 5GB)"
     )
@@ -28,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_target_is_new(args.target)
-    model = load_model(args.source, dtype=args.dtype, device="cpu", revision=args.revision)
+    model = load_model(
+        args.source, dtype=args.dtype, device="cpu", revision=args.revision, trust_parts=args.trust_parts
+    )
     model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
     size = sum(file.stat().st_size for file in files)

@@ -41,12 +41,21 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         default="sdpa",
         help="sdpa: PyTorch's fused attention; eager: attention written out (default: sdpa)",
     )
+    add_trust_argument(group)
     group.add_argument("--threads", type=positive_int, metavar="N", help="number of CPU threads (default: PyTorch's)")
     group.add_argument(
         "--optimize",
         choices=list(LEVELS),
         help="measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may "
         "differ; int8: activations of int8 weights are also rounded to int8 (default: off)",
+    )
+
+
+def add_trust_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--trust-parts",
+        action="store_true",
+        help="import the functions and the class that the checkpoint of a changed model names, and run their code",
     )
 
 
@@ -58,7 +67,12 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         model, tokenizer = open_shard(args)
     else:
         model, tokenizer = load(
-            args.model, dtype=args.dtype, device=args.device, revision=args.revision, attention=args.attention
+            args.model,
+            dtype=args.dtype,
+            device=args.device,
+            revision=args.revision,
+            attention=args.attention,
+            trust_parts=args.trust_parts,
         )
     if args.rope_scaling:
         extend_context(model, *args.rope_scaling)
@@ -76,8 +90,9 @@ def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     """Load this process's share of the model under torchrun."""
     from .ranks import open_sharded  # late, because torch.distributed takes long to import
 
-    if args.optimize:
-        raise ValueError("--optimize works in a single process; leave it out under torchrun")
+    for flag, given in (("--optimize", args.optimize), ("--trust-parts", args.trust_parts)):
+        if given:
+            raise ValueError(f"{flag} works in a single process; leave it out under torchrun")
     return open_sharded(args)
 
 
@@ -87,4 +102,10 @@ def open_assistant(args: argparse.Namespace) -> Llama | None:
         if args.num_assistant_tokens is not None:
             raise ValueError("--num-assistant-tokens needs --assistant-model")
         return None
-    return load_model(args.assistant_model, dtype=args.dtype, device=args.device, attention=args.attention)
+    return load_model(
+        args.assistant_model,
+        dtype=args.dtype,
+        device=args.device,
+        attention=args.attention,
+        trust_parts=args.trust_parts,
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import warnings
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import groupby, islice
 from math import prod
 from pathlib import Path
@@ -16,9 +18,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint.config import read_config, read_scheme
+from ..checkpoint.description import describe_model, model_state
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json, write_json
-from ..checkpoint.load import check_complete, untie_if_stored_separately
+from ..checkpoint.load import check_complete, load_model, untie_if_stored_separately
+from ..checkpoint.parts import is_function_name, recorded_parts
 from ..checkpoint.save import check_target_is_new, copy_tokenizer, write_atomically
 from ..checkpoint.tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor
 from ..evaluation.documents import CALIBRATION, HELD_OUT, Text, read_text
@@ -54,7 +58,7 @@ def quantize(
 ) -> Certificate | None:
     """Write a checkpoint with int8 or int4 weights into a new folder, and return its certificate.
 
-    source           a folder, a hub repository or a short name
+    source           a folder, a hub repository, a short name, or "module:function", which returns a plain `Llama`
     target           the folder to write; it must be new or empty
     bits             of each weight: 8 or 4
     group_size       int4: inputs that share a scale and a zero; it must divide the inputs of every layer
@@ -69,11 +73,25 @@ def quantize(
     Peak memory is one shard and one tensor, for gptq also one layer and its moments. The result is None, with a
     warning, for a checkpoint without a tokenizer: there is no text to measure on.
 
-    Raises ValueError before the first write: for a target that is not empty, a quantised source, a text that is too
-    short, or a size that does not fit. The target appears complete or not at all.
+    Raises ValueError before the first write: for a target that is not empty, a quantised source, a changed model, a
+    text that is too short, or a size that does not fit. The target appears complete or not at all.
     """
-    folder, target = find_checkpoint(source, revision), Path(target)
+    target = Path(target)
     check_target_is_new(target)
+    if is_function_name(source):
+        with saved_original(source, load_model(source, "stored", revision=revision), target.parent) as folder:
+            return quantize(
+                folder,
+                target,
+                bits,
+                group_size,
+                method,
+                head_bits=head_bits,
+                calibrate=calibrate,
+                text=text,
+                max_shard_bytes=max_shard_bytes,
+            )
+    folder = find_checkpoint(source, revision)
     if existing := read_scheme(folder):
         raise ValueError(f"{source} is already quantised ({existing}); quantise its original instead")
     model, stored = open_original(folder)
@@ -106,6 +124,21 @@ def quantize(
         certificate = certify(made, folder, texts.held_out, public_source)
         write_json(dict(certificate), made / CERTIFICATE_FILE)
     return certificate
+
+
+@contextmanager
+def saved_original(source: str | Path, model: Llama, parent: Path) -> Iterator[Path]:
+    """The folder of a temporary checkpoint of the model that a function returns, beside the target."""
+    config = describe_model(model, model_state(model))
+    if parts := recorded_parts(config):
+        names = ", ".join(f"{role} {name}" for role, name in parts.items())
+        raise ValueError(f"{source} returns a changed model ({names}), and only a plain Llama can be quantised")
+    if "quantization_config" in config:
+        raise ValueError(f"{source} returns a model that is already quantised; quantise its original instead")
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".original-", dir=parent) as folder:
+        model.save_pretrained(folder)
+        yield Path(folder)
 
 
 def read_texts(folder: Path, config: LlamaConfig, method: str, calibrate: str | Path, text: str | Path) -> Texts | None:

@@ -15,6 +15,7 @@ its whole cache, used or not. Every new batch size and cache size is compiled ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -106,6 +107,9 @@ class StaticLlama(Llama):
         return StaticCache(
             len(self.layers), batch_size, c.num_key_value_heads, length, c.head_dim, weight.dtype, weight.device
         )
+
+    def save_pretrained(self, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
+        raise ValueError("a StaticLlama has the weights of the model that it was made from; save that model")
 
     def forward(
         self, ids: Tensor, cache: Cache | None = None, *, mask: Tensor | None = None, last_only: bool = False

@@ -50,6 +50,8 @@ class ShardedLlama(Llama):
         attention: str | Attention = "sdpa",
         rope: Rope | None = None,
         norm: Norm | None = None,
+        trust_parts: bool = False,
+        missing: str = "refuse",
         *,
         mesh: DeviceMesh | None = None,
     ) -> ShardedLlama:
@@ -60,8 +62,11 @@ class ShardedLlama(Llama):
         Peak memory is the share plus about one tensor. Weights split by columns are copied; the others stay
         memory-mapped.
 
-        Raises ValueError for a quantised checkpoint, and for heads or features that the ranks cannot share evenly.
+        Raises ValueError for a quantised checkpoint, for trust_parts and missing, which need one process, and for heads
+        or features that the ranks cannot share evenly.
         """
+        if trust_parts or missing != "refuse":
+            raise ValueError("trust_parts and missing are not supported on several processes; use one process")
         if mesh is None:
             mesh = init_device_mesh(choose_device(device).type, (dist.get_world_size(),))
         folder, mesh_device = find_checkpoint(source, revision), torch.empty(0, device=mesh.device_type).device

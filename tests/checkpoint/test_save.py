@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,6 +73,40 @@ def test_saving_into_the_models_own_folder_replaces_the_weights(copy):
     load_model(copy, dtype="stored").save_pretrained(copy)
     assert [file.name for file in copy.glob("model*")] == ["model.safetensors"], "no shard of the earlier save is left"
     assert torch.equal(logits(copy), expected)
+
+
+def test_the_files_of_the_tokenizer_are_carried_on(small, tmp_path):
+    """Guards against a lost chat template, without which a model is prompted in another form."""
+    folder = llama_folder(shutil.copytree(small, tmp_path / "in"))
+    template = b"{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    (folder / "chat_template.jinja").write_bytes(template)
+    (folder / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
+    model, tokenizer = llama_jp.load(folder)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    for out in (tmp_path / "model", tmp_path / "tokenizer"):
+        for name in ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"):
+            assert (out / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_model_under_fsdp2_is_gathered(small, tmp_path):
+    """Guards against "invalid python storage", and against processes that leave before the files are there."""
+    worker = Path(__file__).resolve().parents[1] / "helpers" / "fsdp_worker.py"
+    search = os.pathsep.join([str(worker.parents[2]), str(worker.parents[1])])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, worker, small, tmp_path / "out"],
+        env=os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    again = load_model(tmp_path / "out", dtype="float32", device="cpu")
+    with torch.no_grad():
+        assert torch.equal(again(IDS), torch.load(tmp_path / "out" / "logits.pt"))
+    assert not torch.equal(again.lm_head.weight, load_model(small, dtype="float32", device="cpu").lm_head.weight)
 
 
 def test_an_interrupted_save_leaves_nothing(small, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from helpers.changed_models import no_rope
 
 from llama_jp.cli import make_parser
 from llama_jp.cli.models import open_assistant, open_model
@@ -20,6 +22,27 @@ def test_flags_reach_the_model(base_folder):
     assert model.embed_tokens.weight.dtype.itemsize == 2
     assert model.config.rope_scaling == {"rope_type": "linear", "factor": 2.0}
     assert tokenizer.vocab_size == model.config.vocab_size
+
+
+def test_the_model_of_a_function_has_the_tokenizer_of_its_folder():
+    """Guards against another tokenizer, and against a flag that the function's model would silently not follow."""
+    model, tokenizer = open_model(parse("--model", "helpers.changed_models:make"))
+    assert tokenizer.vocab_size == model.config.vocab_size and model.embed_tokens.weight.dtype == torch.float32
+    with pytest.raises(ValueError, match="has its own attention"):
+        open_model(parse("--model", "helpers.changed_models:make", "--attention", "eager"))
+
+
+def test_a_changed_model_needs_trust(folder, tmp_path):
+    """Guards against a changed model that answers as a plain one, and against --rope-scaling in place of its rope."""
+    changed = str(tmp_path / "changed")
+    Llama.from_pretrained(folder, rope=no_rope, dtype="float32").save_pretrained(changed)
+    with pytest.raises(ValueError, match="holds a changed model .*--trust-parts"):
+        open_model(parse("--model", changed))
+    model, _ = open_model(parse("--model", changed, "--trust-parts"))
+    assert model.rope is no_rope
+    with pytest.raises(ValueError, match="a rope of its own"):
+        open_model(parse("--model", changed, "--trust-parts", "--rope-scaling", "linear:2"))
+    assert open_assistant(parse("--assistant-model", changed, "--trust-parts")).rope is no_rope
 
 
 def test_the_numerical_deviation_of_optimize_is_reported(folder, capsys):

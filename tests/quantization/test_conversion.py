@@ -66,3 +66,18 @@ def test_without_a_tokenizer_there_is_no_certificate(quantizable, tmp_path):
         assert quantize(quantizable, tmp_path / "out") is None
     with pytest.raises(FileNotFoundError, match=r"there is no certificate.json in .*quantised without a tokenizer"):
         verify(tmp_path / "out", quantizable)
+
+
+def test_the_model_of_a_function_is_certified_as_itself(tmp_path):
+    """Guards against a certificate for the checkpoint that a function started from, and for a changed model."""
+    certificate = quantize("helpers.changed_models:make_half", tmp_path / "out", **INT4)
+    assert certificate is not None and certificate["original"]["source"] is None
+    load_model("helpers.changed_models:make_half").save_pretrained(tmp_path / "original")
+    assert verify(tmp_path / "out", tmp_path / "original").exactly
+    with pytest.raises(ValueError, match="another sha256 for config.json, model.safetensors"):
+        verify(tmp_path / "out", "demo")
+    with pytest.raises(
+        ValueError, match="make_changed returns a changed model .*attend_window.*, and only a plain Llama"
+    ):
+        quantize("helpers.changed_models:make_changed", tmp_path / "no", **INT4)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["original", "out"]

@@ -35,6 +35,13 @@ def test_same_tokens(demo, compile):
     assert [answer.ids for answer in ours] == [answer.ids for answer in theirs]
 
 
+def test_the_model_itself_is_saved(demo, tmp_path):
+    """Guards against a class in config.json that no loader can build."""
+    with pytest.raises(ValueError, match="save that model"):
+        StaticLlama(demo, compile=False).save_pretrained(tmp_path / "out")
+    demo.save_pretrained(tmp_path / "out")
+
+
 @needs_compiler
 @pytest.mark.parametrize("kernel", ["MKLKernel", "CompiledDotKernel", "LinearKernel"])
 def test_optimised_layers_inside_compiled_blocks(demo, monkeypatch, kernel):
