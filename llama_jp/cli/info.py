@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(dataclasses.asdict(info), ensure_ascii=False, indent=2))
     else:
-        print("\n".join(f"{name:<22} {value}" for name, value in table(info)))
+        rows = table(info)
+        width = max(len(name) for name, _ in rows)
+        print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
     return 0
 
 
