@@ -147,7 +147,8 @@ def resolve_parts(folder: Path, recorded: dict[str, str], given: Parts, trust: b
         )
     imported = {"model_class" if role == "class" else role: import_part(name) for role, name in missing.items()}
     parts = given._replace(**imported)
-    if not isinstance(parts.model_class, type) or not issubclass(parts.model_class, Llama):
+    model_class = imported.get("model_class", Llama)  # one that is handed in may be a copy of the class
+    if not isinstance(model_class, type) or not issubclass(model_class, Llama):
         raise ValueError(f"{folder}: the class {recorded['class']} is not a subclass of llama_jp.Llama")
     for role, part in imported.items():
         if not callable(part):
