@@ -47,6 +47,7 @@ class Request:
     seed: int = 0
     max_ulp: int | None = None
     max_kl: float | None = None
+    expect: list[str] = field(default_factory=list)  # operations that may be wrong, see `compare`
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Request:
@@ -99,8 +100,12 @@ def run_mode(
     if mode == "gradients":
         return compare_gradients(first, second, ids, config, tolerance)
     if mode in GENERATION_MODES:
-        return compare_generation(first, second, ids, request.new_tokens, mode, config, tolerance, request.seed)
-    return compare(first, second, ids, mode, config=config, tolerance=tolerance, seed=request.seed)
+        return compare_generation(
+            first, second, ids, request.new_tokens, mode, config, tolerance, request.seed, request.expect
+        )
+    return compare(
+        first, second, ids, mode, config=config, tolerance=tolerance, seed=request.seed, expect=request.expect
+    )
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Finding:
     kind: str
     layer: int | None
     call: int
-    verdict: str  # "bug" | "rounding" | "unknown"
+    verdict: str  # "bug" | "rounding" | "expected" | "non-finite" | "unknown", as of a `Comparison`
     model: str | None = None  # the name of the model that has the bug
     cause: str | None = None
     excess: dict[str, float] | None = None  # per model: distance from float64 in units of its bound
@@ -57,12 +57,18 @@ class Finding:
 
 
 @dataclass
-class Pair:
+class Recorded:
     """The names, recorded calls and weights of two models. The index of the first is 0, that of the second 1."""
 
     names: tuple[str, str]
     calls: tuple[list[Call], list[Call]]
     weights: tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+@dataclass
+class Pair(Recorded):
+    """Two models that should follow one configuration."""
+
     config: LlamaConfig
     same_dtype: bool
 

@@ -64,6 +64,9 @@ def finding_lines(comparison: Comparison) -> list[str]:
     if bug is not None and bug is not divergence:
         lines.append(f"first bug: {place(bug)}")
         lines += [f"  {line}" for line in distance_lines(bug)]
+    if (non_finite := comparison.non_finite) is not None:
+        lines.append(f"NaN or infinite numbers: {place(non_finite)}")
+        lines.append(f"  {non_finite.cause}")
     if bug is not None:
         model = f" in {bug.model}" if bug.model else ""
         lines.append(f"likely cause{model}: {bug.cause or 'none of the known mistakes'}")

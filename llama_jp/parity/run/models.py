@@ -127,10 +127,10 @@ class _ReferenceSession:
         self.cache: Any = None  # transformers' Cache
 
     def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"use_cache": True}  # config.json may turn it off
         if mask is not None:
             positions = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-            options = {"attention_mask": mask, "position_ids": positions[:, -ids.shape[1] :]}
+            options |= {"attention_mask": mask, "position_ids": positions[:, -ids.shape[1] :]}
         if self.cache is not None:
             options["past_key_values"] = self.cache
         output = self.model(ids, **options)
@@ -206,9 +206,12 @@ def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Comp
     logging.disable_progress_bar()
     try:
         model = LlamaForCausalLM.from_pretrained(folder, dtype=loaded, attn_implementation=settings.attention).eval()
+    except Exception as error:  # transformers raises many types for a file that it does not take
+        raise ValueError(f"transformers cannot load {folder}: {type(error).__name__}: {error}") from error
     finally:
         if shows_progress:
             logging.enable_progress_bar()
+    model.config.return_dict = True  # with False in config.json the model fails in its own forward
     if cast:
         model.to(dtype)
     name = "transformers-cast" if cast else "transformers"
