@@ -39,7 +39,11 @@ def describe_model(model: ModelDescription) -> str:
 def cells(comparison: Comparison) -> tuple[str, ...]:
     """The line of a mode, in the columns of HEAD."""
     logits, prediction = comparison.logits, comparison.prediction
-    verdict = comparison.verdict + (" (passes)" if comparison.passed and comparison.verdict != "equal" else "")
+    verdict = comparison.verdict
+    if comparison.unmet:
+        verdict += " (not as expected)"
+    elif comparison.passed and verdict in ("rounding", "unknown"):
+        verdict += " (passes)"
     if logits is None:
         return (comparison.mode, verdict, *["-"] * 6)
     return (
