@@ -139,9 +139,7 @@ def refuse_unused_in_comparison(args: argparse.Namespace, given: set[str]) -> No
     if not args.random:
         refuse(given & {"layers"}, "is the number of layers of a random model; it needs --random or --fullsize")
     elif args.model and names_checkpoint(args.model):
-        raise ValueError(f"--random replaces the checkpoint of A, so --model {args.model} has no effect; leave one out")
-    elif args.checkpoint:
-        raise ValueError("--random writes the checkpoint, so --checkpoint has no effect; leave one out")
+        raise ValueError(f"both models load the random checkpoint, so {args.model} cannot be named with --random")
     if all(map(names_checkpoint, specs)):
         refuse(given & {"checkpoint"}, "has no effect: both models name their own checkpoint")
     for prefix, chosen in (("", specs), ("against-", specs[1:])):
