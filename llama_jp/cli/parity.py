@@ -195,8 +195,9 @@ def run_fullsize(args: argparse.Namespace) -> int:
 def to_request(args: argparse.Namespace) -> Request:
     """The request of a command line. Settings of B default to those of A."""
     chosen = args.mode or ["whole"]
-    if args.random and chosen == list(MODES):
-        chosen = [mode for mode in chosen if mode != "tokenizer"]  # a random checkpoint has no tokenizer
+    without_tokenizer = args.random or any(is_function(spec) for spec in (args.model, args.against) if spec)
+    if without_tokenizer and chosen == list(MODES):
+        chosen = [mode for mode in chosen if mode != "tokenizer"]
     first = Settings(args.dtype or "auto", args.attention or "sdpa", args.threads, args.batch)
     second = Settings(
         args.against_dtype or first.dtype,

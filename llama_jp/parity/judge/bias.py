@@ -7,8 +7,8 @@ The error e = out - right is projected on a direction g: the right result itself
 derivative of a parameter. A bias is a finding if it is both of these:
 
 large         the coefficient c = <e, g> / <g, g> is at least LEAST unit roundoffs
-significant   the same projection in n independent blocks has one sign far more often than chance allows. For blocks
-              with the sum s and the sum of squares q, s² / (n q) has the distribution Beta(1/2, (n - 1) / 2), whose tail
+significant   the same projection in n independent blocks has one sign far more often than chance allows. With the sum
+              s and the sum of squares q of the blocks, s² / (n q) has the distribution Beta(1/2, (n - 1) / 2). Its tail
               beyond x is at most (1 - x) to the power (n - 1) / 2.
 
 The blocks are single elements where each element has a rounding of its own. They are whole vectors where one rounding
@@ -52,7 +52,7 @@ def bias_cause(context: OperationContext, judged: Judged) -> str | None:
     if context.has_reconstructed_input:  # the model may have rounded that input at other places
         return None
     kind = KINDS[context.operation.kind]
-    out, right = judged.out, judged.exact.to(judged.out.dtype)
+    out, right = judged.out, judged.exact.to(context.out.dtype)
     part = replayed(context)
     if kind.bitwise:  # the same roundings as the model's, so that they cancel
         same = [result for result in kind.right_results(part) if result.shape == part.out.shape]
@@ -85,7 +85,7 @@ def has_bias(out: Tensor, exact: Tensor) -> bool:
 
 def errors_of(out: Tensor, right: Tensor, shared_roundings: bool) -> Errors | None:
     """None: there is no error."""
-    if torch.equal(out, right):
+    if torch.equal(out.to(right.dtype), right):
         return None
     in_float32 = right.dtype.itemsize > 2
     unit = (LEAST_IN_FLOAT32 if in_float32 else LEAST) * torch.finfo(right.dtype).eps / 2

@@ -239,7 +239,7 @@ class Judge:
         """Whether the result of one model is wrong. The finding then has the verdict and the cause."""
         if judged.excess > 1:
             bugs = sum(each.verdict == "bug" for each in self.findings)
-            cause = likely_cause(context) if bugs < CAUSES_FOR else None
+            cause = likely_cause(context) or bias_cause(context, judged) if bugs < CAUSES_FOR else None
         elif (cause := bitwise_cause(context) or bias_cause(context, judged)) is None:
             return False
         finding.verdict, finding.cause = "bug", cause
