@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...model import LlamaConfig
-from ...numerics import difference
+from ...numerics import difference, same_bits
 from ...tracing import named_modules
 from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding
@@ -48,7 +48,7 @@ def compare_gradients(
         for parameter in ("weight", "bias")
         if f"{op.weight}.{parameter}" in a.gradients and f"{op.weight}.{parameter}" in b.gradients
     ]
-    differing = [name for name in names if not torch.equal(a.gradients[name], b.gradients[name])]
+    differing = [name for name in names if not same_bits(a.gradients[name], b.gradients[name])]
     finite = bool(a.loss.isfinite() and b.loss.isfinite())
     forward = [] if loss.equal and finite else compare(first, second, ids, config=config).findings
     findings = [each for each in forward if each.verdict in ("bug", "non-finite")]

@@ -48,7 +48,8 @@ UNITS
 dl { display: grid; grid-template-columns: minmax(90px, max-content) minmax(0, 1fr); gap: 2px 18px; margin: 0 }
 dt { color: var(--soft) } dd { margin: 0 }
 @media (max-width: 760px) {
-  .stack tr:first-child { display: none } .stack tr { display: block; padding: 6px 0; border-bottom: 1px solid var(--line) }
+  .stack tr { display: block; padding: 6px 0; border-bottom: 1px solid var(--line) }
+  .stack tr:first-child { display: none }
   .stack td { display: flex; justify-content: space-between; gap: 16px; border: 0; padding: 1px 0; text-align: right }
   .stack td::before { content: attr(data-head); color: var(--soft); white-space: nowrap }
   dl { grid-template-columns: minmax(0, 1fr) } dd { margin: 0 0 6px }

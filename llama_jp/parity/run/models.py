@@ -148,10 +148,7 @@ class _CachelessSession:
 
     def logits(self, ids: Tensor) -> Tensor:
         output = self.call(ids)
-        logits = getattr(output, "logits", output)
-        if not isinstance(logits, Tensor):
-            raise ValueError(f"the model returns a {type(logits).__name__}; a tensor of logits (B, T, V) is needed")
-        return logits
+        return check_logits(getattr(output, "logits", output), ids, "the model")
 
     def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         T = ids.shape[1]
@@ -163,6 +160,16 @@ class _CachelessSession:
             logits = self.logits(row[None, tokens])[0]
             rows.append(F.pad(logits, (0, 0, mask.shape[1] - len(logits), 0)))  # (S, V)
         return torch.stack(rows)[:, -T:]
+
+
+def check_logits(logits: object, ids: Tensor, name: str) -> Tensor:
+    """The logits of a model for ids (B, T). Raises ValueError unless they are floating-point numbers (B, T, V)."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{name} returns a {type(logits).__name__} for ids; a tensor of logits (B, T, V) is needed")
+    if logits.dim() != 3 or logits.shape[0] != len(ids) or not logits.is_floating_point():
+        shapes = f"ids {tuple(ids.shape)} give {logits.dtype} logits {tuple(logits.shape)}"
+        raise ValueError(f"{name}: {shapes}; floating-point logits (B, T, V) are needed")
+    return logits
 
 
 def open_model(spec: str, settings: Settings, checkpoint: Path | None = None) -> ComparedModel:

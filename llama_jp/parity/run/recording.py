@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...model import positions_and_mask
 from ...tracing import Activations, point_names, trace
 from ..operations import Operation
-from .models import ComparedModel
+from .models import ComparedModel, check_logits
 
 FORWARD_MODES = ("whole", "steps", "chunks", "ragged")
 CACHE_POINTS = (".keys", ".values")  # the points that hold all visible tokens
@@ -121,21 +121,12 @@ def record_rows(model: ComparedModel, plan: list[PlannedCall], wanted: list[Oper
         length += ids.shape[1]
         with trace_points(model.module, names) as activations:
             logits = run(ids, mask)
-        check_logits(model.name, logits, ids)
+        check_logits(logits, ids, model.name)
         points = {name: activations.calls(name)[0] for name in activations} | {"logits": logits}
         passes = {name: len(activations.calls(name)) for name in activations}
         calls.append(Call(ids, mask, length, logits, points, past, set(names) - points.keys(), passes))
         past = {name: x for name, x in points.items() if name.endswith(CACHE_POINTS)}
     return calls
-
-
-def check_logits(name: str, logits: object, ids: Tensor) -> None:
-    """Raise ValueError unless a model gave logits (B, T, V) for ids (B, T)."""
-    if not isinstance(logits, Tensor):
-        raise ValueError(f"{name} returns a {type(logits).__name__} for ids; a tensor of logits (B, T, V) is needed")
-    if logits.dim() != 3 or logits.shape[0] != len(ids) or not logits.is_floating_point():
-        shapes = f"ids {tuple(ids.shape)} give {logits.dtype} logits {tuple(logits.shape)}"
-        raise ValueError(f"{name}: {shapes}; floating-point logits (B, T, V) are needed")
 
 
 def trace_points(module: nn.Module | None, names: list[str]) -> AbstractContextManager[Activations]:
