@@ -41,7 +41,7 @@ def test_a_documented_command_runs(number, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert status in (0, 1), said.err
     if "--expect" in arguments:
-        assert status == 0 and "in 1 operations of" in said.out
+        assert status == 0 and "in 1 operation of" in said.out
     elif "my_llama:make" in arguments:
         assert "eps 0.001" in said.out
     sys.modules.pop("my_llama", None)
