@@ -123,6 +123,25 @@ def ordinal(x: Tensor) -> Tensor:
     return (sign & torch.iinfo(bits.dtype).max).bitwise_xor_(bits).sub_(sign)
 
 
+def non_finite(x: Tensor) -> Tensor:
+    """Where x is NaN or infinite."""
+    return x.isfinite().logical_not_()
+
+
+def json_values(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: they become "NaN", "Infinity" and "-Infinity".
+
+    JavaScript's `Number` and Python's `float` convert these strings back.
+    """
+    if isinstance(value, dict):
+        return {key: json_values(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_values(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
 def cosine(x: Tensor, y: Tensor) -> float:
     """Cosine similarity, computed as 1 minus the missing part, which float32 sums resolve near 1."""
     x, y = x.to(at_least_float32(x.dtype)).flatten(), y.to(at_least_float32(y.dtype)).flatten()

@@ -23,6 +23,10 @@ This project's model, a changed copy of it and transformers' Llama have the same
 points that are module paths. A fused attention kernel produces no scores and no probabilities. `trace` computes them
 separately, from the same q, k and mask. Recording does not change a bit of the model's output. The end of the `with`
 block removes all hooks, also after an exception. Traces of one model may be nested and may end in any order.
+
+The wrappers of torch.compile, PEFT, DDP and FSDP add no part to a name: `_orig_mod.layers.0.mlp` and
+`base_model.model.layers.0.mlp` are `layers.0.mlp`. A compiled model runs without its compiled code inside the block,
+because compiled code calls no hooks; this may change the last bits.
 """
 
 from __future__ import annotations
@@ -43,6 +47,15 @@ Edit = Callable[[Tensor], Tensor]
 IN_ATTENTION = ("q_rot", "k_rot", "keys", "values", "scores", "probabilities", "attn_output")
 NOT_EDITABLE = ("rope.cos", "rope.sin", "k_rot", "after_attention")  # an edit would reach only some of their consumers
 
+NOT_REACHED = (
+    "the model did not compute it inside the block; code that torch.compile compiled from a model calls no hooks, "
+    "so trace the compiled model itself"
+)
+
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # of torch.compile, FSDP, checkpointing
+PREFIXES = ("module.", "base_model.model.", "model.")  # of DDP, PEFT, transformers; from outside to inside
+INNER_PREFIXES = ("", "model.", "base_model.model.", "base_model.model.model.")
+
 
 class Activations(Mapping[str, Tensor]):
     """The recorded tensors of a trace: point -> tensor of the last call, in the order of computation."""
@@ -52,13 +65,16 @@ class Activations(Mapping[str, Tensor]):
 
     def calls(self, name: str) -> list[Tensor]:
         """The tensors of a point, one for each time that it was computed. KeyError: it was not computed."""
-        return self._calls[name]
+        found = self._calls.get(name) or self._calls.get(without_wrappers(name))
+        if found is None:
+            raise KeyError(f"{name} was not recorded: it is not among the points of this trace, or {NOT_REACHED}")
+        return found
 
     def add(self, name: str, value: Tensor) -> None:
         self._calls.setdefault(name, []).append(value.detach().clone())  # later operations may work in place
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._calls[name][-1]
+        return self.calls(name)[-1]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._calls)
@@ -82,7 +98,8 @@ def trace(
     compute_scores  compute scores and probabilities separately where attention is fused; False: leave them out
 
     A point with an edit is recorded after the edit.
-    Raises ValueError for a name or pattern that matches no point, and for an edit of a point that is not editable.
+    Raises ValueError for a name or pattern that matches no point, for an edit of a point that is not editable, and at
+    the end of the block for an edit that was not reached.
     """
     edit = dict(edit or {})
     names = point_names(model)
@@ -101,19 +118,48 @@ def trace(
         modules,
     )
     with ExitStack() as undo:  # undoes a part of the installation as well, when the rest of it fails
+        if is_compiled(model):
+            undo.enter_context(torch.compiler.set_stance("force_eager"))
         for path, module in modules.items():
             hooks.install(path, module, undo)
         yield hooks.activations
+    # an exception inside the block does not come here
+    containers = {path for path, module in modules.items() if type(module).forward is nn.Module.forward}
+    named = {name for pattern in edit if "*" not in pattern for name in matches[pattern]}
+    if missed := sorted(hooks.edits.keys() - hooks.reached - (containers - named)):
+        raise ValueError(f"the edit of {', '.join(missed[:4])}{', …' * (len(missed) > 4)} had no effect: {NOT_REACHED}")
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a model under the names of their points, without transformers' prefix `model.`.
+    """The modules of a model under the names of their points, without wrappers and transformers' prefix `model.`.
 
     A module that occurs at several places of the tree has one name for each place.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    prefix = "model." if hasattr(modules.get("model"), "layers") else ""
-    return {path.removeprefix(prefix): module for path, module in modules.items() if path not in ("", "model")}
+    modules = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        # a wrapper and the module in it get the same name, and the module in it comes later
+        modules[".".join(part for part in path.split(".") if part not in WRAPPERS)] = module
+    for prefix in PREFIXES:
+        if any(f"{prefix}{inner}layers" in modules for inner in INNER_PREFIXES):
+            outer = [path for path in modules if prefix.startswith(f"{path}.")]
+            modules = {path.removeprefix(prefix): module for path, module in modules.items() if path not in outer}
+    return {path: module for path, module in modules.items() if path}
+
+
+def without_wrappers(name: str) -> str:
+    """The name or pattern of a point without the parts that wrappers add."""
+    name = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether torch.compile compiled a model or a part of it. Compiled code calls no hooks."""
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
 
 
 def point_names(model: nn.Module) -> list[str]:
@@ -151,7 +197,12 @@ def head_size(attention: nn.Module) -> int:
 
 
 def matching_points(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names that equal a name or match a pattern."""
+    """The names that equal a name or match a pattern. A pattern may have the parts that wrappers add to names."""
+    inner = without_wrappers(pattern)
+    return match_names(pattern, names) or (match_names(inner, names) if inner != pattern else [])
+
+
+def match_names(pattern: str, names: Sequence[str]) -> list[str]:
     if "*" not in pattern:
         return [pattern] if pattern in names else []
     parts = {"*": r"[^.]+", "**": r".+"}
@@ -181,6 +232,7 @@ class _Hooks:
         self.compute_scores = compute_scores
         self.modules = modules
         self.activations = Activations()
+        self.reached: set[str] = set()  # edited points that were computed
         self.attended: set[str] = set()  # attention modules whose attn_output has passed, and their o_proj not yet
         self.cached: set[str] = set()  # attention modules whose new keys have passed on their way to the KV cache
         self.paths: dict[nn.Module, list[str]] = {}  # every path of each module
@@ -195,6 +247,7 @@ class _Hooks:
     def at_point(self, name: str, value: Tensor) -> Tensor:
         """Edit and record the tensor of a point, as far as the trace needs it."""
         if name in self.edits:
+            self.reached.add(name)
             value = self.edits[name](value)
         if name in self.recorded:
             self.activations.add(name, value)

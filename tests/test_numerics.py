@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import torch
 
-from llama_jp.numerics import difference, ulps
+from llama_jp.numerics import difference, json_values, non_finite, ulps
 
 
 def test_ulps_count_the_numbers_between():
@@ -28,3 +31,21 @@ def test_a_difference_names_the_first_token_and_leaves_padding_out():
     mask = torch.tensor([[0, 1, 1], [1, 1, 1]]).bool()
     assert difference(x, y, mask).token == (1, 2)
     assert difference(x, x.clone()).equal
+
+
+def test_nan_and_infinity_become_strings_in_json():
+    """Guards against bare NaN, which is not JSON."""
+    values = {"a": [1.5, float("nan"), (float("inf"), -float("inf"))], "b": {"c": None, "d": 3, "e": "NaN", "f": True}}
+    expected = {"a": [1.5, "NaN", ["Infinity", "-Infinity"]], "b": {"c": None, "d": 3, "e": "NaN", "f": True}}
+    assert json_values(values) == expected
+    assert json.loads(json.dumps(json_values(values), allow_nan=False)) == expected
+    assert float("NaN") != float("NaN") and float("Infinity") == math.inf
+
+
+def test_nan_equals_only_nan():
+    x = torch.tensor([[[1.0, math.nan, math.inf]]])
+    assert difference(x, x.clone()).equal
+    y = torch.tensor([[[1.0, math.nan, 3.0]]])
+    assert difference(x, y).differing == 1 and difference(x, y).max_value == math.inf
+    assert difference(x, torch.ones(1, 1, 3)).differing == 2
+    assert non_finite(x).flatten().tolist() == [False, True, True]

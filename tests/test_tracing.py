@@ -263,3 +263,135 @@ def test_new_keys_are_recorded_before_a_cache_changes_them(folder, load):
     handle.remove()
     assert torch.equal(activations["layers.1.self_attn.k_rot"], plain["layers.1.self_attn.k_rot"])
     assert not activations["layers.1.self_attn.keys"].any()
+
+
+# Compiled and wrapped models
+
+
+class Inner(nn.Module):
+    """A wrapper with the attribute names of PEFT's tuner."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **kwargs):
+        return self.model(*args, **kwargs)
+
+
+class Peft(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = Inner(model)
+
+    def forward(self, *args, **kwargs):
+        return self.base_model(*args, **kwargs)
+
+
+class Parallel(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
+
+    def forward(self, *args, **kwargs):
+        return self.module(*args, **kwargs)
+
+
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+def compiled_by_layer(model):
+    layers = (model if hasattr(model, "layers") else model.model).layers
+    for i, layer in enumerate(layers):
+        layers[i] = compiled(layer)
+    return model
+
+
+WRAPPED = {
+    "compiled": compiled,
+    "compiled in place": compiled_in_place,
+    "compiled by layer": compiled_by_layer,
+    "peft": Peft,
+    "parallel": Parallel,
+    "parallel peft": lambda model: Parallel(Peft(model)),
+    "compiled peft": lambda model: compiled(Peft(model)),
+}
+
+
+@pytest.mark.parametrize("load", [here, reference])
+@pytest.mark.parametrize("wrap", WRAPPED)
+def test_a_wrapped_model_has_the_same_points_and_takes_the_same_edits(folder, load, wrap):
+    """Guards against names with `_orig_mod.` or `base_model.model.`, which match nothing."""
+    plain = load(folder)
+    names = point_names(plain)
+    edit = {"layers.1.mlp": torch.zeros_like}
+    with trace(plain, ["layers.0.mlp"], edit=edit) as expected:
+        edited = logits(plain)
+    model = WRAPPED[wrap](plain)
+    assert point_names(model) == names
+    logits(model)  # compiles
+    for prefix in ("", "_orig_mod.", "base_model.model."):
+        with trace(model, [f"{prefix}layers.*.mlp"], edit={f"{prefix}layers.1.mlp": torch.zeros_like}) as activations:
+            assert torch.equal(logits(model), edited)
+        assert torch.equal(activations[f"{prefix}layers.0.mlp"], expected["layers.0.mlp"])
+    assert not torch.equal(logits(model), edited)
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_compiled_code_beside_a_trace_is_recorded_or_refused(folder, warm):
+    """Guards against an edit without effect, or one that stays in the compiled code."""
+    torch._dynamo.reset()
+    model = here(folder)
+    plain = logits(model)
+    beside = compiled(model)
+    if warm:
+        logits(beside)
+    with trace(model, edit={"layers.1.mlp": torch.zeros_like}):
+        expected = logits(model)
+    try:
+        with trace(model, edit={"layers.1.mlp": torch.zeros_like}):
+            found = logits(beside)
+    except ValueError as error:
+        assert "the edit of layers.1.mlp had no effect" in str(error)
+    else:
+        assert torch.equal(found, expected)
+    assert torch.equal(logits(beside), plain)
+    with trace(model, ["layers.1.mlp"]) as activations:
+        logits(beside)
+    if "layers.1.mlp" not in activations:
+        with pytest.raises(KeyError, match="layers.1.mlp was not recorded"):
+            _ = activations["layers.1.mlp"]
+
+
+def test_an_edit_that_was_not_reached_is_an_error_at_the_end_of_the_block(folder):
+    """Guards against an ablation that did nothing."""
+    model = here(folder)
+    edit = {"layers.*.mlp": torch.zeros_like}
+    missed = r"the edit of layers.0.mlp, layers.1.mlp, layers.2.mlp had no effect"
+    with pytest.raises(ValueError, match=missed), trace(model, edit=edit):
+        pass
+    with (
+        pytest.raises(ValueError, match="the edit of layers had no effect"),
+        trace(model, edit={"layers": lambda x: x}),
+    ):
+        logits(model)  # a list of modules is never called
+    with pytest.raises(RuntimeError, match="on purpose"), trace(model, edit=edit):
+        raise RuntimeError("on purpose")
+    with trace(model, edit={"*": lambda x: x}):  # the list of modules among the others is no error
+        logits(model)
+
+
+def test_a_point_that_was_not_computed_is_named(folder):
+    model = here(folder)
+    with trace(model, ["layers.0.mlp"]) as activations:
+        pass
+    for ask in (activations.__getitem__, activations.calls):
+        with pytest.raises(KeyError, match="layers.0.mlp was not recorded"):
+            ask("layers.0.mlp")
+    assert "layers.0.mlp" not in activations and activations.get("layers.0.mlp") is None

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoint.random_checkpoint import SHAPES
 from ..environment import describe_environment
 from ..model import ATTENTIONS
 from ..parity.modes.fullsize import compare_fullsize
+from ..parity.modes.generation import GENERATION_MODES
 from ..parity.report.certificate import add_to_certificate, replay
 from ..parity.report.html import write_html_report
 from ..parity.report.text import text_report
 from ..parity.requests import MODES, Request, run_request
-from ..parity.run.models import Settings
+from ..parity.run.models import Settings, is_function
 from .arguments import DTYPES, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
+FAILURE_STATUS = 2  # 1 is the result "different"
 SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument_group("models")
-    models.add_argument("--model", default="demo", metavar="A", help=f"{SPECS} (default: demo)")
-    models.add_argument("--against", default="transformers", metavar="B", help="the same; B is the reference")
+    models.add_argument("--model", metavar="A", help=f"{SPECS} (default: {Request.model})")
+    models.add_argument("--against", metavar="B", help=f"the same; B is the reference (default: {Request.against})")
     models.add_argument(
         "--checkpoint", metavar="MODEL", help="the checkpoint for transformers and functions, if A and B name none"
     )
@@ -43,19 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     task.add_argument(
         "--mode",
         type=modes,
-        default=["whole"],
         metavar="MODES",
         help=f"one or more of {', '.join(MODES)}, separated by commas, or all (default: whole)",
     )
     task.add_argument("--text", metavar="FILE", help="UTF-8 text for the ids (default: random ids)")
-    task.add_argument("--rows", type=positive_int, default=2, metavar="N", help="rows of ids (default: 2)")
-    task.add_argument("--tokens", type=positive_int, default=32, metavar="N", help="ids in a row (default: 32)")
-    task.add_argument(
-        "--new-tokens", type=positive_int, default=16, metavar="N", help="tokens to generate (default: 16)"
-    )
-    task.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of ids, weights, chunks and sampling (default: 0)"
-    )
+    task.add_argument("--rows", type=positive_int, metavar="N", help="rows of ids (default: 2)")
+    task.add_argument("--tokens", type=positive_int, metavar="N", help="ids in a row (default: 32)")
+    task.add_argument("--new-tokens", type=positive_int, metavar="N", help="tokens to generate (default: 16)")
+    task.add_argument("--seed", type=int, metavar="N", help="seed of ids, weights, chunks and sampling (default: 0)")
 
     full = parser.add_argument_group("full size")
     full.add_argument(
@@ -64,10 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     full.add_argument("--folder", metavar="DIR", help="folder of this checkpoint (7b: 13.5 GB), new or existing")
 
     output = parser.add_argument_group(
-        "verdict and output", "exit status: 0 equal or within the tolerance, 1 different, 2 nothing could be compared"
+        "verdict and output",
+        "exit status: 0 equal, as expected or within the tolerance, 1 different, 2 nothing could be compared",
     )
-    output.add_argument("--max-ulp", type=int, metavar="N", help="let logits differ by up to N ULP")
-    output.add_argument("--max-kl", type=float, metavar="X", help="let next-token distributions differ by X nats (KL)")
+    output.add_argument(
+        "--expect",
+        action="append",
+        metavar="PATTERN",
+        help="an operation that was changed on purpose, such as 'layers.*.self_attn.scores'; all others have to be "
+        "right; may be given several times",
+    )
+    output.add_argument("--max-ulp", type=whole_number, metavar="N", help="let logits differ by up to N ULP")
+    output.add_argument("--max-kl", type=nats, metavar="X", help="let next-token distributions differ by X nats (KL)")
     output.add_argument("--json", action="store_true", help="print all results as one JSON object")
     output.add_argument("--report", metavar="FILE.html", help="write an HTML page with a map of all operations")
     output.add_argument("--certificate", metavar="FILE.json", help="write a certificate of this run, or add to one")
@@ -82,45 +89,115 @@ def modes(text: str) -> list[str]:
     return chosen
 
 
-def run(args: argparse.Namespace) -> int:
-    """Exit status 0: equal or within the tolerance, 1: different, 2: nothing could be compared."""
+def whole_number(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def nats(text: str) -> float:
     try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 0: equal, as expected or within the tolerance, 1: different, 2: nothing could be compared."""
+    try:
+        refuse_unused(args)
         if args.fullsize:
             return run_fullsize(args)
         return run_replay(args) if args.replay else run_comparison(args)
-    except (ValueError, OSError) as error:
-        print(f"llama-jp: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except BrokenPipeError:  # the reader of our output has ended, as in `llama-jp parity … | head`
+        raise
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"llama-jp: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return FAILURE_STATUS
+
+
+def refuse_unused(args: argparse.Namespace) -> None:
+    """Raise ValueError for the first option that the others leave without effect."""
+    given = {name.replace("_", "-") for name, value in vars(args).items() if value is not None and value is not False}
+    given -= {"run", "parser", "failure-status"}
+    if args.replay:
+        refuse(given - {"replay", "json"}, "has no effect with --replay, which repeats the settings of the certificate")
+    elif args.fullsize:
+        others = given - {"fullsize", "folder", "layers", "seed", "json"}
+        refuse(others, "has no effect with --fullsize, which compares one pass in bfloat16 with transformers")
+    else:
+        refuse_unused_in_comparison(args, given)
+
+
+def refuse_unused_in_comparison(args: argparse.Namespace, given: set[str]) -> None:
+    request = to_request(args)
+    modes, specs = set(request.modes), (request.model, request.against)
+    refuse(given & {"folder"}, "names the checkpoint of --fullsize, which is not given")
+    if not args.random:
+        refuse(given & {"layers"}, "is the number of layers of a random model; it needs --random or --fullsize")
+    elif args.model and names_checkpoint(args.model):
+        raise ValueError(f"both models load the random checkpoint, so {args.model} cannot be named with --random")
+    if all(map(names_checkpoint, specs)):
+        refuse(given & {"checkpoint"}, "has no effect: both models name their own checkpoint")
+    for prefix, chosen in (("", specs), ("against-", specs[1:])):
+        if all(map(is_function, chosen)):
+            loading = {f"{prefix}dtype", f"{prefix}attention"}
+            refuse(given & loading, f"has no effect: the function {chosen[0]} chooses it itself")
+    if modes <= {"tokenizer"}:
+        ids_and_models = {"rows", "tokens", "seed", "dtype", "attention", "threads", "batch", "expect"}
+        ids_and_models |= {f"against-{name}" for name in ids_and_models} | {"max-ulp", "max-kl"}
+        refuse(given & ids_and_models, "has no effect: the mode tokenizer runs no model")
+    if not modes & set(GENERATION_MODES):
+        refuse(given & {"new-tokens"}, f"needs a mode that generates: {' or '.join(GENERATION_MODES)}")
+    if modes <= {"tokenizer", "gradients"}:
+        refuse(given & {"expect", "max-kl"}, "needs a mode that compares logits, such as whole")
+    if "gradients" in modes:
+        refuse(given & {"expect"}, "judges single operations, which the mode gradients does not; leave one out")
+    if args.text and not args.random and not modes & {"chunks", "ragged", "sampled"}:
+        refuse(given & {"seed"}, "has no effect: the ids come from --text, and no mode is random")
+
+
+def refuse(options: set[str], why: str) -> None:
+    if options:
+        raise ValueError(f"--{min(options)} {why}")
+
+
+def names_checkpoint(spec: str) -> bool:
+    return not is_function(spec) and not spec.startswith("transformers")
 
 
 def run_comparison(args: argparse.Namespace) -> int:
     request = to_request(args)
     comparisons = run_request(request)
+    if args.report:
+        write_html_report(Path(args.report), request, comparisons)
+    if args.certificate:
+        add_to_certificate(Path(args.certificate), request, comparisons)
     if args.json:
         content = {"environment": describe_environment(), "request": request.as_dict()}
         print(json.dumps(content | {"comparisons": [each.as_dict() for each in comparisons]}, ensure_ascii=False))
     else:
         print(text_report(comparisons))
-    if args.report:
-        write_html_report(Path(args.report), request, comparisons)
-    if args.certificate:
-        add_to_certificate(Path(args.certificate), request, comparisons)
     return 0 if all(each.passed for each in comparisons) else 1
 
 
 def run_fullsize(args: argparse.Namespace) -> int:
     if not args.folder:
         raise ValueError("--fullsize writes a checkpoint of several gigabytes: name its folder with --folder")
-    result = compare_fullsize(args.fullsize, Path(args.folder), layers=args.layers, seed=args.seed)
+    result = compare_fullsize(args.fullsize, Path(args.folder), layers=args.layers, seed=args.seed or 0)
     print(json.dumps(result.as_dict()) if args.json else result.text())
-    return 1 if result.different else 0
+    return 1 if result.different or not result.finite else 0
 
 
 def to_request(args: argparse.Namespace) -> Request:
     """The request of a command line. Settings of B default to those of A."""
-    chosen = args.mode
-    if args.random and chosen == list(MODES):
-        chosen = [mode for mode in chosen if mode != "tokenizer"]  # a random checkpoint has no tokenizer
+    chosen = args.mode or ["whole"]
+    without_tokenizer = args.random or any(is_function(spec) for spec in (args.model, args.against) if spec)
+    if without_tokenizer and chosen == list(MODES):
+        chosen = [mode for mode in chosen if mode != "tokenizer"]
     first = Settings(args.dtype or "auto", args.attention or "sdpa", args.threads, args.batch)
     second = Settings(
         args.against_dtype or first.dtype,
@@ -128,23 +205,10 @@ def to_request(args: argparse.Namespace) -> Request:
         args.against_threads or first.threads,
         args.against_batch or first.rows,
     )
-    return Request(
-        model=args.model,
-        against=args.against,
-        checkpoint=args.checkpoint,
-        random=args.random,
-        layers=args.layers,
-        modes=chosen,
-        first=first,
-        second=second,
-        rows=args.rows,
-        tokens=args.tokens,
-        new_tokens=args.new_tokens,
-        text=args.text,
-        seed=args.seed,
-        max_ulp=args.max_ulp,
-        max_kl=args.max_kl,
-    )
+    request = Request(modes=chosen, first=first, second=second)
+    names = ("model", "against", "checkpoint", "random", "layers", "rows", "tokens", "new_tokens", "text", "seed")
+    given = {name: getattr(args, name) for name in (*names, "max_ulp", "max_kl", "expect")}
+    return replace(request, **{name: value for name, value in given.items() if value is not None})
 
 
 def run_replay(args: argparse.Namespace) -> int:

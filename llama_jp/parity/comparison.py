@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ..numerics import Difference
+from ..numerics import Difference, json_values
 from .judge.findings import Finding
 from .judge.rows import Prediction, Row
 from .run.models import ModelDescription
@@ -34,7 +34,15 @@ class Tolerance:
 class Comparison:
     """The outcome of one mode.
 
-    The verdict is "equal", "rounding", "bug" or "unknown": different, without the means to judge it.
+    The verdict is one of these:
+
+    equal                   bit-identical
+    rounding                different, and every operation is right
+    expected                an operation named in `expect` differs, and every other operation is right
+    documented difference   two tokenizers have different known segmentations of special tokens, and no other difference
+    bug                     an operation is wrong
+    non-finite              the logits have NaN or infinite numbers, in one model or in both
+    unknown                 different, without the means to judge it
     """
 
     mode: str
@@ -45,30 +53,39 @@ class Comparison:
     rows: list[Row] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     tolerance: Tolerance = field(default_factory=Tolerance)
+    unmet: list[str] = field(default_factory=list)  # patterns of `expect` whose operations do not differ
     notes: list[str] = field(default_factory=list)
     sha256: list[str] | None = None  # of the results of both models
     details: dict[str, Any] = field(default_factory=dict)  # results of one mode only, for JSON
 
     @property
     def passed(self) -> bool:
-        """Whether the models are equal, or different without a bug and within the tolerance."""
-        return self.verdict == "equal" or (
-            self.verdict != "bug" and self.tolerance.allows(self.logits, self.prediction)
-        )
+        """Whether the models are equal, or differ as expected, as documented, or within the tolerance."""
+        if self.unmet or self.verdict in ("bug", "non-finite"):
+            return False
+        if self.verdict in ("equal", "documented difference"):
+            return True
+        without_tolerance = self.tolerance == Tolerance()
+        return (self.verdict == "expected" and without_tolerance) or self.tolerance.allows(self.logits, self.prediction)
 
     @property
     def divergence(self) -> Finding | None:
         """The first operation whose result differs."""
-        return self.findings[0] if self.findings else None
+        return next((each for each in self.findings if each.verdict != "non-finite"), None)
 
     @property
     def bug(self) -> Finding | None:
         """The first operation with a bug."""
         return next((each for each in self.findings if each.verdict == "bug"), None)
 
+    @property
+    def non_finite(self) -> Finding | None:
+        """The first operation with NaN or infinite numbers, if they reach the logits or are in the embedding."""
+        return next((each for each in self.findings if each.verdict == "non-finite"), None)
+
     def as_dict(self) -> dict[str, Any]:
         """The outcome as values for JSON."""
-        bug, divergence = self.bug, self.divergence
+        bug, divergence, non_finite = self.bug, self.divergence, self.non_finite
         values = {
             "mode": self.mode,
             "verdict": self.verdict,
@@ -80,6 +97,9 @@ class Comparison:
             "first_divergence": None if divergence is None else divergence.as_dict(),
             "bug": None if bug is None else bug.as_dict(),
             "other_bugs": [each.operation for each in self.findings if each.verdict == "bug" and each is not bug],
+            "non_finite": None if non_finite is None else non_finite.as_dict(),
+            "expected": list(dict.fromkeys(each.operation for each in self.findings if each.verdict == "expected")),
+            "unmet_expectations": self.unmet,
             "tolerance": asdict(self.tolerance),
             "points": [
                 {
@@ -94,7 +114,7 @@ class Comparison:
         }
         if self.sha256 is not None:
             values["sha256"] = self.sha256
-        return values | self.details
+        return cast("dict[str, Any]", json_values(values | self.details))
 
 
 def sha256_of(tensors: Iterable[Tensor]) -> str:

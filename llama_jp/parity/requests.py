@@ -21,7 +21,7 @@ from .modes.forward import compare
 from .modes.generation import GENERATION_MODES, compare_generation
 from .modes.gradients import compare_gradients
 from .modes.tokenizer_mode import compare_tokenizers
-from .run.models import ComparedModel, Settings, is_function, open_model
+from .run.models import ComparedModel, Settings, describe_failure, is_function, open_model
 from .run.recording import FORWARD_MODES
 
 MODES = (*FORWARD_MODES, *GENERATION_MODES, "tokenizer", "gradients")
@@ -47,6 +47,7 @@ class Request:
     seed: int = 0
     max_ulp: int | None = None
     max_kl: float | None = None
+    expect: list[str] = field(default_factory=list)  # operations that may be wrong, see `compare`
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Request:
@@ -61,8 +62,21 @@ class Request:
 def run_request(request: Request) -> list[Comparison]:
     """Run one comparison for each mode, on the same two models. The mode tokenizer comes first.
 
-    Raises ValueError when a model, a checkpoint or a text cannot be used for the request.
+    Raises ValueError when a model, a checkpoint or a text cannot be used for the request, and when the model of a
+    function fails while it runs.
     """
+    try:
+        return run_modes(request)
+    except (ValueError, OSError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        functions = [spec for spec in (request.model, request.against) if is_function(spec)]
+        if not functions:
+            raise
+        raise ValueError(f"the model of {' or '.join(functions)} failed: {describe_failure(error)}") from error
+
+
+def run_modes(request: Request) -> list[Comparison]:
     tolerance = Tolerance(request.max_ulp, request.max_kl)
     comparisons = []
     with checkpoint_of(request) as folder:
@@ -99,8 +113,12 @@ def run_mode(
     if mode == "gradients":
         return compare_gradients(first, second, ids, config, tolerance)
     if mode in GENERATION_MODES:
-        return compare_generation(first, second, ids, request.new_tokens, mode, config, tolerance, request.seed)
-    return compare(first, second, ids, mode, config=config, tolerance=tolerance, seed=request.seed)
+        return compare_generation(
+            first, second, ids, request.new_tokens, mode, config, tolerance, request.seed, request.expect
+        )
+    return compare(
+        first, second, ids, mode, config=config, tolerance=tolerance, seed=request.seed, expect=request.expect
+    )
 
 
 @contextmanager
@@ -111,7 +129,7 @@ def checkpoint_of(request: Request) -> Iterator[Path | None]:
     if request.random is None:
         yield find_checkpoint(named[0]) if named else None
         return
-    if others := [name for name in named if name != Request.model]:
+    if others := [name for name in named if name != Request.model or name in (request.checkpoint, request.against)]:
         raise ValueError(f"both models load the random checkpoint, so {others[0]} cannot be named with --random")
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:
         config = random_config(request.random, request.layers)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.compared_models import IDS, here, reference
+from helpers.compared_models import CONFIG, IDS, here, reference
 from helpers.faults import FAULTS
 
 from llama_jp.checkpoint.random_checkpoint import random_config, random_ids, write_random
-from llama_jp.model import repeat_heads
+from llama_jp.model import Llama, repeat_heads
 from llama_jp.parity import Settings, compare, open_model
 from llama_jp.parity.judge.weights import weight_cause
+from llama_jp.parity.run import recording
 from llama_jp.parity.run.recording import FORWARD_MODES
 
 
@@ -98,6 +99,50 @@ def test_a_callable_that_shows_nothing_is_judged_by_its_logits(folder):
         assert compare(hidden(good), reference(folder), IDS, mode).verdict in ("equal", "rounding")
         assert compare(hidden(bad), reference(folder), IDS, mode).verdict == "bug"
     assert compare(hidden(here(folder, "bfloat16")), reference(folder, "float32"), IDS).verdict == "rounding"
+
+
+def norm_in_float64(x, weight, eps):
+    y = x.double()
+    y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * y.to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_right_norm_that_sums_in_float64_is_not_taken_for_a_wrong_eps(folder, dtype):
+    """Guards against a wrong eps that meets the scale of one row, a single number, by chance."""
+    for seed in range(4):
+        ids = random_ids(CONFIG, 1, 14, seed)
+        other = Llama.from_pretrained(folder, dtype=dtype, device="cpu", norm=norm_in_float64)
+        for mode in ("steps", "chunks"):
+            for pair in ((other, here(folder, dtype)), (here(folder, dtype), other)):
+                assert compare(*pair, ids, mode).verdict in ("equal", "rounding")
+
+
+@pytest.mark.parametrize("factor", [2, 0.5, 10])
+def test_a_wrong_eps_is_found_by_single_rows(folder, factor):
+    for seed in range(4):
+        model = here(folder)
+        model.layers[0].input_layernorm.eps *= factor
+        found = compare(model, reference(folder), random_ids(CONFIG, 1, 14, seed), "steps")
+        assert found.bug.operation == "layers.0.input_layernorm" and f"eps {1e-6 * factor:g}" in found.bug.cause
+
+
+@pytest.mark.parametrize("mode", ["whole", "steps", "ragged"])
+@pytest.mark.parametrize("hidden", ["rope", "self_attn", "k_rot", "norm", "mlp_act", "embed_tokens"])
+def test_points_that_one_model_does_not_show_change_nothing_in_either_order(folder, monkeypatch, hidden, mode):
+    """Guards against a KeyError where only the first model shows `rope.cos`."""
+    names = recording.traceable_names
+
+    def traceable_names(module, wanted):
+        return [name for name in names(module, wanted) if module is not bad or hidden not in name]
+
+    plain, bad = reference(folder), here(folder, attention="eager")
+    bad.layers[1].mlp.gate_proj.register_forward_hook(lambda module, args, out: out * 1.5)
+    monkeypatch.setattr(recording, "traceable_names", traceable_names)
+    for pair in ((plain, bad), (bad, plain)):
+        found = compare(*pair, IDS, mode)
+        assert found.verdict == "bug" and found.bug.model == "Llama"
+        assert found.bug.operation == "layers.1.mlp.gate_proj"
 
 
 def test_causes_of_wrong_weights_are_told_apart():

@@ -10,11 +10,13 @@ import torch
 from helpers import tokenizer_files
 from helpers.compared_models import CONFIG, IDS, here, reference
 
+from llama_jp.checkpoint.hub import find_checkpoint
 from llama_jp.checkpoint.random_checkpoint import write_random
 from llama_jp.generation.interface import generate
 from llama_jp.parity import Settings, as_compared_model, compare
 from llama_jp.parity.comparison import Tolerance
 from llama_jp.parity.modes import generation as parity_generation
+from llama_jp.parity.modes import tokenizer_mode
 from llama_jp.parity.modes.fullsize import compare_fullsize
 from llama_jp.parity.modes.generation import compare_generation
 from llama_jp.parity.modes.gradients import compare_gradients, loss_and_gradients
@@ -63,6 +65,8 @@ def test_gradients_leave_the_model_as_it_was_after_an_exception(folder):
         loss_and_gradients(as_compared_model(model), IDS)
     assert [parameter.requires_grad for parameter in model.parameters()] == required
     assert all(parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(ValueError, match="a row of 1 token has no next token"):
+        compare_gradients(as_compared_model(model), reference(folder), IDS[:, :1], CONFIG, Tolerance())
     with pytest.raises(ValueError, match="shows no parameters"):
         loss_and_gradients(as_compared_model(lambda ids: ids), IDS)
 
@@ -75,6 +79,18 @@ def test_generation_leaves_the_random_state_of_torch_as_it_was(folder):
     models = as_compared_model(here(folder)), reference(folder)
     assert compare_generation(*models, IDS, 4, "sampled", CONFIG, Tolerance(), 0).verdict == "equal"
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("key", ["use_cache", "return_dict"])
+def test_the_reference_runs_with_its_cache_whatever_config_json_says(tmp_path, key):
+    """Guards against a reference that computes every step without the tokens before it."""
+    write_random(tmp_path, CONFIG, torch.float32)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: False}))
+    modes = ["whole", "steps", "chunks", "ragged", "greedy", "sampled", "gradients"]
+    settings = Settings("float32")
+    request = Request(str(tmp_path), modes=modes, first=settings, second=settings, rows=3, tokens=8, new_tokens=4)
+    assert [each.verdict for each in run_request(request)] == ["equal"] * len(modes)
 
 
 def test_equal_models_generate_equal_tokens(tmp_path):
@@ -111,7 +127,24 @@ def test_tokenizers_are_compared_line_by_line(tmp_path):
         compare_tokenizers("somebody:make", "transformers", tmp_path, lines)
     found = compare_tokenizers(str(tmp_path), "transformers", tmp_path, lines)
     assert found.details["readings"]["transformers"] == "transformers5"
-    assert found.verdict == "bug" and any("different readings" in note for note in found.notes)
+    assert found.verdict == "documented difference" and found.passed
+    assert any("both readings are known" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("wrong", [lambda ids: ids[:1] + ids, lambda ids: ids[1:], lambda ids: [*ids[:-1], 5]])
+def test_a_tokenizer_with_a_known_reading_and_another_mistake_is_a_bug(wrong, monkeypatch):
+    """Guards against a double BOS that passes as the documented reading of `<s>`."""
+    open_encoder = tokenizer_mode.open_encoder
+
+    def open_wrong(spec, folder):
+        name, encode = open_encoder(spec, folder)
+        return name, encode if spec == "demo" else lambda line: encode(line) if "<s>" in line else wrong(encode(line))
+
+    assert compare_tokenizers("demo", "transformers", find_checkpoint("demo"), []).passed
+    monkeypatch.setattr(tokenizer_mode, "open_encoder", open_wrong)
+    for models in (("demo", "transformers"), ("transformers", "demo")):
+        assert compare_tokenizers(*models, find_checkpoint("demo"), ["クマ\n"]).verdict == "bug"
+    assert not compare_tokenizers("demo", "transformers", find_checkpoint("demo"), []).passed
 
 
 def test_the_full_size_comparison_in_miniature(tmp_path):

@@ -20,9 +20,9 @@ from .bounds import U32, Judged, judged_queries, sum_bound
 from .context import OperationContext
 from .kind import LOW_PRECISION, Condition, OperationKind, always
 
-SCORES = OperationKind("scores", bitwise=False, optional=True, has_masked_entries=True)
-SOFTMAX = OperationKind("softmax", optional=True)
-ATTENTION = OperationKind("attention", mistakes_on_sample=True)
+SCORES = OperationKind("scores", bitwise=False, optional=True, has_masked_entries=True, has_heads=True)
+SOFTMAX = OperationKind("softmax", optional=True, has_heads=True, shared_roundings=True)
+ATTENTION = OperationKind("attention", mistakes_on_sample=True, has_heads=True, shared_roundings=True)
 
 MASKED = -1e4  # a score below this is masked: models write other numbers for -inf
 
@@ -77,6 +77,16 @@ def attention_in_float64(context: OperationContext) -> Judged:
     bound = (p * relative) @ values.abs() + sum_bound(p @ values.abs(), p.shape[-1]) + 2 * context.u * exact.abs()
     underflow = p.shape[-1] * context.tiny * float(values.abs().max())  # probabilities too small for the dtype
     return judged_queries(context, context.out, exact, bound + underflow + context.tiny)
+
+
+@ATTENTION.derivative("the scores are {:.4g} times the right scores")
+def derivative_of_scale(context: OperationContext) -> Tensor:
+    """The derivative of attention by the logarithm of the scale, in float64."""
+    q, k, v = context.inputs
+    scores = masked_scores(q.double(), k.double(), context.visible, context.scale)
+    p, shown = scores.softmax(-1), torch.where(context.visible, scores, 0.0)
+    change = p * (shown - (p * shown).sum(-1, keepdim=True))
+    return change @ repeat_heads(v, q.shape[1]).double()
 
 
 def written_probabilities(context: OperationContext) -> Tensor | None:

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...numerics import non_finite
 from .context import OperationContext
 
 U32 = 2.0**-24  # the unit roundoff of float32, in which every sum is computed
@@ -37,13 +38,17 @@ class Judged:
         if not self.out.numel():
             return [0.0] * models
         out = self.out.double()
-        distance = torch.where(out == self.exact, 0.0, (out - self.exact).abs_())  # inf - inf is NaN
-        return (distance / self.bound).nan_to_num_(nan=math.inf, posinf=math.inf).reshape(models, -1).amax(1).tolist()
+        same = out == self.exact  # equal infinities have no distance
+        if not out.isfinite().all():  # NaN of NaN, and the infinity of a number beyond the dtype, are right
+            same |= non_finite(self.out) & non_finite(self.exact.to(self.out.dtype))
+        distance = torch.where(same, 0.0, (out - self.exact).abs_() / self.bound)
+        return distance.nan_to_num_(nan=math.inf, posinf=math.inf).reshape(models, -1).amax(1).tolist()
 
     @property
     def distance(self) -> float:
         """The mean distance from the float64 result, relative to its mean absolute value."""
-        out, exact, known = self.out.double(), self.exact, self.exact.isfinite()
+        out, exact = self.out.double(), self.exact
+        known = out.isfinite() & exact.isfinite()
         if not known.all():  # masked scores are -inf
             out, exact = out[known], exact[known]
         size = float(exact.abs().mean())

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ...numerics import ulps
 from .bounds import Judged
 from .context import OperationContext
 from .registry import KINDS
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 MAX_REPLAYED = 1 << 18  # elements of a result; larger results are replayed on a sample
 NEARER = 16  # a cause or a factor explains a result if it is this many times nearer than the right formula
+FEW_ULPS = 4  # right formulas in float32 differ by up to so many ULPs
+FEW_ELEMENTS = 4  # right formulas in 16 bits differ in fewer elements: those between two numbers
 MASKED = 1e4  # a score below -MASKED is masked
 
 
@@ -32,8 +35,25 @@ def bitwise_cause(context: OperationContext) -> str | None:
     for trial in kind.trials(replay):
         result = attempt(trial.compute)
         if result is not None and bits_equal(replay, result, replay.out):
-            return trial.cause
+            return (
+                None
+                if any(met_by_chance(replay, result, right) for right in kind.right_results(replay))
+                else trial.cause
+            )
     return None
+
+
+def met_by_chance(context: OperationContext, mistake: Tensor, right: Tensor) -> bool:
+    """Whether another right formula could give the result of a mistake, because it is so near the right result.
+
+    The scale of one row in RMSNorm, for example, is a single number. With the sum in float64 it can differ from the
+    float32 one by an ULP, and some wrong eps differs from the right one by the same ULP.
+    """
+    x, y = at_tokens(context, mistake, right)
+    if x.dtype != y.dtype:
+        return False
+    steps = ulps(x, y)
+    return int(steps.max()) <= FEW_ULPS and (x.dtype == torch.float32 or int(steps.count_nonzero()) < FEW_ELEMENTS)
 
 
 def likely_cause(context: OperationContext) -> str | None:

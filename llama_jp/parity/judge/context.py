@@ -234,7 +234,7 @@ def sample_indices(distance: Tensor, most: int) -> Tensor:
     if len(distance) <= most:
         return torch.arange(len(distance))
     count = most - most // 2 - 1
-    evenly = (i * (len(distance) - 1) // (count - 1) for i in range(count))
+    evenly = ((i + 1) * (len(distance) - 1) // count for i in range(count))  # the last index among them
     largest = distance.float().topk(most // 2).indices  # topk puts NaN first
     first = int((distance != 0).int().argmax())
     return torch.tensor(sorted({first, *largest.tolist(), *evenly}))

@@ -1,9 +1,9 @@
 """Where two runs begin to differ, and whether the difference is a mistake or rounding.
 
 Every operation whose result differs is judged for both models, each from its own inputs: its distance from float64 is
-held against the largest distance that rounding explains. An operation is a *bug* in one of three cases: the distance is
-larger, the weights of the models are different numbers, or a known mistake gives the result to the bit and the right
-formula does not.
+held against the largest distance that rounding explains. An operation is a *bug* in one of four cases: the distance is
+larger, the weights of the models are different numbers, a known mistake gives the result to the bit and the right
+formula does not, or all elements share a bias.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from ...model import LlamaConfig
 from ..operations import DESCRIPTIONS, Operation
 from ..run.recording import CACHE_POINTS, Call
+from .bias import bias_cause, has_bias
 from .bounds import Judged
 from .causes import attempt, bits_equal, bitwise_cause, likely_cause
 from .context import BothContexts, OperationContext, sample_of_call
@@ -38,7 +39,7 @@ class Finding:
     kind: str
     layer: int | None
     call: int
-    verdict: str  # "bug" | "rounding" | "unknown"
+    verdict: str  # "bug" | "rounding" | "expected" | "non-finite" | "unknown", as of a `Comparison`
     model: str | None = None  # the name of the model that has the bug
     cause: str | None = None
     excess: dict[str, float] | None = None  # per model: distance from float64 in units of its bound
@@ -57,12 +58,18 @@ class Finding:
 
 
 @dataclass
-class Pair:
+class Recorded:
     """The names, recorded calls and weights of two models. The index of the first is 0, that of the second 1."""
 
     names: tuple[str, str]
     calls: tuple[list[Call], list[Call]]
     weights: tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+@dataclass
+class Pair(Recorded):
+    """Two models that should follow one configuration."""
+
     config: LlamaConfig
     same_dtype: bool
 
@@ -232,8 +239,8 @@ class Judge:
         """Whether the result of one model is wrong. The finding then has the verdict and the cause."""
         if judged.excess > 1:
             bugs = sum(each.verdict == "bug" for each in self.findings)
-            cause = likely_cause(context) if bugs < CAUSES_FOR else None
-        elif (cause := bitwise_cause(context)) is None:
+            cause = likely_cause(context) or bias_cause(context, judged) if bugs < CAUSES_FOR else None
+        elif (cause := bitwise_cause(context) or bias_cause(context, judged)) is None:
             return False
         finding.verdict, finding.cause = "bug", cause
         blame_skipped_input(finding, context)
@@ -299,7 +306,9 @@ def both_right(contexts: dict[int, OperationContext]) -> bool:
     if kind.bitwise:
         return any(bits_equal(both, result, both.out) for result in kind.right_results(both))
     judged = attempt(partial(kind.judge, both))
-    return judged is not None and max(judged.excesses(2)) <= 1
+    if judged is None or max(judged.excesses(2)) > 1:
+        return False
+    return not any(map(has_bias, judged.out.chunk(2), judged.exact.chunk(2)))
 
 
 def blame_skipped_input(finding: Finding, context: OperationContext) -> None:

@@ -103,10 +103,13 @@ class OperationKind:
     mistakes_on_sample: bool = False  # no mistake mixes tokens, so a large result is replayed on the sample
     optional: bool = False  # a model need not write the result down
     has_masked_entries: bool = False  # very low numbers stand for -inf
+    has_heads: bool = False  # its result has one vector for each head, (B, H, T, D)
+    shared_roundings: bool = False  # one rounding reaches all elements of a vector
 
     float64_formula: Formula | None = field(default=None, repr=False)
     arithmetics: list[SameArithmetic] = field(default_factory=list, repr=False)
     mistakes: list[SingleMistake | MistakeGroup] = field(default_factory=list, repr=False)
+    derivatives: list[tuple[str, Mistake]] = field(default_factory=list, repr=False)
 
     # Decorators
 
@@ -125,6 +128,18 @@ class OperationKind:
 
         def add(compute: Mistake) -> Mistake:
             self.mistakes.append(SingleMistake(cause, compute, when))
+            return compute
+
+        return add
+
+    def derivative(self, cause: str) -> Callable[[Mistake], Mistake]:
+        """The derivative of the result by the logarithm of a factor: the direction of a small error of the factor.
+
+        `cause` is a format string with the factor at {}.
+        """
+
+        def add(compute: Mistake) -> Mistake:
+            self.derivatives.append((cause, compute))
             return compute
 
         return add

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,7 +17,9 @@ MLP_ACTIVATION = OperationKind("mlp_act", in_one_batch=True, reconstructed=True,
 def activation_in_float64(context: OperationContext) -> Judged:
     gate, up = (x.double() for x in context.inputs)
     exact = F.silu(gate) * up
-    bound = exact.abs() * (2.02 * context.u + 16 * U32) + context.tiny * (1 + up.abs())
+    # float32 has no exp(88.8) and more, so silu of a lower gate is 0
+    underflow = torch.finfo(torch.float32).smallest_normal * gate.abs() * up.abs()
+    bound = exact.abs() * (2.02 * context.u + 16 * U32) + context.tiny * (1 + up.abs()) + underflow
     return judged_tokens(context, exact, bound)
 
 

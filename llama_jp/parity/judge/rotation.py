@@ -15,7 +15,7 @@ from .bounds import Judged, judged_tokens
 from .context import OperationContext
 from .kind import LOW_PRECISION, OperationKind
 
-ROTATION = OperationKind("rotate", in_one_batch=True, reconstructed=True)
+ROTATION = OperationKind("rotate", in_one_batch=True, reconstructed=True, has_heads=True)
 
 
 def unrotated(context: OperationContext) -> Tensor:

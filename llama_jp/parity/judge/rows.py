@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ...numerics import Difference, difference_by_token, kl_divergence, rows_in_block, same_bits
@@ -61,20 +62,21 @@ def by_token(x: Tensor) -> Tensor:
 class Prediction:
     """The effect of a difference on the prediction of the next token."""
 
-    top1: float  # the share of positions where both models have the same most probable token
+    top1: float  # the share of positions with finite logits and the same most probable token in both
     kl: float  # the largest KL divergence of the second model's distribution from the first's, in nats
 
 
 def predictions(first: list[Call], second: list[Call]) -> Prediction:
     """Compare the next-token distributions of all calls, without padding."""
-    agree, tokens, worst = 0, 0, 0.0
+    agree, tokens, worst = 0, 0, torch.zeros(())
     for a, b in zip(first, second, strict=True):
-        if same_bits(a.logits, b.logits):
+        if same_bits(a.logits, b.logits) and a.logits.isfinite().all():
             agree, tokens = agree + int(a.tokens.sum()), tokens + int(a.tokens.sum())
             continue
         x, y = (call.logits.flatten(0, 1) if a.tokens.all() else call.logits[a.tokens] for call in (a, b))
         tokens += len(x)
         for p, q in zip(x.split(rows_in_block(x)), y.split(rows_in_block(x)), strict=True):
-            agree += int((p.argmax(-1) == q.argmax(-1)).sum())
-            worst = max(worst, float(kl_divergence(p, q).max()))
-    return Prediction(agree / max(tokens, 1), max(worst, 0.0))
+            finite = p.isfinite().all(-1) & q.isfinite().all(-1)
+            agree += int(((p.argmax(-1) == q.argmax(-1)) & finite).sum())
+            worst = worst.maximum(kl_divergence(p, q).max().float().cpu())  # NaN stays NaN
+    return Prediction(agree / max(tokens, 1), float(worst))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ...numerics import same_bits
+from ...numerics import non_finite, same_bits
 from .kind import LOW_PRECISION, dtype_name
 
 HEAD_COUNTS = (1, 2, 4, 8, 16, 32, 40, 64)  # tried for weights whose rows are permuted within heads
@@ -25,7 +25,8 @@ def same_weights(a: Tensor, b: Tensor) -> bool:
     relative = sum(info.eps / 2 for info in infos)
     absolute = sum(info.smallest_normal * info.eps for info in infos)  # below it, a number is rounded to 0
     x, y = a.float(), b.float()
-    return bool(((x - y).abs() <= 1.01 * relative * torch.maximum(x.abs(), y.abs()) + absolute).all())
+    rounded = (x - y).abs() <= 1.01 * relative * torch.maximum(x.abs(), y.abs()) + absolute
+    return bool((rounded | (x == y) | (x.isnan() & y.isnan())).all())
 
 
 def differing_parameters(
@@ -64,6 +65,9 @@ def weight_cause(name: str, wrong: dict[str, Tensor], right: dict[str, Tensor]) 
         return f"{name} has the shape {tuple(here.shape)}, not {tuple(there.shape)}"
     if (levels := quantization(here)) and not quantization(there):
         return f"{name} is quantised: {levels}"
+    counts = int(non_finite(here).sum()), int(non_finite(there).sum())
+    if counts[0] != counts[1]:
+        return f"{name} has {counts[0]:,} NaN or infinite numbers, and {counts[1]:,} in the other model"
     share = float((here.float() != there.float()).float().mean())
     return f"{name} has other values ({share:.2%} of them)"
 

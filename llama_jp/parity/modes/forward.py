@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ...model import LlamaConfig
 from ...numerics import Difference, cosine, difference
+from ...tracing import matching_points
 from ..comparison import Comparison, Tolerance, sha256_of
-from ..judge.findings import Finding, Pair, explain
+from ..judge.findings import Finding, Pair, Recorded, explain
 from ..judge.float64_reference import distance, exact_model, exceeds_peer, exceeds_rounding
+from ..judge.non_finite import non_finite_finding
 from ..judge.rows import compare_calls, predictions
-from ..operations import operations_of
+from ..operations import Operation, operations_of
 from ..run.models import ComparedModel, as_compared_model, with_distinct_names
 from ..run.recording import Call, plan_calls, record
 
@@ -28,6 +32,7 @@ def compare(
     config: LlamaConfig | None = None,
     tolerance: Tolerance | None = None,
     seed: int = 0,
+    expect: Sequence[str] = (),
 ) -> Comparison:
     """Run two models on the same ids, and find where and why their results differ. The second is the reference.
 
@@ -37,13 +42,16 @@ def compare(
     mode, seed     the division of the ids into calls: see `plan_calls`
     config         the configuration that both should follow; default: the reference's
     tolerance      the difference that still passes; default: none
+    expect         operations that may be wrong, as names or patterns of `trace`: a change that was made on purpose
 
-    Raises ValueError for an unknown mode, and for an object that cannot be called.
+    Raises ValueError for an unknown mode, for an object that cannot be called, for logits of a wrong shape, and for a
+    pattern in `expect` that matches no operation.
     """
     models = with_distinct_names(as_compared_model(first), as_compared_model(second))
     config = config or models[1].config or models[0].config
     plan = plan_calls(mode, ids, seed)
     wanted = operations_of(config) if config is not None else []
+    expected = match_expectations(expect, wanted)
     calls = record(models[0], plan, wanted), record(models[1], plan, wanted)
     same_dtype = all(a.logits.dtype == b.logits.dtype for a, b in zip(*calls, strict=True))
     same_shape = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
@@ -51,12 +59,15 @@ def compare(
     rows = compare_calls(*calls, wanted)
     logits = difference_of_logits(*calls) if same_shape else None
     findings: list[Finding] = []
+    names, weights = (models[0].name, models[1].name), (models[0].parameters(), models[1].parameters())
+    recorded = Recorded(names, calls, weights)
     if config is not None:
-        names, weights = (models[0].name, models[1].name), (models[0].parameters(), models[1].parameters())
         findings = explain(Pair(names, calls, weights, config, same_dtype), rows, wanted)
         if logits is not None and not logits.equal:
             findings = with_findings_of_logits(findings, models, calls, config)
-    return Comparison(
+    if (non_finite := non_finite_finding(recorded, wanted)) is not None:
+        findings = [*findings, non_finite]
+    found = Comparison(
         mode,
         verdict_of(logits, findings, same_dtype),
         (models[0].describe(), models[1].describe()),
@@ -65,8 +76,56 @@ def compare(
         rows,
         findings,
         tolerance or Tolerance(),
-        sha256=[sha256_of(call.logits for call in recorded) for recorded in calls],
+        sha256=[sha256_of(call.logits for call in model_calls) for model_calls in calls],
     )
+    return hold_against_expectations(found, expected, recorded, same_dtype) if expect else found
+
+
+def match_expectations(patterns: Sequence[str], wanted: list[Operation]) -> dict[str, list[str]]:
+    """The operations that each pattern matches. Raises ValueError for a pattern that matches none."""
+    names = [op.name for op in wanted]
+    matches = {pattern: matching_points(pattern, names) for pattern in patterns}
+    for pattern, matched in matches.items():
+        if not matched:
+            known = f"there are {', '.join(names[:24])}, …" if names else "neither model has a configuration"
+            raise ValueError(f"no operation matches {pattern!r}, which is expected to differ; {known}")
+    return matches
+
+
+def hold_against_expectations(
+    found: Comparison, expected: dict[str, list[str]], recorded: Recorded, same_dtype: bool
+) -> Comparison:
+    """Turn the bugs of expected operations into expected differences, and name the expectations that are not met."""
+    met, differing = set(), set()
+    for pattern, names in expected.items():
+        for finding in found.findings:
+            wrong = finding.verdict in ("bug", "expected")  # another pattern may match it as well
+            if finding.operation not in names and not (wrong and shows_one_of(finding, names, recorded)):
+                continue
+            if wrong or finding is found.divergence:  # a later rounding may follow from another input
+                met.add(pattern)
+                differing.add(finding.operation)
+                finding.verdict = "expected" if wrong else finding.verdict
+    found.unmet = [pattern for pattern in expected if pattern not in met]
+    found.verdict = verdict_of(found.logits, found.findings, same_dtype)
+    if found.verdict == "rounding" and not found.unmet:
+        found.verdict = "expected"
+    if found.verdict == "expected":
+        others = {row.operation.name for row in found.rows} - differing
+        where = f"{len(differing)} operation{'s' * (len(differing) > 1)} of {', '.join(sorted(met))}"
+        found.notes.append(f"differs where expected, in {where}; the other {len(others)} operations are right")
+    found.notes += [f"a difference in {pattern} is expected, and there is none" for pattern in found.unmet]
+    return found
+
+
+def shows_one_of(finding: Finding, names: list[str], recorded: Recorded) -> bool:
+    """Whether the finding is of fused attention, which writes no scores, and one of the names is its scores."""
+    layer, _, point = finding.operation.rpartition(".")
+    if point != "attn_output":
+        return False
+    hidden = {f"{layer}.scores", f"{layer}.probabilities"} & set(names)
+    models = [recorded.names.index(finding.model)] if finding.model in recorded.names else [0, 1]
+    return any(name not in recorded.calls[model][finding.call].points for name in hidden for model in models)
 
 
 def with_findings_of_logits(
@@ -118,12 +177,13 @@ def complete_weights(models: Models, config: LlamaConfig) -> dict[str, Tensor] |
 def verdict_of(logits: Difference | None, findings: list[Finding], same_dtype: bool) -> str:
     """The verdict of a comparison, from the difference of the logits and the findings."""
     verdicts = {each.verdict for each in findings}
-    if "bug" in verdicts:
-        return "bug"
+    for verdict in ("bug", "non-finite"):
+        if verdict in verdicts:
+            return verdict
     if logits is None:
         return "unknown"
     if verdicts:
-        return "unknown" if "unknown" in verdicts else "rounding"
+        return next((verdict for verdict in ("unknown", "expected") if verdict in verdicts), "rounding")
     if not logits.equal:
         return "unknown"
     return "equal" if same_dtype else "rounding"  # they are equal after rounding to the coarser dtype
@@ -133,7 +193,7 @@ def difference_of_logits(first: list[Call], second: list[Call]) -> Difference:
     """The difference of the logits of all calls, without padding."""
     a, b = token_logits(first)[None], token_logits(second)[None]  # (1, N, V)
     found = difference(a, b)
-    found.cosine = 1.0 if found.equal else cosine(a, b)
+    found.cosine = 1.0 if found.equal and a.isfinite().all() else cosine(a, b)
     return found
 
 

@@ -46,6 +46,8 @@ class FullsizeResult:
     peak_bytes: int = 0  # memory of the process, before the reference runs
     rows: list[Row] = field(default_factory=list)
 
+    finite: bool = True  # whether the logits are free of NaN and infinity
+
     @property
     def different(self) -> list[Row]:
         return [row for row in self.rows if row.difference is None or not row.difference.equal]
@@ -61,6 +63,7 @@ class FullsizeResult:
             "points": len(self.rows),
             "equal_points": len(self.rows) - len(self.different),
             "first_divergence": self.different[0].operation.name if self.different else None,
+            "finite": self.finite,
             "logits_equal": not any(row.operation.name == "logits" for row in self.different),
         }
 
@@ -74,6 +77,8 @@ class FullsizeResult:
             "seconds: " + ", ".join(f"{name} {value}" for name, value in facts["seconds"].items()),
             f"{facts['equal_points']} of {facts['points']} points bit-identical to transformers'",
         ]
+        if not self.finite:
+            lines.append("the logits have NaN or infinite numbers")
         if different:
             lines.append(f"first divergence: {different[0].operation.name}: {different[0].difference}")
         return "\n".join(lines)
@@ -109,6 +114,7 @@ def compare_fullsize(
 
     with timed(result, "run transformers"):
         reference_call = run_by_layer(folder, config, ids, wanted)
+    result.finite = all(bool(call.logits.isfinite().all()) for call in (*calls, reference_call))
     result.rows = compare_calls(calls, [reference_call], wanted)
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os.path import commonprefix
 from typing import Any
 
@@ -32,6 +33,7 @@ def compare_generation(
     config: LlamaConfig,
     tolerance: Tolerance,
     seed: int,
+    expect: Sequence[str] = (),
 ) -> Comparison:
     """Generate up to `new_tokens` tokens for each prompt with both models, and compare the tokens.
 
@@ -39,6 +41,10 @@ def compare_generation(
     operation. Raises ValueError for a model that cannot generate.
     """
     first, second = with_distinct_names(first, second)
+    if not all(finite_logits(model, prompts) for model in (first, second)):  # no token is the right one
+        found = compare(first, second, prompts, config=config, tolerance=tolerance, expect=expect)
+        found.mode = mode
+        return found
     options = GENERATION_MODES[mode] | {"max_new_tokens": new_tokens}
     a, b = (new_ids(model, prompts, options, seed) for model in (first, second))
     sha256 = [sha256_of(torch.tensor(row) for row in rows) for rows in (a, b)]
@@ -52,7 +58,7 @@ def compare_generation(
     step, row = min(differing)
     text = torch.tensor([[*prompts[row].tolist(), *a[row][:step]]])
     forward_mode = "steps" if text.shape[1] > 1 else "whole"
-    found = compare(first, second, text, forward_mode, config=config, tolerance=tolerance)
+    found = compare(first, second, text, forward_mode, config=config, tolerance=tolerance, expect=expect)
     found.mode, found.sha256 = mode, sha256
     tokens = f"{token_at(a[row], step)} in {first.name} and {token_at(b[row], step)} in {second.name}"
     found.notes.insert(0, f"new token {step} of row {row} is {tokens}")
@@ -61,6 +67,13 @@ def compare_generation(
         cause = "all logits before this token are equal, but the models choose different tokens"
         found.findings = [Finding("choice", "choice", None, step, "bug", first.name, cause, token=(row, step))]
     return found
+
+
+@torch.no_grad()
+def finite_logits(model: ComparedModel, prompts: Tensor) -> bool:
+    """Whether the logits of the prompts are free of NaN and infinity."""
+    with torch_threads(model.settings.threads):
+        return bool(model.run_whole(prompts).isfinite().all())
 
 
 def first_difference(a: list[int], b: list[int]) -> int | None:
@@ -85,7 +98,8 @@ def new_ids(model: ComparedModel, prompts: Tensor, options: dict[str, Any], seed
             raise ValueError(f"{model.name} cannot generate: it has no cache and is not a model of transformers")
         with torch.random.fork_rng(devices=[]):  # transformers samples with torch's global generator
             torch.manual_seed(seed)
-            rows = call.generate(prompts, attention_mask=torch.ones_like(prompts), pad_token_id=0, **options)
+            mask = torch.ones_like(prompts)
+            rows = call.generate(prompts, attention_mask=mask, pad_token_id=0, use_cache=True, **options)
     return [until_eos(row, call.generation_config.eos_token_id) for row in rows[:, prompts.shape[1] :].tolist()]
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...model import LlamaConfig
-from ...numerics import difference
+from ...numerics import difference, same_bits
 from ...tracing import named_modules
 from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding
@@ -34,8 +34,10 @@ def compare_gradients(
     """Compare the next-token cross entropy of ids (B, T) and its gradients, in the order of backpropagation.
 
     When the losses differ, `compare` looks for a bug in the forward pass, which would explain the gradients as well.
-    Raises ValueError for a model without parameters.
+    Raises ValueError for a model without parameters, and for rows of one token, which have no next token.
     """
+    if ids.shape[1] < 2:
+        raise ValueError("a row of 1 token has no next token, so no loss and no gradients; give at least 2 tokens")
     first, second = with_distinct_names(first, second)
     a, b = loss_and_gradients(first, ids), loss_and_gradients(second, ids)
     loss = difference(a.loss[None, None], b.loss[None, None])
@@ -46,12 +48,16 @@ def compare_gradients(
         for parameter in ("weight", "bias")
         if f"{op.weight}.{parameter}" in a.gradients and f"{op.weight}.{parameter}" in b.gradients
     ]
-    differing = [name for name in names if not torch.equal(a.gradients[name], b.gradients[name])]
-    forward = [] if loss.equal else compare(first, second, ids, config=config).findings
-    findings = [each for each in forward if each.verdict == "bug"]
-    if differing:
+    differing = [name for name in names if not same_bits(a.gradients[name], b.gradients[name])]
+    finite = bool(a.loss.isfinite() and b.loss.isfinite())
+    forward = [] if loss.equal and finite else compare(first, second, ids, config=config).findings
+    findings = [each for each in forward if each.verdict in ("bug", "non-finite")]
+    if finite:
+        findings += non_finite_gradients(first.name, second.name, names, a.gradients, b.gradients)
+    if differing and finite:
         findings += judge_gradients(first, second, ids, config, a.gradients, b.gradients, differing)
-    verdict = "bug" if any(each.verdict == "bug" for each in findings) else "rounding" if findings else "equal"
+    verdicts = {each.verdict for each in findings}
+    verdict = next((each for each in ("bug", "non-finite", "rounding") if each in verdicts), "equal")
     if verdict == "equal" and not loss.equal:
         verdict = "rounding"
     counts = f"{len(differing)} of {len(names)} gradients differ"
@@ -65,6 +71,20 @@ def compare_gradients(
         notes=[f"loss {float(a.loss):.6f} and {float(b.loss):.6f}; {counts}"],
         sha256=[sha256_of([each.loss, *each.gradients.values()]) for each in (a, b)],
     )
+
+
+def non_finite_gradients(
+    first: str, second: str, names: list[str], a: dict[str, Tensor], b: dict[str, Tensor]
+) -> list[Finding]:
+    """The first gradient with NaN or infinite numbers, in the order of backpropagation."""
+    for name in names:
+        models = [model for model, gradients in ((first, a), (second, b)) if not gradients[name].isfinite().all()]
+        if models:
+            layer = int(name.split(".")[1]) if name.startswith("layers.") else None
+            where = "both models" if len(models) == 2 else models[0]
+            cause = f"the loss is finite, and this gradient has NaN or infinite numbers in {where}"
+            return [Finding(name, "gradient", layer, 0, "non-finite", cause=cause)]
+    return []
 
 
 def loss_and_gradients(model: ComparedModel, ids: Tensor) -> LossAndGradients:

@@ -7,13 +7,18 @@ from ..judge.findings import Finding
 from ..operations import DESCRIPTIONS
 from ..run.models import ModelDescription
 
-HEAD = ("mode", "verdict", "differing logits", "max ULP", "max difference", "cosine", "same top-1", "max KL")
+# the effect on the prediction comes first: one large ULP distance near zero has none
+HEAD = ("mode", "verdict", "same top-1", "max KL", "median ULP", "differing logits", "max ULP", "max diff", "cosine")
+NEAR_ZERO = 100  # a largest distance of so many medians comes from a number near zero
 
 
 def text_report(comparisons: list[Comparison]) -> str:
     """The two models, a table with one line for each mode, and the findings of each mode."""
     lines = [" against ".join(map(describe_model, compared_models(comparisons))), ""]
     lines += table([HEAD, *map(cells, comparisons)])
+    right = [each.logits for each in comparisons if each.verdict == "rounding" and each.logits is not None]
+    if any(logits.max_ulp > NEAR_ZERO * logits.median_ulp for logits in right):
+        lines.append("max ULP is far above the median where a logit is near zero, because the steps are smallest there")
     for comparison in comparisons:
         findings = [*finding_lines(comparison), *comparison.notes]
         if findings:
@@ -39,18 +44,23 @@ def describe_model(model: ModelDescription) -> str:
 def cells(comparison: Comparison) -> tuple[str, ...]:
     """The line of a mode, in the columns of HEAD."""
     logits, prediction = comparison.logits, comparison.prediction
-    verdict = comparison.verdict + (" (passes)" if comparison.passed and comparison.verdict != "equal" else "")
+    verdict = comparison.verdict
+    if comparison.unmet:
+        verdict += " (not as expected)"
+    elif comparison.passed and verdict in ("rounding", "unknown"):
+        verdict += " (passes)"
     if logits is None:
-        return (comparison.mode, verdict, *["-"] * 6)
+        return (comparison.mode, verdict, *["-"] * (len(HEAD) - 2))
     return (
         comparison.mode,
         verdict,
+        "-" if prediction is None else f"{prediction.top1:.1%}",
+        "-" if prediction is None else f"{prediction.kl:.3g}",
+        f"{logits.median_ulp:,}",
         f"{logits.differing:,} of {logits.elements:,}",
         f"{logits.max_ulp:,}",
         f"{logits.max_value:.3g}",
         f"{logits.cosine:.9f}",
-        "-" if prediction is None else f"{prediction.top1:.1%}",
-        "-" if prediction is None else f"{prediction.kl:.3g}",
     )
 
 
@@ -64,6 +74,9 @@ def finding_lines(comparison: Comparison) -> list[str]:
     if bug is not None and bug is not divergence:
         lines.append(f"first bug: {place(bug)}")
         lines += [f"  {line}" for line in distance_lines(bug)]
+    if (non_finite := comparison.non_finite) is not None:
+        lines.append(f"NaN or infinite numbers: {place(non_finite)}")
+        lines.append(f"  {non_finite.cause}")
     if bug is not None:
         model = f" in {bug.model}" if bug.model else ""
         lines.append(f"likely cause{model}: {bug.cause or 'none of the known mistakes'}")

@@ -12,6 +12,8 @@ import importlib
 import inspect
 import re
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from ...checkpoint.load import choose_dtype
 from ...checkpoint.tensors import find_tensors
 from ...linear.layer import QuantizedLinear
 from ...model import Llama, LlamaConfig
-from ...tracing import is_reference, named_modules
+from ...tracing import is_compiled, is_reference, named_modules
 
 # A text in progress: (new ids (B, T), mask (B, S) over all ids so far or None) -> logits (B, T, V)
 Session = Callable[[Tensor, "Tensor | None"], Tensor]
@@ -78,8 +80,7 @@ class ComparedModel:
         """Whether torch.compile compiled a part. It fuses operations, and hooks would change the compiled program."""
         if hasattr(self.call, "_torchdynamo_orig_callable") or hasattr(self.call, "_orig_mod"):
             return True
-        parts = self.module.modules() if self.module is not None else ()
-        return any(getattr(part, "_compiled_call_impl", None) is not None for part in parts)
+        return self.module is not None and is_compiled(self.module)
 
     def start_session(self, rows: int, length: int) -> Session:
         """Start a text of up to `length` tokens in each of `rows` rows, with an empty KV cache if the model has one."""
@@ -127,10 +128,10 @@ class _ReferenceSession:
         self.cache: Any = None  # transformers' Cache
 
     def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"use_cache": True}  # config.json may turn it off
         if mask is not None:
             positions = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
-            options = {"attention_mask": mask, "position_ids": positions[:, -ids.shape[1] :]}
+            options |= {"attention_mask": mask, "position_ids": positions[:, -ids.shape[1] :]}
         if self.cache is not None:
             options["past_key_values"] = self.cache
         output = self.model(ids, **options)
@@ -147,7 +148,7 @@ class _CachelessSession:
 
     def logits(self, ids: Tensor) -> Tensor:
         output = self.call(ids)
-        return getattr(output, "logits", output)
+        return check_logits(getattr(output, "logits", output), ids, "the model")
 
     def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         T = ids.shape[1]
@@ -159,6 +160,16 @@ class _CachelessSession:
             logits = self.logits(row[None, tokens])[0]
             rows.append(F.pad(logits, (0, 0, mask.shape[1] - len(logits), 0)))  # (S, V)
         return torch.stack(rows)[:, -T:]
+
+
+def check_logits(logits: object, ids: Tensor, name: str) -> Tensor:
+    """The logits of a model for ids (B, T). Raises ValueError unless they are floating-point numbers (B, T, V)."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{name} returns a {type(logits).__name__} for ids; a tensor of logits (B, T, V) is needed")
+    if logits.dim() != 3 or logits.shape[0] != len(ids) or not logits.is_floating_point():
+        shapes = f"ids {tuple(ids.shape)} give {logits.dtype} logits {tuple(logits.shape)}"
+        raise ValueError(f"{name}: {shapes}; floating-point logits (B, T, V) are needed")
+    return logits
 
 
 def open_model(spec: str, settings: Settings, checkpoint: Path | None = None) -> ComparedModel:
@@ -206,9 +217,12 @@ def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Comp
     logging.disable_progress_bar()
     try:
         model = LlamaForCausalLM.from_pretrained(folder, dtype=loaded, attn_implementation=settings.attention).eval()
+    except Exception as error:  # transformers raises many types for a file that it does not take
+        raise ValueError(f"transformers cannot load {folder}: {type(error).__name__}: {error}") from error
     finally:
         if shows_progress:
             logging.enable_progress_bar()
+    model.config.return_dict = True  # with False in config.json the model fails in its own forward
     if cast:
         model.to(dtype)
     name = "transformers-cast" if cast else "transformers"
@@ -227,11 +241,29 @@ def open_from_function(spec: str, settings: Settings, checkpoint: Path | None) -
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"cannot find {spec}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{module} cannot be imported: {describe_failure(error)}") from error
+    if not callable(function):
+        raise ValueError(f"{spec} is a {type(function).__name__}, not a function that returns a model")
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     needs_folder = any(each.default is each.empty and each.kind in positional for each in parameters)
-    result = function(require_folder(spec, checkpoint)) if needs_folder else function()
+    folder = [require_folder(spec, checkpoint)] if needs_folder else []
+    try:
+        result = function(*folder)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{spec} failed: {describe_failure(error)}") from error
     return as_compared_model(result, settings, spec, checkpoint)
+
+
+def describe_failure(error: BaseException) -> str:
+    """An exception as one line: type, message, and the last line of the person's own code that it came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = (str(Path(__file__).parents[2]), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen")
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' * bool(message)}{message}{place}"
 
 
 def as_compared_model(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...model import positions_and_mask
 from ...tracing import Activations, point_names, trace
 from ..operations import Operation
-from .models import ComparedModel
+from .models import ComparedModel, check_logits
 
 FORWARD_MODES = ("whole", "steps", "chunks", "ragged")
 CACHE_POINTS = (".keys", ".values")  # the points that hold all visible tokens
@@ -121,6 +121,7 @@ def record_rows(model: ComparedModel, plan: list[PlannedCall], wanted: list[Oper
         length += ids.shape[1]
         with trace_points(model.module, names) as activations:
             logits = run(ids, mask)
+        check_logits(logits, ids, model.name)
         points = {name: activations.calls(name)[0] for name in activations} | {"logits": logits}
         passes = {name: len(activations.calls(name)) for name in activations}
         calls.append(Call(ids, mask, length, logits, points, past, set(names) - points.keys(), passes))

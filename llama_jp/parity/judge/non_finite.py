@@ -1,0 +1,85 @@
+"""Where NaN or infinite numbers come from. They are a finding, also where both models have them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...numerics import non_finite
+from ..operations import Operation
+from ..run.recording import CACHE_POINTS, Call
+from .findings import Finding, Recorded
+from .kind import dtype_name
+from .registry import KINDS
+from .rows import by_token
+
+LOGITS = Operation("logits", "same")
+
+
+def non_finite_finding(pair: Recorded, operations: list[Operation]) -> Finding | None:
+    """The first operation with NaN or infinite numbers, if they reach the logits. None: all logits are finite.
+
+    In a Llama they reach the logits of their token, so finite logits need no further search. Two exceptions are no
+    findings: numbers at padding, and -inf as the score of a masked key. The third, an embedding row that these ids do
+    not use, is one.
+    """
+    if all(call.logits[call.tokens].isfinite().all() for calls in pair.calls for call in calls):
+        return unused_embedding(pair)
+    for number, calls in enumerate(zip(*pair.calls, strict=True)):
+        for op in operations or [LOGITS]:
+            wrong = {model: where_non_finite(op, call) for model, call in enumerate(calls) if op.name in call.points}
+            wrong = {model: where for model, where in wrong.items() if where.any()}
+            if wrong:
+                return finding_at(pair, op, number, wrong)
+    raise AssertionError("a non-finite logit is itself the result of an operation")
+
+
+def where_non_finite(op: Operation, call: Call) -> Tensor:
+    """Where the result of an operation is NaN or infinite at a token, not at padding: (B, T, …) bool."""
+    x = call.points[op.name]
+    where = non_finite(x)
+    if KINDS[op.kind].has_masked_entries:
+        where &= x != -torch.inf
+    where = by_token(where)
+    tokens = call.mask.bool() if call.mask is not None and op.name.endswith(CACHE_POINTS) else call.tokens
+    if where.shape[:2] == tokens.shape:
+        where &= tokens.view(*tokens.shape, *[1] * (where.dim() - 2))
+    return where
+
+
+def finding_at(pair: Recorded, op: Operation, number: int, wrong: dict[int, Tensor]) -> Finding:
+    model, where = next(iter(wrong.items()))
+    row, token = where.flatten(2).any(-1).nonzero()[0].tolist()
+    names = "both models" if len(wrong) == 2 else pair.names[model]
+    finding = Finding(op.name, op.kind, op.layer, number, "non-finite", token=(row, token))
+    finding.model = None if len(wrong) == 2 else names
+    counts = f"{int(where.sum()):,} of {where.numel():,} numbers are NaN or infinite in {names}"
+    finding.cause = f"{counts}; {source(pair, op, number, model)}"
+    return finding
+
+
+def source(pair: Recorded, op: Operation, number: int, model: int) -> str:
+    """The origin of the first NaN or infinite numbers, in words."""
+    parameters = [f"{op.weight}.weight", f"{op.weight}.bias"] if op.weight else []
+    for name in parameters:
+        weights = pair.weights[model].get(name)
+        if weights is not None and (count := int(non_finite(weights).sum())):
+            return f"{name} has {count:,} such numbers"
+    call = pair.calls[model][number]
+    if not op.inputs or any(name not in call.points for name in op.inputs):
+        return "the model does not show their origin"
+    dtype = dtype_name(call.points[op.name].dtype)
+    return f"its inputs are finite: an overflow of {dtype}, or a mistake of the operation"
+
+
+def unused_embedding(pair: Recorded) -> Finding | None:
+    """The finding for an embedding with NaN or infinite numbers in rows that the ids do not use."""
+    for model in (0, 1):
+        weight = pair.weights[model].get("embed_tokens.weight")
+        if weight is not None and bool((where := non_finite(weight).any(-1)).any()):
+            rows = where.nonzero().flatten().tolist()
+            shown = ", ".join(map(str, rows[:6])) + (", …" if len(rows) > 6 else "")
+            finding = Finding("embed_tokens", "embedding", None, 0, "non-finite", pair.names[model])
+            finding.cause = f"embed_tokens.weight has NaN or infinite numbers in rows that no id uses: {shown}"
+            return finding
+    return None
