@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of
 from ..linear.kernels import LinearKernel, available_kernels
 from ..linear.layer import QuantizedLinear
-from ..model import Block, Llama
+from ..model import Llama
 from ..numerics import difference, kl_divergence
 from .kernel_selection import PROMPT_ROWS, fused_product, select_kernel
 
@@ -166,8 +166,9 @@ class LayerGroup(NamedTuple):
     parent: nn.Module
     names: tuple[str, ...]
 
-    def layers(self) -> list[nn.Module]:
-        return [getattr(self.parent, name) for name in self.names]
+    def layers(self) -> list[nn.Module | None]:
+        """The layers; None for a name that a changed module does not have."""
+        return [getattr(self.parent, name, None) for name in self.names]
 
 
 class Replacements:
@@ -202,18 +203,18 @@ class Replacements:
 def groups_of(model: Llama, fuse: bool) -> Iterator[LayerGroup]:
     """The linear layers of a model, grouped by their input, or each layer by itself if not `fuse`."""
     for block in model.layers:
-        assert isinstance(block, Block)
-        for group in (
-            LayerGroup(block.self_attn, ("q_proj", "k_proj", "v_proj")),
-            LayerGroup(block.self_attn, ("o_proj",)),
-            LayerGroup(block.mlp, ("gate_proj", "up_proj")),
-            LayerGroup(block.mlp, ("down_proj",)),
+        for part, names in (
+            ("self_attn", ("q_proj", "k_proj", "v_proj")),
+            ("self_attn", ("o_proj",)),
+            ("mlp", ("gate_proj", "up_proj")),
+            ("mlp", ("down_proj",)),
         ):
-            yield from [group] if fuse else [LayerGroup(group.parent, (name,)) for name in group.names]
+            parent = getattr(block, part, block)  # a changed block may lack the part; its layers are then left alone
+            yield from [LayerGroup(parent, names)] if fuse else [LayerGroup(parent, (name,)) for name in names]
     yield LayerGroup(model, ("lm_head",))
 
 
-def replaceable(modules: list[nn.Module]) -> list[LinearLayer] | None:
+def replaceable(modules: list[nn.Module | None]) -> list[LinearLayer] | None:
     """The modules as linear layers that a kernel can replace, or None.
 
     Such layers are plain or quantised, of the same kind, and have neither a bias nor hooks. A user's own module stays

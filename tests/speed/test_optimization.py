@@ -235,3 +235,33 @@ def test_hooks_stay_and_frozen_weights_stay_frozen(small):
         model.half()
     done.undo()
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+class OtherMLP(torch.nn.Module):
+    """A researcher's own MLP, with one layer that has a known name and one that has not."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.inner, self.down_proj = torch.nn.Linear(size, 16, bias=False), torch.nn.Linear(16, size, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(torch.relu(self.inner(x)))
+
+
+def test_a_changed_module_is_left_alone(small):
+    """Guards against an AttributeError for a model in which a part was exchanged."""
+    model = Llama.from_pretrained(small, dtype="float32")
+    model.layers[0].mlp = OtherMLP(model.config.hidden_size)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        expected = model(ids)
+        done = llama_jp.optimize(model, "exact")
+        assert torch.equal(model(ids), expected)
+    assert isinstance(model.layers[0].mlp.inner, torch.nn.Linear) and "gate_proj" in done.left_alone
+    done.undo()
+    del model.layers[0].mlp
+    model.layers[0].mlp = torch.nn.Identity()
+    with torch.no_grad():
+        expected = model(ids)
+        llama_jp.optimize(model, "exact")
+        assert torch.equal(model(ids), expected)
