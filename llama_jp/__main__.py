@@ -3,11 +3,20 @@
 import os
 import sys
 
-from .cli import main
+
+def main() -> int:
+    """Run the command line; returns the exit status. Ctrl-C is quiet from the first import on."""
+    try:
+        from .cli import main as run_command  # late, so that an interrupted import ends here
+
+        if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
+            from .cli.ranks import run  # late, because torch.distributed takes long to import
+
+            return run(run_command)
+        return run_command()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1:
-        from .cli.ranks import run  # late, because torch.distributed takes long to import
-
-        sys.exit(run(main))
     sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from ..checkpoint.random_checkpoint import SHAPES
@@ -19,6 +18,7 @@ from ..parity.run.models import Settings
 from .arguments import DTYPES, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
+FAILURE_STATUS = 2  # 1 is the result "different"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,13 +79,9 @@ SPECS = "folder, hub repository, short name, transformers, transformers-cast or 
 
 def run(args: argparse.Namespace) -> int:
     """0 equal, 1 different, 2 when there was nothing to compare: a program must be able to tell the two apart."""
-    try:
-        if args.fullsize:
-            return run_fullsize(args)
-        return run_replay(args) if args.replay else run_comparison(args)
-    except (ValueError, OSError) as error:
-        print(f"llama-jp: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    if args.fullsize:
+        return run_fullsize(args)
+    return run_replay(args) if args.replay else run_comparison(args)
 
 
 def run_comparison(args: argparse.Namespace) -> int:
