@@ -91,7 +91,7 @@ def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> CommandParser:
         "--print-completion",
         action=PrintCompletion,
         choices=SHELLS,
-        help="print a script for tab completion; bash: eval \"$(llama-jp --print-completion bash)\"",
+        help='print a script for tab completion; bash: eval "$(llama-jp --print-completion bash)"',
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     commands = set(commands)
@@ -106,9 +106,7 @@ def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> CommandParser:
             module = importlib.import_module(f".{name}", __name__)
             command.epilog = f"example:\n  {module.EXAMPLE}"
             module.add_arguments(command)
-            command.set_defaults(
-                run=module.run, parser=command, failure_status=getattr(module, "FAILURE_STATUS", 1)
-            )
+            command.set_defaults(run=module.run, parser=command, failure_status=getattr(module, "FAILURE_STATUS", 1))
     return parser
 
 

@@ -26,10 +26,10 @@ def add_positional_source_arguments(parser: argparse.ArgumentParser) -> argparse
 
     Returns the group of everything that names the model, which excludes one another.
     """
+    parser.set_defaults(model="demo")  # first, because it would replace the defaults of the two arguments
     group = parser.add_mutually_exclusive_group()
     group.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help=MODEL_HELP)
     group.add_argument("--model", default=argparse.SUPPRESS, metavar="MODEL", help="the same (default: demo)")
-    parser.set_defaults(model="demo")
     add_revision_argument(parser)
     return group
 

@@ -8,32 +8,28 @@ import platform
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..checkpoint.config import dtype_name
-from ..checkpoint.hub import SHORT_NAMES, find_checkpoint
+from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.load import load_model
+from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS
-from .arguments import DTYPES, int_list, positive_int
+from .arguments import DTYPES, add_positional_source_arguments, int_list, positive_int
+from .models import optimize_model
 
 EXAMPLE = "llama-jp bench demo --batch 1,8 --optimize exact"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        nargs="?",
-        default="demo",
-        metavar="MODEL",
-        help=f"folder, hub repository or one of demo, {', '.join(SHORT_NAMES)} (default: demo)",
-    )
-    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
-    parser.add_argument("--random", metavar="SHAPE", help="random weights instead, of shape 7b, 7b-fast, 13b or tiny")
-    parser.add_argument("--layers", type=positive_int, metavar="N", help="how many layers the random model has")
+    model = add_positional_source_arguments(parser)
+    model.add_argument("--random", choices=list(SHAPES), help="random weights of this shape in place of a checkpoint")
+    parser.add_argument("--layers", type=positive_int, metavar="N", help="with --random: the number of layers")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--attention", choices=list(ATTENTIONS), default="sdpa", help="default: sdpa")
@@ -52,21 +48,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="then once more, optimised for the first batch size: "
         + "; ".join(f"{name}: {what}" for name, what in LEVELS.items()),
     )
-    parser.add_argument("--json", metavar="FILE", help="the result as JSON into this file as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; the tables go to standard error")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.random is None and args.layers is not None:
+        args.parser.error("--layers needs --random; a checkpoint has its own number of layers")
+    if args.random is not None and args.revision is not None:
+        args.parser.error("--revision belongs to a checkpoint, and --random has none")
     if args.threads:
         torch.set_num_threads(args.threads)
     if 0 in (*args.prompt, *args.batch):
         raise ValueError("--prompt and --batch are whole numbers of at least 1")
     with ExitStack() as stack:
         folder = folder_of(args, stack)
-        result = bench(args, folder)
-    line = json.dumps(result, ensure_ascii=False)
-    print(line)
+        with redirect_stdout(sys.stderr) if args.json else nullcontext():
+            result = bench(args, folder)
     if args.json:
-        Path(args.json).write_text(line + "\n", encoding="utf-8")
+        print(json.dumps(result, ensure_ascii=False))
     return 0
 
 
@@ -74,7 +73,6 @@ def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
     if args.random is None:
         return find_checkpoint(args.model, args.revision)
     from ..checkpoint.published_form import write_published
-    from ..checkpoint.random_checkpoint import random_config
 
     config = random_config(args.random, args.layers)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llama-jp-")))
@@ -98,7 +96,7 @@ def bench(args: argparse.Namespace, folder: Path) -> dict:
 
     dtype = model.embed_tokens.weight.dtype
     limits = measure_machine(dtype, device)
-    result = {
+    result: dict[str, Any] = {
         "model": args.model if args.random is None else f"random {args.random}, {len(model.layers)} layers",
         "dtype": dtype_name(dtype),
         "device": str(device),
@@ -123,9 +121,7 @@ def bench(args: argparse.Namespace, folder: Path) -> dict:
     result["as_loaded"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
     print_rates("as loaded", result["as_loaded"])
     if args.optimize:
-        from ..speed.optimization import optimize
-
-        optimized = optimize(model, args.optimize, rows=args.batch[0])
+        optimized = optimize_model(model, args.optimize, rows=args.batch[0])
         result["optimized"] = measure(model, args.prompt, args.batch, args.steps, args.runs, limits, size)
         result["optimization"] = optimized.as_dict()
         print_rates(f"optimised ({args.optimize})", result["optimized"])

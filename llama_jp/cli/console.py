@@ -35,7 +35,7 @@ def tolerant_output() -> Iterator[None]:
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is None:  # closed by the shell (>&-)
-                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115, PTH123
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))  # noqa: PTH123
                 stack.callback(setattr, sys, name, None)
             elif isinstance(stream, io.TextIOWrapper):
                 stack.callback(restore_errors, stream, stream.errors)

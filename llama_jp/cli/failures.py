@@ -46,7 +46,9 @@ def describe_memory(text: str) -> str:
     size = ""
     if needed:
         number, _, unit = needed[1].partition(" ")
-        size = f": {int(number) / 2**30:.2f} GiB more are needed" if unit == "bytes" else f": {needed[1]} more are needed"
+        size = (
+            f": {int(number) / 2**30:.2f} GiB more are needed" if unit == "bytes" else f": {needed[1]} more are needed"
+        )
     place = "the GPU's memory" if "CUDA" in text else "the memory"
     return f"{place} is full{size}; take a smaller model, batch or context, or a 16-bit --dtype"
 

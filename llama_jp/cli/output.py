@@ -1,4 +1,4 @@
-"""Print an answer while it is generated, and report its length and speed."""
+"""An answer as streamed text, as a whole text and as JSON; the report of its length and speed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..generation.interface import TextGeneration
+from ..generation.results import Generation
+from ..generation.stop_strings import StopStringBuffer
+from ..text.tokenizer import Tokenizer
 
 
 def write_pieces(pieces: Iterable[str]) -> None:
@@ -42,3 +45,24 @@ def speed_report(
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
     return ", ".join(parts)
+
+
+def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
+    """The text of an answer, without its stop string."""
+    buffer = StopStringBuffer(tokenizer, stop_strings, prompt)
+    for token in answer.ids:
+        buffer.push(token)
+    return buffer.finish()
+
+
+def as_dict(answer: Generation, text: str) -> dict[str, Any]:
+    """An answer for JSON. Fields that this kind of generation does not fill are left out."""
+    content: dict[str, Any] = {"text": text, "finish_reason": answer.finish_reason}
+    content |= {"ids": answer.ids, "logprobs": answer.logprobs}
+    if answer.top_logprobs:
+        content["top_logprobs"] = answer.top_logprobs
+    if answer.sequence_score is not None:
+        content["sequence_score"] = answer.sequence_score
+    if answer.drafted:
+        content |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
+    return content

@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 class CommandParser(argparse.ArgumentParser):
     """argparse's parser with short errors, and with positional arguments on both sides of the flags."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]  # one signature for argparse's three overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         """Parse all words. Unknown ones are an error of the command that they follow."""
         namespace, rest = self.parse_known_args(args, namespace)
         parser: CommandParser = getattr(namespace, "parser", self)

@@ -87,8 +87,16 @@ class SharedInput:
     def isatty(self) -> bool:
         return self.stdin.isatty()
 
-    def read(self) -> str:
-        return from_rank_0(self.store, "standard input", self.stdin.read)
+    @property
+    def encoding(self) -> str:
+        return self.stdin.encoding
+
+    @property
+    def buffer(self) -> SharedInput:
+        return self
+
+    def read(self) -> bytes:
+        return bytes.fromhex(from_rank_0(self.store, "standard input", lambda: self.stdin.buffer.read().hex()))
 
 
 @contextlib.contextmanager
@@ -115,6 +123,7 @@ def open_sharded(args: argparse.Namespace) -> tuple[ShardedLlama, Tokenizer]:
     for flag, why in (
         ("max_time", "the clocks of several processes differ"),
         ("cache", "each process has the keys and values of its own heads only"),
+        ("prompts", "each process would write the file of answers"),
     ):
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} works in a single process: {why}")
