@@ -12,6 +12,8 @@ from ..checkpoint.hub import SHORT_NAMES
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
 
 
+MOST_THREADS = 1024  # the operating system refuses many more, and OpenMP then ends the process
+
 MODEL_HELP = f"folder, hub repository (owner/name), or one of demo, {', '.join(SHORT_NAMES)}"
 
 
@@ -63,6 +65,12 @@ def add_revision_argument(parser: argparse._ActionsContainer) -> None:
 def positive_int(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def thread_count(text: str) -> int:
+    if positive_int(text) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} threads are more than {MOST_THREADS}; take one for each CPU core")
     return int(text)
 
 

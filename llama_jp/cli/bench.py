@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from ..checkpoint.load import load_model
 from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS
-from .arguments import DTYPES, add_positional_source_arguments, int_list, positive_int
+from .arguments import DTYPES, add_positional_source_arguments, int_list, positive_int, thread_count
 from .models import optimize_model
 
 EXAMPLE = "llama-jp bench demo --batch 1,8 --optimize exact"
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="what to compute in (default: auto)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--attention", choices=list(ATTENTIONS), default="sdpa", help="default: sdpa")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--prompt", type=int_list, default=[128, 512, 2048], metavar="N,…", help="default: 128,512,2048"
     )
@@ -76,6 +77,14 @@ def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
 
     config = random_config(args.random, args.layers)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llama-jp-")))
+    with torch.device("meta"):
+        size = 2 * sum(parameter.numel() for parameter in Llama(config).parameters())
+    free = shutil.disk_usage(folder).free
+    if free < size:  # first, because a full disk under a memory-mapped file kills the process
+        raise ValueError(
+            f"the random weights need {size / 1e9:.2f} GB, but {folder.parent} has {free / 1e9:.2f} GB free; "
+            "make room, take fewer --layers, or name another folder in TMPDIR"
+        )
     print(f"writing random float16 weights of shape {args.random} to {folder} …", file=sys.stderr)
     write_published(folder, config)
     return folder

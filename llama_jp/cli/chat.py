@@ -11,14 +11,16 @@ from typing import NoReturn
 from ..generation.filter_chain import make_filters
 from ..generation.options import Options
 from ..model import Llama
+from ..rope import context_length
 from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT
 from .arguments import add_positional_source_arguments
-from .console import check_decoded
+from .console import check_decoded, wrong_byte
 from .conversation import Conversation, print_message
 from .failures import describe
 from .generation_arguments import add_generation_arguments, generation_options
 from .message_input import open_message_input
 from .models import add_computation_arguments, follows_instructions, open_assistant, open_model
+from .output import count
 from .parser import did_you_mean
 
 EXAMPLE = "llama-jp chat demo"
@@ -70,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
             print_message("\n/exit leaves the chat")
             continue
         except UnicodeDecodeError as error:
-            raise ValueError(f"standard input is not {error.encoding.upper()}: {error.reason}") from error
+            wrong = wrong_byte("standard input", error.encoding, error.start, error.object[error.start])
+            raise ValueError(wrong) from error
         command, _, rest = message.partition(" ")
         command = NAMES.get(command, command)
         if command == "/exit" or (interactive and message in EXITS):
@@ -113,10 +116,10 @@ def run_chat_command(command: str, rest: str, conversation: Conversation, args: 
         print_message(f"{command} needs the name of a file")
     elif command == "/save":
         conversation.save(Path(rest).expanduser())
-        print_message(f"{rest}: {len(conversation.history)} turns saved")
+        print_message(f"{rest}: {count(len(conversation.history), 'turn')} saved")
     elif command == "/load":
         conversation.load(Path(rest).expanduser())
-        print_message(f"{rest}: the conversation goes on after {len(conversation.history)} turns")
+        print_message(f"{rest}: the conversation goes on after {count(len(conversation.history), 'turn')}")
     else:
         hint = did_you_mean(command, COMMANDS)
         print_message(f"there is no command {command}{hint}; /help shows the commands, and / is sent as //")
@@ -161,8 +164,8 @@ def set_option(text: str, model: Llama, args: argparse.Namespace) -> None:
     if name == "do_sample" and value in ("true", "false", "default"):
         changed.sample, changed.greedy = value == "true", value == "false"
     elif name not in flags:
-        known = sorted([*flags, "do_sample"])
-        raise ValueError(f"there is no option {name}{did_you_mean(name, known)}; known are {', '.join(known)}")
+        hint = did_you_mean(name, [*flags, "do_sample"]) or "; llama-jp chat --help lists the options of generation"
+        raise ValueError(f"there is no option {name} to set in a chat{hint}")
     elif value == "default":
         setattr(changed, name, None)
     elif flags[name].nargs == 0:  # a switch
@@ -186,5 +189,12 @@ class SettingsParser(argparse.ArgumentParser):
 
 
 def check_options(args: argparse.Namespace, model: Llama) -> None:
-    """Raise ValueError for options that generation refuses."""
-    make_filters(Options.resolve(model, None, generation_options(args, model)))
+    """Raise ValueError for options with which no message can be answered."""
+    options = Options.resolve(model, None, generation_options(args, model))
+    make_filters(options)
+    context = context_length(model.config)
+    if options.past_context != "shift" and (options.max_new_tokens or 0) >= context:
+        raise ValueError(
+            f"max_new_tokens is {options.max_new_tokens}, but the context holds {context}, and the message needs "
+            "space as well; make it smaller, or add --past-context shift"
+        )

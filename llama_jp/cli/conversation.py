@@ -16,7 +16,7 @@ from ..model import Llama
 from ..rope import context_length
 from ..text.template import instruct_prompt
 from ..text.tokenizer import Tokenizer
-from .output import speed_report
+from .output import count, speed_report, write_whole
 from .prompt_cache import common_prefix_length
 
 Turn = tuple[str, str]  # (user, assistant)
@@ -45,18 +45,23 @@ class Conversation:
         """The ids of the prompt for a message, without the `forgotten` oldest turns."""
         return instruct_prompt(self.tokenizer, message, self.system, self.history[forgotten:])
 
+    def limits(self, options: Mapping[str, Any]) -> tuple[int, int]:
+        """The most tokens of prompt and answer together, and the tokens to keep free for the answer."""
+        resolved = Options.resolve(self.model, None, options)
+        limit = context_length(self.model.config)
+        if resolved.max_new_tokens is not None:
+            return limit, resolved.max_new_tokens
+        limit = min(limit, resolved.max_length or limit)
+        return limit, min(DEFAULT_MAX_NEW_TOKENS, limit // 2)
+
     def turns_to_forget(self, message: str, options: Mapping[str, Any]) -> int:
         """The number of oldest turns to leave out, so that the prompt and the answer fit the context.
 
         When the context is full, half of it is freed: the cache cannot serve a prompt without its first turns, so the
         prompt is computed again, and that should be rare. With past_context set, no turn is left out.
         """
-        resolved = Options.resolve(self.model, None, options)
-        limit = context_length(self.model.config)
-        answer = resolved.max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, limit // 2)
-        if resolved.max_new_tokens is None and resolved.max_length is not None:
-            limit = min(limit, resolved.max_length)
         forgotten = self.forgotten
+        limit, answer = self.limits(options)
         if "past_context" in options or len(self.prompt_ids(message, forgotten)) + answer <= limit:
             return forgotten
         while forgotten < len(self.history) and len(self.prompt_ids(message, forgotten)) > (limit - answer) // 2:
@@ -73,9 +78,9 @@ class Conversation:
         stream = stream_text(
             self.model, self.tokenizer, ids, cache=self.cache, assistant_model=self.assistant_model, **options
         )
-        if forgotten > self.forgotten:
-            self.forgotten = forgotten
-            print_message(forgotten_notice(self.history[:forgotten], context_length(self.model.config)))
+        if forgotten and not self.forgotten:  # said once; the reports count the turns that follow
+            print_message(forgotten_notice(self.history[:forgotten], self.limits(options)[0]))
+        self.forgotten = forgotten
         text, interrupted = "", False
         try:
             for piece in stream:
@@ -91,14 +96,15 @@ class Conversation:
             self.cached = [] if shifted else tokens[: self.cache.length]
         print(flush=True)
         self.history.append((message, text))
-        print_message(speed_report(stream, len(ids), options, cached=cached, interrupted=interrupted))
+        report = speed_report(stream, len(ids), options, cached=cached, interrupted=interrupted)
+        print_message(f"{report}, {count(forgotten, 'turn')} forgotten" if forgotten else report)
 
     def save(self, file: Path) -> None:
         """Write the system prompt and all turns, the forgotten ones included, as a JSON list of messages."""
         messages = [{"role": "system", "content": self.system}] if self.system else []
         for user, assistant in self.history:
             messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-        file.write_text(json.dumps(messages, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(messages, ensure_ascii=False, indent=2) + "\n")
 
     def load(self, file: Path) -> None:
         """Replace the conversation by a saved one. Raises ValueError for a file of another form."""

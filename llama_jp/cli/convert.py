@@ -9,6 +9,7 @@ from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
 from ..checkpoint.save import check_target_is_new
 from .arguments import DTYPES, add_conversion_arguments, take_model_as_source
+from .output import check_writable
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if args.target is None:
         args.parser.error("SRC and DST are needed")
     check_target_is_new(args.target)
+    check_writable(args.target)
     model = load_model(args.source, dtype=args.dtype, device="cpu", revision=args.revision)
     model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")

@@ -16,7 +16,7 @@ from ..text.tokenizer import Tokenizer
 from .console import check_decoded, read_standard_input
 from .generation_arguments import add_generation_arguments, generation_options
 from .models import add_model_arguments, follows_instructions, open_assistant, open_model
-from .output import answer_text, as_dict, speed_report, write_pieces
+from .output import answer_text, as_dict, check_writable, speed_report, write_pieces
 from .prompt_cache import open_cache, save_cache
 from .prompts_file import add_prompts_arguments, answer_prompts
 
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--top-logprobs needs --json")
     if args.cache and not args.cache.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {args.cache.absolute().parent} for the cache {args.cache.name}")
+    if args.cache:
+        check_writable(args.cache)
     model, tokenizer = open_model(args)
     ids = encode_prompt(prompt, model, tokenizer, args)
     options = generation_options(args, model)

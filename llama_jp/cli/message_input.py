@@ -45,11 +45,10 @@ def open_line_input(commands: Sequence[str], history: bool) -> ReadLine:
     """Lines from a pipe; on a terminal with prompt-toolkit if it is installed, else with Python's own line editing."""
     if not sys.stdin.isatty():
         return lambda prompt: input()
-    file = history_file() if history else None
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):
-            return open_prompt_toolkit(commands, file)
-    return open_plain_terminal(commands, file)
+            return open_prompt_toolkit(commands, history_file("chat_history.prompt-toolkit") if history else None)
+    return open_plain_terminal(commands, history_file("chat_history") if history else None)
 
 
 def open_prompt_toolkit(commands: Sequence[str], file: Path | None) -> ReadLine:
@@ -70,7 +69,7 @@ def open_prompt_toolkit(commands: Sequence[str], file: Path | None) -> ReadLine:
         event.current_buffer.insert_text("\n")
 
     session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(file) + ".prompt-toolkit") if file else InMemoryHistory(),
+        history=FileHistory(str(file)) if file else InMemoryHistory(),
         completer=WordCompleter(list(commands), sentence=True),
         complete_while_typing=False,
         multiline=True,  # Enter sends all the same
@@ -102,8 +101,9 @@ def open_plain_terminal(commands: Sequence[str], file: Path | None) -> ReadLine:
 
     def read_line(prompt: str) -> str:
         lines = [input(prompt)]
-        while more_is_waiting():
-            lines.append(input())
+        with contextlib.suppress(EOFError):  # the next message meets it again
+            while more_is_waiting():
+                lines.append(input())
         return "\n".join(lines)
 
     return read_line
@@ -124,15 +124,15 @@ def write_history(file: Path) -> None:
 
     with contextlib.suppress(OSError):
         readline.write_history_file(file)
-        file.chmod(0o600)
 
 
-def history_file() -> Path | None:
-    """The file of the messages of earlier sessions, which only its owner can read; None if it cannot be written."""
+def history_file(name: str) -> Path | None:
+    """A file for the messages of earlier sessions, which only its owner can read; None if it cannot be written."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     try:
-        folder = Path(state).expanduser() / "llama-jp"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = Path(state).expanduser() / "llama-jp" / name
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file.touch(mode=0o600)
     except (OSError, RuntimeError):  # a home that is read-only, or none
         return None
-    return folder / "chat_history" if os.access(folder, os.W_OK) else None
+    return file

@@ -17,7 +17,7 @@ from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS, Optimized, optimize
 from ..text.template import is_instruction_tuned
 from ..text.tokenizer import Tokenizer
-from .arguments import DTYPES, add_source_arguments, positive_int
+from .arguments import DTYPES, add_source_arguments, thread_count
 from .failures import describe
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
@@ -51,7 +51,7 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
         default="sdpa",
         help="sdpa: PyTorch's fused attention; eager: attention written out (default: sdpa)",
     )
-    group.add_argument("--threads", type=positive_int, metavar="N", help="number of CPU threads (default: PyTorch's)")
+    group.add_argument("--threads", type=thread_count, metavar="N", help="number of CPU threads (default: PyTorch's)")
     group.add_argument(
         "--optimize",
         choices=list(LEVELS),

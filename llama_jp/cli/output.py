@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..generation.interface import TextGeneration
@@ -66,3 +69,24 @@ def as_dict(answer: Generation, text: str) -> dict[str, Any]:
     if answer.drafted:
         content |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
     return content
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file complete or not at all: a full disk or an interruption leaves an earlier file as it was."""
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
+        complete = Path(folder) / file.name
+        complete.write_text(text, encoding="utf-8")
+        complete.replace(file)
+
+
+def check_writable(target: Path) -> None:
+    """Raise ValueError if nothing can be written beside the target: before hours of work, not after."""
+    folder = next(folder for folder in target.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        kind = "is not writable" if folder.is_dir() else "is no folder"
+        raise ValueError(f"{folder} {kind}, so {target.name} cannot be written there; choose another place")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 turn, 2 turns."""
+    return f"{number} {noun}{'s' * (number != 1)}"

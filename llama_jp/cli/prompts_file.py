@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from .arguments import positive_int
 from .console import decode, read_standard_input
 from .generation_arguments import generation_options
 from .models import open_model
-from .output import answer_text
+from .output import answer_text, check_writable, write_whole
 
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")
@@ -102,7 +101,7 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
                 tokens += len(answer["ids"])
             file.flush()
             bar.update(len(batch))
-    write_in_order(args.out, answers)
+    write_whole(args.out, "".join(json.dumps(answers[item.line], ensure_ascii=False) + "\n" for item in items))
     seconds = time.perf_counter() - begun
     print(
         f"{args.out}: {len(items)} answers, {len(waiting)} of them new, with {tokens} tokens "
@@ -123,6 +122,7 @@ def check_arguments(args: argparse.Namespace) -> list[Item]:
     folder = args.out.absolute().parent
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder} for the answers {args.out.name}")
+    check_writable(args.out)
     if args.prompts != "-" and args.out.exists() and args.out.samefile(args.prompts):
         raise ValueError(f"--prompts and --out are the same file {args.out}; choose another --out")
     return read_prompts(args.prompts)
@@ -224,13 +224,3 @@ def answer_batch(
         }
         for item, answer in zip(batch, answers, strict=True)
     ]
-
-
-def write_in_order(file: Path, answers: Mapping[int, Mapping[str, Any]]) -> None:
-    """Replace the file by one with the order of the prompts, complete or not at all."""
-    lines = [json.dumps(answers[line], ensure_ascii=False) + "\n" for line in sorted(answers)]
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
-        complete = Path(folder) / file.name
-        complete.write_text("".join(lines), encoding="utf-8")
-        complete.chmod(file.stat().st_mode)
-        complete.replace(file)

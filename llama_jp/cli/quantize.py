@@ -10,6 +10,7 @@ from ..linear.scheme import GROUP_SIZES, METHODS
 from ..quantization.certificate import Certificate, Verdict, verify
 from ..quantization.convert import quantize
 from .arguments import add_conversion_arguments, take_model_as_source
+from .output import check_writable
 
 EXAMPLE = "llama-jp quantize demo demo-int4 --bits 4 --group-size 64 --method gptq"
 
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--calibrate needs --method gptq; rounding to nearest uses no text")
     if args.text is not None:
         given["text"] = args.text
+    check_writable(args.target)
     certificate = quantize(args.source, args.target, revision=args.revision, **given)
     size = sum(file.stat().st_size for file in args.target.glob("*.safetensors"))
     if args.json:
