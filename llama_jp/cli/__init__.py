@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from ..version import __version__
-from .console import discard_output, exit_on_signals, say, tolerant_output
+from .console import Signals, discard_output, say, tolerant_output
 from .failures import describe
 from .parser import CommandParser, did_you_mean
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit status: 0 done; 1 refused or failed, with one line on standard error; 2 wrong usage; 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    with tolerant_output(), exit_on_signals():
+    with tolerant_output(), Signals() as signals:
         failed = 1
         try:
             args = parse(words)
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 say("")  # the next prompt of the shell begins on its own line
             return 130
         except Exception as error:
+            if signals.status is not None:  # code in C has replaced the exception of the signal by its own
+                return signals.status
             sentence = describe(error)
             if sentence is None:
                 raise
@@ -71,6 +73,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = make_parser([command] if command in COMMANDS else [])
     if command is not None and command not in COMMANDS:
         parser.error(f"there is no command {command}{did_you_mean(command, COMMANDS)}")
+    if words and command is None and not parser.knows(words[0]):
+        parser.error(f"{words[0]} is unknown{parser.hint(words[0])}")
     args: argparse.Namespace = parser.parse_args(words)
     return args
 

@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any
 
+CLEANUP_SECONDS = 5.0
 ESCAPE = "llama_jp_escape"  # the name of `escape` among the error handlers of Python's encodings
 
 
@@ -66,29 +68,42 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-@contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise SystemExit, so temporary files are removed. Ignored signals stay ignored.
+class Signals:
+    """SIGTERM and SIGHUP raise SystemExit inside `with Signals()`, so temporary files are removed; SIGINT as always.
 
-    Under torchrun nothing changes: a rank may wait for another one outside of Python, where no exception can reach it.
+    Ignored signals stay ignored. Under torchrun nothing changes: a rank may wait for another one outside of Python,
+    where no exception can reach it.
     """
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
-    if threading.current_thread() is not threading.main_thread() or "TORCHELASTIC_RUN_ID" in os.environ:
-        signals = []
-    replaced = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]
-    for number in replaced:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in replaced:
-            signal.signal(number, signal.SIG_DFL)
 
+    def __init__(self) -> None:
+        self.status: int | None = None  # of the process, after a signal
+        self.arrived = float("-inf")
+        self.replaced: dict[int, Any] = {}
 
-def leave(number: int, frame: FrameType | None) -> NoReturn:
-    """End the process as the shell reports a signal: with the status 128 and the signal's number."""
-    signal.signal(number, signal.SIG_IGN)  # a second signal does not interrupt the cleanup
-    raise SystemExit(128 + number)
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ:
+            for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self.replaced[number] = signal.signal(number, self.leave)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.replaced.items():
+            signal.signal(number, handler)
+
+    def leave(self, number: int, frame: FrameType | None) -> None:
+        """End the process with the shell's status for a signal: 128 and its number.
+
+        Code in C may replace the exception by its own, so the status is kept as well. A signal that follows at once
+        does not interrupt the cleanup.
+        """
+        self.status = 128 + number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if time.monotonic() - self.arrived > CLEANUP_SECONDS:
+            self.arrived = time.monotonic()
+            raise SystemExit(self.status)
 
 
 def read_standard_input() -> str:

@@ -47,17 +47,18 @@ def open_line_input(commands: Sequence[str], history: bool) -> ReadLine:
         return lambda prompt: input()
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):
-            return open_prompt_toolkit(commands, history_file("chat_history.prompt-toolkit") if history else None)
-    return open_plain_terminal(commands, history_file("chat_history") if history else None)
+            return open_prompt_toolkit(commands, history)
+    return open_plain_terminal(commands, history)
 
 
-def open_prompt_toolkit(commands: Sequence[str], file: Path | None) -> ReadLine:
+def open_prompt_toolkit(commands: Sequence[str], history: bool) -> ReadLine:
     """Lines with prompt-toolkit: a pasted text is one message; Alt-Enter starts a new line."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory, InMemoryHistory
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
+    file = history_file("chat_history.prompt-toolkit") if history else None
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -79,12 +80,13 @@ def open_prompt_toolkit(commands: Sequence[str], file: Path | None) -> ReadLine:
     return session.prompt
 
 
-def open_plain_terminal(commands: Sequence[str], file: Path | None) -> ReadLine:
+def open_plain_terminal(commands: Sequence[str], history: bool) -> ReadLine:
     """Lines with Python's readline where there is one. The lines of a pasted text arrive as one message."""
     with contextlib.suppress(ImportError):  # Windows has no readline
         import atexit
         import readline
 
+        file = history_file("chat_history") if history else None
         words = list(commands)
 
         def complete(text: str, state: int) -> str | None:

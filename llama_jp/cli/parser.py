@@ -34,6 +34,10 @@ class CommandParser(argparse.ArgumentParser):
             if action.nargs == argparse.OPTIONAL and getattr(namespace, action.dest, None) is None
         ]
 
+    def knows(self, word: str) -> bool:
+        """Whether a word is a flag of this parser, or the beginning of one."""
+        return any(flag.startswith(word.partition("=")[0]) for flag in self._option_string_actions)
+
     def hint(self, word: str) -> str:
         """The way out for an unknown word: the flag that is meant, or how to type a text that begins with a hyphen."""
         if word.startswith("--"):

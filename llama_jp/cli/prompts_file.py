@@ -179,7 +179,7 @@ def read_answers(file: Path, items: list[Item]) -> dict[int, dict[str, Any]]:
 
 def settings(item: Item, args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an answer that shows how it was made."""
-    return {"prompt_tokens": len(item.ids), "model": args.model, "options": dict(options)}
+    return {"prompt_tokens": len(item.ids), "model": args.model, "options": dict(sorted(options.items()))}
 
 
 def check_settings(answer: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:

@@ -40,7 +40,9 @@ def test_the_assistant_model_is_optional(folder):
 
 def test_a_draft_model_with_another_tokenizer_is_refused(folder):
     """Guards against ids that mean other pieces to the draft model: every draft token would be rejected, in silence."""
-    with pytest.raises(ValueError, match=r"^the draft model demo has another tokenizer than .*: id \d+ is .* there and"):
+    with pytest.raises(
+        ValueError, match=r"^the draft model demo has another tokenizer than .*: id \d+ is .* there and"
+    ):
         open_assistant(parse("--assistant-model", "demo"), Tokenizer.from_pretrained(folder))
 
 
