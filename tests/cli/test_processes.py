@@ -108,15 +108,18 @@ def test_a_signal_removes_the_unfinished_folder(number, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@unix
-@pytest.mark.parametrize("seconds", [0.3, 0.6, 0.9, 1.2])
-def test_ctrl_c_while_libraries_are_imported_is_quiet(seconds):
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="sees in /proc that torch is being imported")
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
+def test_ctrl_c_while_torch_is_imported_is_quiet(seconds):
     process = subprocess.Popen([*COMMAND, "info", "nowhere/at-all"], stderr=subprocess.PIPE, env=UTF8)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while process.poll() is None and "libtorch" not in maps.read_text():
+        time.sleep(0.01)
     time.sleep(seconds)
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert "Traceback" not in err.decode() and process.returncode in (130, 1)
+    assert "Traceback" not in err.decode()
+    assert process.returncode in (130, -signal.SIGINT, 1), "done, or while the interpreter ends"
 
 
 @unix
