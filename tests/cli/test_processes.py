@@ -94,6 +94,14 @@ def test_an_output_that_is_full_or_closed(command):
 
 
 @unix
+def test_a_help_that_cannot_be_printed():
+    """argparse leaves the program by itself, and Python would complain about the output when it ends."""
+    line = f"{sys.executable} -m llama_jp --help > /dev/full"
+    if Path("/dev/full").exists():
+        assert subprocess.run(["sh", "-c", line], capture_output=True, env=UTF8).stderr == b""
+
+
+@unix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_removes_the_unfinished_folder(number, tmp_path):
     """Guards against a hidden folder of gigabytes after `kill`, or after the terminal has closed."""

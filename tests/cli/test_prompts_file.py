@@ -59,6 +59,27 @@ def test_the_same_command_goes_on_after_an_interruption(answer, tmp_path, monkey
     assert "all 5 prompts are answered already" in answer(*sampling)[2]
 
 
+def test_a_cut_line_is_removed_before_the_next_answer(answer, tmp_path, monkeypatch):
+    """Guards against an answer appended to half a line: a second interruption would then leave an unreadable file."""
+    answer("--batch", "2")
+    lines = (tmp_path / "out.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "out.jsonl").write_bytes(lines[0] + lines[1][:40])
+    generate, calls = llama_jp.generate, []
+
+    def interrupted(model, prompts, **options):
+        calls.append(prompts)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return generate(model, prompts, **options)
+
+    monkeypatch.setattr("llama_jp.cli.prompts_file.generate", interrupted)
+    status, answers, _ = answer("--batch", "1")
+    assert status == 130 and len(answers) == 2
+    monkeypatch.setattr("llama_jp.cli.prompts_file.generate", generate)
+    assert answer("--batch", "2")[0] == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == b"".join(lines)
+
+
 def test_answers_of_other_settings_are_not_mixed(answer, tmp_path):
     answer()
     lines = (tmp_path / "out.jsonl").read_bytes().splitlines(keepends=True)
