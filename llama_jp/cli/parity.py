@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from ..checkpoint.random_checkpoint import SHAPES
@@ -20,6 +19,7 @@ from .arguments import DTYPES, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
 SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
+FAILURE_STATUS = 2  # nothing could be compared; 1 is the result "different"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,14 +83,10 @@ def modes(text: str) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 0: equal or within the tolerance, 1: different, 2: nothing could be compared."""
-    try:
-        if args.fullsize:
-            return run_fullsize(args)
-        return run_replay(args) if args.replay else run_comparison(args)
-    except (ValueError, OSError) as error:
-        print(f"llama-jp: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    """Exit status 0: equal or within the tolerance, 1: different. `main` returns FAILURE_STATUS for failures."""
+    if args.fullsize:
+        return run_fullsize(args)
+    return run_replay(args) if args.replay else run_comparison(args)
 
 
 def run_comparison(args: argparse.Namespace) -> int:
