@@ -1,14 +1,14 @@
 """The command line: `llama-jp COMMAND`. Each command is one module of this folder.
 
 A command module has EXAMPLE (a command that works as typed), add_arguments(parser), and run(args), which returns the
-exit status. Results go to standard output, and everything else to standard error.
+exit status. Results go to standard output, and everything else to standard error. A module whose status 1 is a result
+sets FAILURE_STATUS for its failures.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from ..version import __version__
+from .console import Signals, discard_output, say, tolerant_output
+from .failures import describe
+from .parser import CommandParser, did_you_mean
 
 # The commands and their help lines. Most command modules import torch, which takes seconds, so the lines stand here.
 COMMANDS = {
@@ -28,6 +31,7 @@ COMMANDS = {
     "parity": "compare a model with transformers or another: equal, or the first difference and whether it is a bug",
     "bench": "measure loading, prefill and decoding, beside the machine's bandwidth and arithmetic",
 }
+SHELLS = ("bash", "zsh", "tcsh")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,38 +39,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit status: 0 done; 1 refused or failed, with one line on standard error; 2 wrong usage; 130 interrupted.
     """
-    words = sys.argv[1:] if argv is None else argv
-    command = next((word for word in words if not word.startswith("-")), None)
-    args = make_parser([command] if command in COMMANDS else []).parse_args(words)
-    try:
-        with one_line_warnings():
-            status: int = args.run(args)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # the process that reads our output has ended, as in `llama-jp … | head`
-        # Python flushes standard output at exit. Into the closed pipe, the flush would print another error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"llama-jp: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return 1
+    words = list(sys.argv[1:] if argv is None else argv)
+    with tolerant_output(), Signals() as signals:
+        failed = 1
+        try:
+            args = parse(words)
+            failed = args.failure_status
+            with one_line_warnings():
+                status: int = args.run(args)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # the process that reads our output has ended, as in `llama-jp … | head`
+            return 0 if failed == 1 else failed  # parity's 0 would claim that the models are equal
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                say("")  # the next prompt of the shell begins on its own line
+            return 130
+        except Exception as error:
+            if signals.status is not None:  # code in C has replaced the exception of the signal by its own
+                return signals.status
+            sentence = describe(error)
+            if sentence is None:
+                raise
+            say(f"llama-jp: {sentence}")
+            return failed
+        finally:
+            discard_output()
 
 
-def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line. Imports the module of its command only."""
+    command = words[0] if words and not words[0].startswith("-") else None
+    parser = make_parser([command] if command in COMMANDS else [])
+    if command is not None and command not in COMMANDS:
+        parser.error(f"there is no command {command}{did_you_mean(command, COMMANDS)}")
+    if words and command is None and not parser.knows(words[0]):
+        parser.error(f"{words[0]} is unknown{parser.hint(words[0])}")
+    args: argparse.Namespace = parser.parse_args(words)
+    return args
+
+
+def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> CommandParser:
     """The parser of the whole command line.
 
     Only the modules of `commands` are imported, and only these commands have their arguments. The others are listed in
     the help: `llama-jp --help` starts without torch, and each command imports only its own module.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="llama-jp",
         description="Llama 2 from scratch in plain PyTorch, for ELYZA's Japanese models.",
         epilog="llama-jp COMMAND --help shows the options of a command and an example that works as typed.",
     )
     parser.add_argument("--version", action="version", version=f"llama-jp {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        help='print a script for tab completion; bash: eval "$(llama-jp --print-completion bash)"',
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     commands = set(commands)
     for name, line in COMMANDS.items():
@@ -80,8 +110,26 @@ def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> argparse.ArgumentP
             module = importlib.import_module(f".{name}", __name__)
             command.epilog = f"example:\n  {module.EXAMPLE}"
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, parser=command, failure_status=getattr(module, "FAILURE_STATUS", 1))
     return parser
+
+
+class PrintCompletion(argparse.Action):
+    """Print the completion script of a shell, and exit."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.exit(1, "llama-jp: --print-completion needs shtab: pip install 'llama-jp[chat]'\n")
+        print(shtab.complete(make_parser(), shell=str(values)))
+        parser.exit()
 
 
 @contextmanager

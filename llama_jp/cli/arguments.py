@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from ..checkpoint.hub import SHORT_NAMES
@@ -11,14 +12,48 @@ from ..checkpoint.hub import SHORT_NAMES
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
 
 
+MOST_THREADS = 1024  # the operating system refuses many more, and OpenMP then ends the process
+
+MODEL_HELP = f"folder, hub repository (owner/name), or one of demo, {', '.join(SHORT_NAMES)}"
+
+
 def add_source_arguments(parser: argparse._ActionsContainer) -> None:
     """--model and --revision. The parser may be an argument group."""
-    parser.add_argument(
-        "--model",
-        default="demo",
-        metavar="MODEL",
-        help=f"folder, hub repository (owner/name), or one of demo, {', '.join(SHORT_NAMES)} (default: demo)",
-    )
+    parser.add_argument("--model", default="demo", metavar="MODEL", help=f"{MODEL_HELP} (default: demo)")
+    add_revision_argument(parser)
+
+
+def add_positional_source_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """MODEL, --model and --revision, for a command without other positional arguments.
+
+    Returns the group of everything that names the model, which excludes one another.
+    """
+    parser.set_defaults(model="demo")  # first, because it would replace the defaults of the two arguments
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help=MODEL_HELP)
+    group.add_argument("--model", default=argparse.SUPPRESS, metavar="MODEL", help="the same (default: demo)")
+    add_revision_argument(parser)
+    return group
+
+
+def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, target: str) -> None:
+    """The source and the target of a command that writes a checkpoint. The source may also be named with --model."""
+    parser.add_argument("source", nargs="?", metavar=source, help=MODEL_HELP)
+    parser.add_argument("target", nargs="?", metavar=target, type=Path, help="folder to write; it must be new or empty")
+    parser.add_argument("--model", metavar="MODEL", help=f"the source, in place of {source}")
+    add_revision_argument(parser)
+
+
+def take_model_as_source(args: argparse.Namespace) -> None:
+    """Put --model in the place of the source: the only positional argument is then the target."""
+    if args.model is None:
+        return
+    if args.target is not None:
+        args.parser.error(f"the source is named twice, as {args.source} and as --model {args.model}")
+    args.source, args.target = args.model, None if args.source is None else Path(args.source)
+
+
+def add_revision_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--revision", metavar="REV", help="branch, tag or commit of a hub repository, such as refs/pr/2 (default: main)"
     )
@@ -30,6 +65,12 @@ def add_source_arguments(parser: argparse._ActionsContainer) -> None:
 def positive_int(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def thread_count(text: str) -> int:
+    if positive_int(text) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} threads are more than {MOST_THREADS}; take one for each CPU core")
     return int(text)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checkpoint.config import dtype_name
-from ..checkpoint.hub import SHORT_NAMES, find_checkpoint
+from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.load import load_model
+from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS
-from .arguments import DTYPES, int_list, positive_int
+from .arguments import DTYPES, add_positional_source_arguments, int_list, positive_int, thread_count
+from .models import optimize_model
 
 if TYPE_CHECKING:
     from ..speed.benchmark import Rates
@@ -29,20 +32,13 @@ EXAMPLE = "llama-jp bench demo --batch 1,8 --optimize exact"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        nargs="?",
-        default="demo",
-        metavar="MODEL",
-        help=f"folder, hub repository or one of demo, {', '.join(SHORT_NAMES)} (default: demo)",
-    )
-    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
-    parser.add_argument("--random", metavar="SHAPE", help="random weights instead, of shape 7b, 7b-fast, 13b or tiny")
-    parser.add_argument("--layers", type=positive_int, metavar="N", help="number of layers of the random model")
+    model = add_positional_source_arguments(parser)
+    model.add_argument("--random", choices=list(SHAPES), help="random weights of this shape in place of a checkpoint")
+    parser.add_argument("--layers", type=positive_int, metavar="N", help="with --random: the number of layers")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights and activations (default: auto)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--attention", choices=list(ATTENTIONS), default="sdpa", help="default: sdpa")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--prompt",
         type=int_list,
@@ -63,21 +59,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure again after optimising for the first batch size. Levels: "
         + "; ".join(f"{level}: {description}" for level, description in LEVELS.items()),
     )
-    parser.add_argument("--json", metavar="FILE", help="also write the result as JSON to this file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; the tables go to standard error")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.random is None and args.layers is not None:
+        args.parser.error("--layers needs --random; a checkpoint has its own number of layers")
+    if args.random is not None and args.revision is not None:
+        args.parser.error("--revision belongs to a checkpoint, and --random has none")
     if args.threads:
         torch.set_num_threads(args.threads)
     if 0 in (*args.prompt, *args.batch):
         raise ValueError("--prompt and --batch are whole numbers of at least 1")
     with ExitStack() as stack:
         folder = folder_of(args, stack)
-        result = run_benchmark(args, folder)
-    line = json.dumps(result, ensure_ascii=False)
-    print(line)
+        with redirect_stdout(sys.stderr) if args.json else nullcontext():
+            result = run_benchmark(args, folder)
     if args.json:
-        Path(args.json).write_text(line + "\n", encoding="utf-8")
+        print(json.dumps(result, ensure_ascii=False))
     return 0
 
 
@@ -86,10 +85,17 @@ def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
     if args.random is None:
         return find_checkpoint(args.model, args.revision)
     from ..checkpoint.published_form import write_published
-    from ..checkpoint.random_checkpoint import random_config
 
     config = random_config(args.random, args.layers)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="llama-jp-")))
+    with torch.device("meta"):
+        size = 2 * sum(parameter.numel() for parameter in Llama(config).parameters())
+    free = shutil.disk_usage(folder).free
+    if free < size:  # first, because a full disk under a memory-mapped file kills the process
+        raise ValueError(
+            f"the random weights need {size / 1e9:.2f} GB, but {folder.parent} has {free / 1e9:.2f} GB free; "
+            "make room, take fewer --layers, or name another folder in TMPDIR"
+        )
     print(f"writing random float16 weights of shape {args.random} to {folder} …", file=sys.stderr)
     write_published(folder, config)
     return folder
@@ -139,9 +145,7 @@ def run_benchmark(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     result["as_loaded"] = asdict(rates)
     print_rates("as loaded", rates)
     if args.optimize:
-        from ..speed.optimization import optimize
-
-        optimized = optimize(model, args.optimize, rows=args.batch[0])
+        optimized = optimize_model(model, args.optimize, rows=args.batch[0])
         rates = measure(model, workload, limits, size)
         result["optimized"] = asdict(rates)
         result["optimization"] = optimized.as_dict()

@@ -3,83 +3,108 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import NoReturn
 
-from ..cache import Cache
 from ..checkpoint.chat_template import elyza_template
 from ..generation.filter_chain import make_filters
-from ..generation.interface import stream_text
 from ..generation.options import Options
 from ..model import Llama
 from ..rope import context_length
 from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT
-from ..text.tokenizer import Tokenizer
+from .arguments import add_positional_source_arguments
+from .console import check_decoded, wrong_byte
+from .conversation import Conversation, print_message
+from .failures import describe
 from .generation_arguments import add_generation_arguments, generation_options
-from .models import add_model_arguments, open_assistant, open_model
-from .output import speed_report
-from .prompt_cache import common_prefix_length
+from .message_input import open_message_input
+from .models import add_computation_arguments, open_assistant, open_model
+from .output import count
+from .parser import did_you_mean
 
-EXAMPLE = "llama-jp chat --model demo"
-COMMANDS = """\
-/reset          clear the conversation
+EXAMPLE = "llama-jp chat demo"
+HELP = """\
+/retry          answer the last message again
+/reset          clear the conversation (also /clear, /new)
 /system TEXT    set the system prompt and clear the conversation
 /system         show the system prompt
-/exit           leave the chat, as Ctrl-D does; Ctrl-C ends an answer
-/help           show these commands"""
+/set NAME VALUE set an option of generation, such as /set temperature 0.7; VALUE default: as without it
+/set            show the options
+/save FILE      write the conversation as JSON
+/load FILE      go on with a saved conversation
+/exit           leave the chat (also /quit, /bye, /q), as Ctrl-D does; Ctrl-C ends an answer
+/help           show these commands (also /?)
+//…             a message that begins with one slash
+A pasted text is one message. Lines between two \"\"\" are one message, and \\ at the end of a line continues it."""
+NAMES = {"/clear": "/reset", "/new": "/reset", "/?": "/help", "/quit": "/exit", "/bye": "/exit", "/q": "/exit"}
+COMMANDS = ("/retry", "/reset", "/system", "/set", "/save", "/load", "/exit", "/help", *NAMES)
+EXITS = ("exit", "quit")  # on a terminal, people leave other programs with them
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_positional_source_arguments(parser)
     parser.add_argument(
         "--system",
         metavar="TEXT",
         help=f"system prompt (default: the template's own; ELYZA's is {DEFAULT_SYSTEM_PROMPT})",
     )
+    parser.add_argument("--no-history", action="store_true", help="do not keep the messages for the next session")
     add_generation_arguments(parser, several_answers=False)
-    add_model_arguments(parser)
+    add_computation_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.system is not None:
+        check_decoded(args.system, "the system prompt")
     model, tokenizer = open_model(args)
     if tokenizer.chat_template is None:
         print_message(f"warning: {BASE_MODEL_WARNING}")
-    make_filters(
-        Options.resolve(model, None, generation_options(args, model))
-    )  # refuses wrong values before the first turn
-    conversation = Conversation(model, tokenizer, args.system, open_assistant(args))
+    check_options(args, model)  # refuses wrong values before the first turn
+    conversation = Conversation(model, tokenizer, args.system, open_assistant(args, tokenizer))
     print_message(f"prompt: {tokenizer.chat_template or elyza_template()}")
     interactive = sys.stdin.isatty()
+    next_message = open_message_input(COMMANDS, history=not args.no_history)
     if interactive:
-        with suppress(ImportError):  # Windows has no readline
-            import readline  # noqa: F401 (importing it gives input() a history and line editing)
-
         print_message("type a message; /help shows the commands")
     while True:
         try:
-            line = input("> " if interactive else "").strip()
+            message = next_message()
         except EOFError:
             return 0
         except KeyboardInterrupt:
             print_message("\n/exit leaves the chat")
             continue
-        if line.split(" ")[0] == "/exit":
+        except UnicodeDecodeError as error:
+            wrong = wrong_byte("standard input", error.encoding, error.start, error.object[error.start])
+            raise ValueError(wrong) from error
+        command, _, rest = message.partition(" ")
+        command = NAMES.get(command, command)
+        if command == "/exit" or (interactive and message in EXITS):
             return 0
-        elif line.startswith("/"):
-            run_chat_command(line, conversation)
-        elif line:
-            try:
-                conversation.answer(line, generation_options(args, model))
-            except ValueError as error:  # such as a message that exceeds the context; the conversation continues
-                print_message(f"{error}; /reset clears the conversation")
+        try:
+            if message.startswith("/") and not message.startswith("//"):
+                run_chat_command(command, rest.strip(), conversation, args)
+            elif message:
+                message = message.removeprefix("/") if message.startswith("//") else message
+                conversation.answer(message, generation_options(args, model))
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # such as a message that exceeds the context; the conversation continues
+            sentence = describe(error)
+            if sentence is None:
+                raise
+            hint = "" if command in COMMANDS else "; /reset clears the conversation"
+            if "the context holds" in sentence:
+                hint += ", and --past-context shift lets a text exceed the context"
+            print_message(f"{sentence}{hint}")
 
 
-def run_chat_command(line: str, conversation: Conversation) -> None:
+def run_chat_command(command: str, rest: str, conversation: Conversation, args: argparse.Namespace) -> None:
     """Run a line that begins with a slash. /exit is not among them: it ends the loop of `run`."""
-    command, _, rest = line.partition(" ")
     if command == "/help":
-        print_message(COMMANDS)
+        print_message(HELP)
     elif command == "/reset":
         conversation.reset()
         print_message("the conversation is cleared")
@@ -87,63 +112,95 @@ def run_chat_command(line: str, conversation: Conversation) -> None:
         default = "the system prompt is the template's own"
         print_message(default if conversation.system is None else conversation.system or "there is no system prompt")
     elif command == "/system":
-        conversation.reset(system=rest.strip())
+        conversation.reset(system=rest)
         print_message("the system prompt is set, and the conversation is cleared")
+    elif command == "/retry":
+        retry(conversation, args)
+    elif command == "/set":
+        set_option(rest, conversation.model, args)
+    elif command in ("/save", "/load") and not rest:
+        print_message(f"{command} needs the name of a file")
+    elif command == "/save":
+        conversation.save(Path(rest).expanduser())
+        print_message(f"{rest}: {count(len(conversation.history), 'turn')} saved")
+    elif command == "/load":
+        conversation.load(Path(rest).expanduser())
+        print_message(f"{rest}: the conversation goes on after {count(len(conversation.history), 'turn')}")
     else:
-        print_message(f"there is no command {command}; /help shows the commands")
+        hint = did_you_mean(command, COMMANDS)
+        print_message(f"there is no command {command}{hint}; /help shows the commands, and / is sent as //")
 
 
-def print_message(text: str) -> None:
-    """Print to standard error, since standard output has only the answers."""
-    print(text, file=sys.stderr)
+def retry(conversation: Conversation, args: argparse.Namespace) -> None:
+    """Answer the last message again. The earlier answer stays if the new one fails."""
+    if not conversation.history:
+        print_message("there is no message to answer again")
+        return
+    options = generation_options(args, conversation.model)
+    if "seed" not in options or args.seed is not None:
+        way_out = "/set seed default" if args.seed is not None else "/set temperature 0.7 samples"
+        print_message(f"the answer will be the same, because nothing is random: {way_out}")
+    turns = conversation.history, conversation.forgotten
+    last = len(conversation.history) - 1
+    conversation.history, conversation.forgotten = conversation.history[:-1], min(conversation.forgotten, last)
+    try:
+        conversation.answer(turns[0][-1][0], options)
+    except BaseException:
+        conversation.history, conversation.forgotten = turns
+        raise
 
 
-class Conversation:
-    """The turns so far, and a KV cache of their tokens, so that a turn prefills only its new tokens."""
+def set_option(text: str, model: Llama, args: argparse.Namespace) -> None:
+    """Set an option as its flag does: `/set temperature 0.7`. Without a value, show the options that are set.
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, system: str | None, assistant_model: Llama | None = None):
-        self.model = model
-        self.tokenizer = tokenizer
-        self.system = system  # None: the template's own
-        self.assistant_model = assistant_model
-        self.history: list[tuple[str, str]] = []  # (user, assistant)
-        self.cache: Cache = model.new_cache(1, context_length(model.config))
-        self.cached: list[int] = []  # the ids of the tokens in the cache
+    Raises ValueError for an unknown name and a wrong value; the options are then as before.
+    """
+    name, _, value = text.partition(" ")
+    name, value = name.removeprefix("--").replace("-", "_"), value.strip()
+    if not name or not value:
+        shown = Options.resolve(model, None, generation_options(copy.copy(args), model))
+        names = [name] if name in args.option_names or name == "do_sample" else ["do_sample", *args.option_names]
+        set_now = [f"{each} {getattr(shown, each)}" for each in names if getattr(shown, each) is not None or name]
+        print_message("\n".join(set_now))
+        return
+    changed = copy.copy(args)
+    parser = SettingsParser(add_help=False, allow_abbrev=False)
+    add_generation_arguments(parser, several_answers=False)
+    flags = {flag.dest: flag for flag in parser._actions if flag.dest in args.option_names}
+    if name == "do_sample" and value in ("true", "false", "default"):
+        changed.sample, changed.greedy = value == "true", value == "false"
+    elif name not in flags:
+        hint = did_you_mean(name, [*flags, "do_sample"]) or "; llama-jp chat --help lists the options of generation"
+        raise ValueError(f"there is no option {name} to set in a chat{hint}")
+    elif value == "default":
+        setattr(changed, name, None)
+    elif flags[name].nargs == 0:  # a switch
+        if value not in ("true", "false"):
+            raise ValueError(f"{name} is true, false or default, not {value}")
+        switched = flags[name].const
+        setattr(changed, name, switched if value == str(switched).lower() else None)
+    else:
+        setattr(changed, name, None)
+        parser.parse_args([f"{flags[name].option_strings[0]}={value}"], changed)
+    check_options(changed, model)
+    vars(args).update(vars(changed))
+    print_message(f"{name}: {value}")
 
-    def reset(self, system: str | None = None) -> None:
-        """Clear the turns, and replace the system prompt if one is given."""
-        self.history = []
-        if system is not None:
-            self.system = system
 
-    def messages(self, message: str) -> list[dict[str, str]]:
-        """The conversation with a new message, in the form of `Tokenizer.chat`."""
-        texts = [] if self.system is None else [("system", self.system)]
-        for user, assistant in self.history:
-            texts += [("user", user), ("assistant", assistant)]
-        return [{"role": role, "content": text} for role, text in [*texts, ("user", message)]]
+class SettingsParser(argparse.ArgumentParser):
+    """A parser of one flag, whose errors are exceptions."""
 
-    def answer(self, message: str, options: Mapping[str, Any]) -> None:
-        """Stream the answer to standard output and add the turn. An interrupted answer stays, as far as it came."""
-        ids = self.tokenizer.chat(self.messages(message))
-        cached = common_prefix_length(self.cached, ids)
-        self.cache.crop(cached)
-        stream = stream_text(
-            self.model, self.tokenizer, ids, cache=self.cache, assistant_model=self.assistant_model, **options
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message.removeprefix("argument "))
+
+
+def check_options(args: argparse.Namespace, model: Llama) -> None:
+    """Raise ValueError for options with which no message can be answered."""
+    options = Options.resolve(model, None, generation_options(args, model))
+    make_filters(options)
+    context = context_length(model.config)
+    if options.past_context != "shift" and (options.max_new_tokens or 0) >= context:
+        raise ValueError(
+            f"max_new_tokens is {options.max_new_tokens}, but the context holds {context}, and the message needs "
+            "space as well; make it smaller, or add --past-context shift"
         )
-        text, interrupted = "", False
-        try:
-            for piece in stream:
-                text += piece
-                sys.stdout.write(piece)
-                sys.stdout.flush()
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            tokens = ids + stream.generation.ids
-            # After a shift, the cache has lost tokens in the middle, so it is not a prefix of the next prompt.
-            shifted = options.get("past_context") == "shift" and self.cache.length < len(tokens) - 1
-            self.cached = [] if shifted else tokens[: self.cache.length]
-        print(flush=True)
-        self.history.append((message, text))
-        print_message(speed_report(stream, len(ids), options, cached=cached, interrupted=interrupted))

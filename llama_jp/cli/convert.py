@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
 from ..checkpoint.save import check_target_is_new
-from .arguments import DTYPES
+from .arguments import DTYPES, add_conversion_arguments, take_model_as_source
 from .models import add_trust_argument
+from .output import check_writable
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="folder, hub repository, short name or module:function")
-    parser.add_argument("target", metavar="DST", type=Path, help="folder to write to, new or empty")
-    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub repository")
+    add_conversion_arguments(parser, "SRC", "DST")
     parser.add_argument(
         "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
     )
@@ -29,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    take_model_as_source(args)
+    if args.target is None:
+        args.parser.error("SRC and DST are needed")
     check_target_is_new(args.target)
+    check_writable(args.target)
     model = load_model(
         args.source, dtype=args.dtype, device="cpu", revision=args.revision, trust_parts=args.trust_parts
     )

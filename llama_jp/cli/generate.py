@@ -1,4 +1,4 @@
-"""llama-jp generate: answer one prompt, streamed; or print several answers when they are complete."""
+"""llama-jp generate: answer one prompt, streamed; print several answers when complete; or answer a file of prompts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from ..checkpoint.chat_template import elyza_template
 from ..generation.interface import generate, stream_text
-from ..generation.results import Generation
-from ..generation.stop_strings import StopStringBuffer
 from ..model import Llama
 from ..text.template import DEFAULT_SYSTEM_PROMPT
 from ..text.tokenizer import Tokenizer
+from .console import check_decoded, read_standard_input
 from .generation_arguments import add_generation_arguments, generation_options
 from .models import add_model_arguments, open_assistant, open_model
-from .output import speed_report, write_pieces
-from .prompt_cache import open_cache
+from .output import answer_text, as_dict, check_writable, speed_report, write_pieces
+from .prompt_cache import open_cache, save_cache
+from .prompts_file import add_prompts_arguments, answer_prompts
 
 EXAMPLE = (
     "llama-jp generate "
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "prompt", nargs="?", metavar="PROMPT", help="instruction, or text to continue (default: standard input)"
     )
+    add_prompts_arguments(parser)
     template = parser.add_mutually_exclusive_group()
     template.add_argument("--raw", action="store_true", help="continue the prompt as plain text, without a template")
     template.add_argument(
@@ -61,11 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    prompt = read_prompt(args.prompt)
+    if args.prompts is not None or args.out is not None or args.batch is not None:
+        return answer_prompts(args, encode_prompt)
+    prompt = read_prompt(args)
     if args.top_logprobs is not None and not args.json:
         raise ValueError("--top-logprobs needs --json")
     if args.cache and not args.cache.absolute().parent.is_dir():
         raise ValueError(f"there is no folder {args.cache.absolute().parent} for the cache {args.cache.name}")
+    if args.cache:
+        check_writable(args.cache)
     model, tokenizer = open_model(args)
     ids = encode_prompt(prompt, tokenizer, args)
     options = generation_options(args, model)
@@ -74,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if options.get("num_beams", 1) > 1 or options.get("num_return_sequences", 1) > 1:
         return print_several_answers(model, tokenizer, ids, options, args)
     cache, cached = open_cache(args.cache, model, ids) if args.cache else (None, 0)
-    stream = stream_text(model, tokenizer, ids, cache=cache, assistant_model=open_assistant(args), **options)
+    stream = stream_text(model, tokenizer, ids, cache=cache, assistant_model=open_assistant(args, tokenizer), **options)
     if args.json:
         text = "".join(stream)
         content = as_dict(stream.generation, text)
@@ -84,19 +89,21 @@ def run(args: argparse.Namespace) -> int:
     print(prompt_form(tokenizer, args), file=sys.stderr)
     print(speed_report(stream, len(ids), options, cached=cached), file=sys.stderr)
     if cache is not None:
-        cache.save(args.cache, ids + stream.generation.ids)
+        save_cache(cache, args.cache, ids + stream.generation.ids)
         print(f"{args.cache}: {cached} prompt tokens reused, {cache.length} tokens saved", file=sys.stderr)
     return 0
 
 
-def read_prompt(prompt: str | None) -> str:
+def read_prompt(args: argparse.Namespace) -> str:
     """The prompt of the command line, or standard input without its last line end."""
-    if prompt is None or prompt == "-":
+    if args.prompt is None or args.prompt == "-":
         if sys.stdin is None or sys.stdin.isatty():
             raise ValueError('there is no prompt; type one after the command: llama-jp generate "…"')
-        prompt = sys.stdin.read().removesuffix("\n")
-    if not prompt:
-        raise ValueError("the prompt is empty")
+        prompt = read_standard_input().removesuffix("\n")
+    else:
+        prompt = check_decoded(args.prompt, "the prompt")
+    if not prompt and not args.raw:
+        raise ValueError('the prompt is empty; --raw "" generates a text from its start')
     return prompt
 
 
@@ -106,7 +113,9 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, args: argparse.Namespace) -
         if args.system is not None:
             raise ValueError("--system is part of the instruction template: add --instruct, or leave out --raw")
         return tokenizer.encode(prompt)
-    system = [] if args.system is None else [{"role": "system", "content": args.system}]
+    system = []
+    if args.system is not None:
+        system = [{"role": "system", "content": check_decoded(args.system, "the system prompt")}]
     return tokenizer.chat([*system, {"role": "user", "content": prompt}])
 
 
@@ -142,24 +151,3 @@ def print_several_answers(
     print(prompt_form(tokenizer, args), file=sys.stderr)
     print(f"{len(ids)} prompt tokens, new: {lengths}, after {seconds:.2f} s", file=sys.stderr)
     return 0
-
-
-def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
-    """The text of an answer, without its stop string."""
-    buffer = StopStringBuffer(tokenizer, stop_strings, prompt)
-    for token in answer.ids:
-        buffer.push(token)
-    return buffer.finish()
-
-
-def as_dict(answer: Generation, text: str) -> dict[str, Any]:
-    """An answer for JSON. Fields that this kind of generation does not fill are left out."""
-    content: dict[str, Any] = {"text": text, "finish_reason": answer.finish_reason}
-    content |= {"ids": answer.ids, "logprobs": answer.logprobs}
-    if answer.top_logprobs:
-        content["top_logprobs"] = answer.top_logprobs
-    if answer.sequence_score is not None:
-        content["sequence_score"] = answer.sequence_score
-    if answer.drafted:
-        content |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
-    return content

@@ -51,9 +51,20 @@ def generation_options(args: argparse.Namespace, model: Llama) -> dict[str, Any]
         options["do_sample"] = False
     elif args.sample or sampling:
         options["do_sample"] = True
-    if Options.resolve(model, None, options).do_sample:
+    resolved = Options.resolve(model, None, options)
+    for least, most in (("min_new_tokens", "max_new_tokens"), ("min_length", "max_length")):
+        check_not_above(least, most, resolved)
+    if resolved.do_sample:
         options.setdefault("seed", random.randrange(2**31))
     return options
+
+
+def check_not_above(least: str, most: str, options: Options) -> None:
+    """Raise ValueError if an answer cannot have both the least and the most number of tokens."""
+    smallest, largest = getattr(options, least), getattr(options, most)
+    unused = most == "max_length" and options.max_new_tokens is not None
+    if smallest is not None and largest is not None and smallest > largest and not unused:
+        raise ValueError(f"{least} is {smallest}, but {most} is {largest}; make {least} smaller or {most} larger")
 
 
 def add_length_flags(parser: argparse.ArgumentParser) -> list[argparse.Action]:

@@ -21,13 +21,13 @@ from ..loading import find_mismatch
 from ..model import Llama, LlamaConfig
 from ..rope import context_length
 from ..text.tokenizer import Tokenizer
-from .arguments import add_source_arguments
+from .arguments import add_positional_source_arguments
 
-EXAMPLE = "llama-jp info --model demo"
+EXAMPLE = "llama-jp info demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source_arguments(parser)
+    add_positional_source_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -6,22 +6,31 @@ import argparse
 import sys
 
 import torch
+from torch import Tensor
 
 from ..checkpoint.load import load_model
 from ..evaluation.documents import TEXTS
+from ..linear.scheme import Scheme
 from ..loading import load
 from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
-from ..speed.optimization import LEVELS, optimize
+from ..speed.optimization import LEVELS, Optimized, optimize
 from ..text.tokenizer import Tokenizer
-from .arguments import DTYPES, add_source_arguments, positive_int
+from .arguments import DTYPES, add_source_arguments, thread_count
+from .failures import describe
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model")
-    add_source_arguments(group)
+    """The flags of a model for a command with positional arguments of its own."""
+    add_source_arguments(parser.add_argument_group("model"))
+    add_computation_arguments(parser)
+
+
+def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags for a model's computation."""
+    group = parser.add_argument_group("computation")
     group.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -42,7 +51,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="sdpa: PyTorch's fused attention; eager: attention written out (default: sdpa)",
     )
     add_trust_argument(group)
-    group.add_argument("--threads", type=positive_int, metavar="N", help="number of CPU threads (default: PyTorch's)")
+    group.add_argument("--threads", type=thread_count, metavar="N", help="number of CPU threads (default: PyTorch's)")
     group.add_argument(
         "--optimize",
         choices=list(LEVELS),
@@ -80,10 +89,27 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
         ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
         rows = 1 + (args.prompt_lookup_num_tokens or 0)  # in a decoding step: the newest token and the draft tokens
-        optimized = optimize(model, args.optimize, rows, ids)
+        optimized = optimize_model(model, args.optimize, rows, ids)
         tokens, deviation = ids.shape[1], optimized.deviation
         print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
     return model, tokenizer
+
+
+def optimize_model(model: Llama, level: str, rows: int, ids: Tensor | None = None) -> Optimized:
+    """`speed.optimization.optimize`; ValueError for a level that the model cannot have."""
+    scheme: Scheme | None = getattr(model, "quantization", None)
+    if level == "int8" and (scheme is None or 8 not in (scheme.bits, scheme.head_bits)):
+        stored = "float weights" if scheme is None else f"only {scheme}"
+        raise ValueError(
+            f"--optimize int8 needs int8 weights, but this model has {stored}; write them with "
+            "`llama-jp quantize MODEL OUT --bits 8`, or use --optimize close"
+        )
+    try:
+        return optimize(model, level, rows, ids)
+    except RuntimeError as error:  # "exact" cannot be kept on this machine
+        if describe(error) is None:
+            raise ValueError(str(error)) from error
+        raise
 
 
 def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
@@ -96,16 +122,39 @@ def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     return open_sharded(args)
 
 
-def open_assistant(args: argparse.Namespace) -> Llama | None:
-    """Load the model of --assistant-model, if given. Its tokenizer has to be the main model's; this is not checked."""
+def open_assistant(args: argparse.Namespace, tokenizer: Tokenizer) -> Llama | None:
+    """Load the model of --assistant-model, if given. Raises ValueError if it was trained with another tokenizer."""
     if args.assistant_model is None:
         if args.num_assistant_tokens is not None:
             raise ValueError("--num-assistant-tokens needs --assistant-model")
         return None
+    if args.prompt_lookup_num_tokens is not None:
+        raise ValueError("--assistant-model and --prompt-lookup-num-tokens both draft; remove one of them")
+    check_same_tokenizer(args, tokenizer)
     return load_model(
         args.assistant_model,
         dtype=args.dtype,
         device=args.device,
         attention=args.attention,
         trust_parts=args.trust_parts,
+    )
+
+
+def check_same_tokenizer(args: argparse.Namespace, tokenizer: Tokenizer) -> None:
+    """Raise ValueError if the draft model's tokenizer has other pieces than the model's.
+
+    A draft model without tokenizer files passes; speculation compares the sizes of the vocabularies.
+    """
+    try:
+        other = Tokenizer.from_pretrained(args.assistant_model)
+    except FileNotFoundError:
+        return
+    pieces, drafted = tokenizer.vocabulary.pieces, other.vocabulary.pieces
+    if pieces == drafted:
+        return
+    different = next(i for i in sorted(pieces.keys() | drafted.keys()) if pieces.get(i) != drafted.get(i))
+    raise ValueError(
+        f"the draft model {args.assistant_model} has another tokenizer than {args.model}: id {different} is "
+        f"{drafted.get(different)!r} there and {pieces.get(different)!r} here; "
+        "take a draft model with the same tokenizer"
     )

@@ -1,12 +1,18 @@
-"""Print an answer while it is generated, and report its length and speed."""
+"""An answer as streamed text, as a whole text and as JSON; the report of its length and speed."""
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..generation.interface import TextGeneration
+from ..generation.results import Generation
+from ..generation.stop_strings import StopStringBuffer
+from ..text.tokenizer import Tokenizer
 
 
 def write_pieces(pieces: Iterable[str]) -> None:
@@ -42,3 +48,45 @@ def speed_report(
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
     return ", ".join(parts)
+
+
+def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
+    """The text of an answer, without its stop string."""
+    buffer = StopStringBuffer(tokenizer, stop_strings, prompt)
+    for token in answer.ids:
+        buffer.push(token)
+    return buffer.finish()
+
+
+def as_dict(answer: Generation, text: str) -> dict[str, Any]:
+    """An answer for JSON. Fields that this kind of generation does not fill are left out."""
+    content: dict[str, Any] = {"text": text, "finish_reason": answer.finish_reason}
+    content |= {"ids": answer.ids, "logprobs": answer.logprobs}
+    if answer.top_logprobs:
+        content["top_logprobs"] = answer.top_logprobs
+    if answer.sequence_score is not None:
+        content["sequence_score"] = answer.sequence_score
+    if answer.drafted:
+        content |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
+    return content
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file complete or not at all: a full disk or an interruption leaves an earlier file as it was."""
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
+        complete = Path(folder) / file.name
+        complete.write_text(text, encoding="utf-8")
+        complete.replace(file)
+
+
+def check_writable(target: Path) -> None:
+    """Raise ValueError if nothing can be written beside the target: before hours of work, not after."""
+    folder = next(folder for folder in target.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        kind = "is not writable" if folder.is_dir() else "is no folder"
+        raise ValueError(f"{folder} {kind}, so {target.name} cannot be written there; choose another place")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun: 1 turn, 2 turns."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from ..parity.run.models import Settings, is_function
 from .arguments import DTYPES, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
-FAILURE_STATUS = 2  # 1 is the result "different"
 SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
+FAILURE_STATUS = 2  # nothing could be compared; 1 is the result "different"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,17 +105,11 @@ def nats(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 0: equal, as expected or within the tolerance, 1: different, 2: nothing could be compared."""
-    try:
-        refuse_unused(args)
-        if args.fullsize:
-            return run_fullsize(args)
-        return run_replay(args) if args.replay else run_comparison(args)
-    except BrokenPipeError:  # the reader of our output has ended, as in `llama-jp parity … | head`
-        raise
-    except (ValueError, OSError, MemoryError) as error:
-        print(f"llama-jp: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
-        return FAILURE_STATUS
+    """Exit status 0: equal, as expected or within the tolerance, 1: different. `main` returns 2 for failures."""
+    refuse_unused(args)
+    if args.fullsize:
+        return run_fullsize(args)
+    return run_replay(args) if args.replay else run_comparison(args)
 
 
 def refuse_unused(args: argparse.Namespace) -> None:

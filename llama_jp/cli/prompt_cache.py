@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,14 @@ def open_cache(file: Path, model: Llama, ids: Sequence[int]) -> tuple[Cache, int
     cached = common_prefix_length(cache.load(file), ids) if file.exists() else 0
     cache.crop(cached)
     return cache, cached
+
+
+def save_cache(cache: Cache, file: Path, ids: Sequence[int]) -> None:
+    """Save the cache, complete or not at all: a full disk or an interruption leaves an earlier file as it was."""
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
+        complete = Path(folder) / file.name
+        cache.save(complete, ids)
+        complete.replace(file)
 
 
 def common_prefix_length(cached: Sequence[int], ids: Sequence[int]) -> int:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from ..evaluation.documents import CALIBRATION, HELD_OUT
 from ..linear.scheme import GROUP_SIZES, METHODS
 from ..quantization.certificate import Certificate, Verdict, verify
 from ..quantization.convert import quantize
+from .arguments import add_conversion_arguments, take_model_as_source
+from .output import check_writable
 
 EXAMPLE = "llama-jp quantize demo demo-int4 --bits 4 --group-size 64 --method gptq"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", metavar="MODEL", help="folder, hub repository or short name")
-    parser.add_argument("target", nargs="?", metavar="OUT", type=Path, help="folder to write; it must be new or empty")
-    parser.add_argument("--revision", metavar="REV", help="branch, tag or commit of the original on the hub")
+    add_conversion_arguments(parser, "MODEL", "OUT")
     make = parser.add_argument_group("quantising")
     make.add_argument("--bits", type=int, choices=(8, 4), help="bits per weight (default: 8)")
     sizes = ", ".join(map(str, sorted(GROUP_SIZES)))
@@ -37,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    take_model_as_source(args)
     given = {
         "bits": args.bits,
         "group_size": args.group_size,
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--calibrate needs --method gptq; rounding to nearest uses no text")
     if args.text is not None:
         given["text"] = args.text
+    check_writable(args.target)
     certificate = quantize(args.source, args.target, revision=args.revision, **given)
     size = sum(file.stat().st_size for file in args.target.glob("*.safetensors"))
     if args.json:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from ..checkpoint.load import choose_device
 from ..speed.tensor_parallel import ShardedLlama
 from ..text.tokenizer import Tokenizer
+from .console import decode
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -86,19 +87,28 @@ def from_rank_0(store: Store, key: str, make: Callable[[], str]) -> str:
 
 
 class SharedInput(io.TextIOBase):
-    """Standard input for all ranks, which share one pipe: rank 0 reads it and sends the text to the others."""
+    """Standard input for all ranks, which share one pipe: rank 0 reads it and sends the bytes to the others."""
+
+    encoding = "utf-8"  # where standard input has none
 
     def __init__(self, store: Store, stdin: TextIO):
         self.store, self.stdin = store, stdin
+        self.encoding = stdin.encoding or self.encoding
 
     def isatty(self) -> bool:
         return self.stdin.isatty()
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """All bytes of standard input."""
+        text = from_rank_0(self.store, "standard input", lambda: self.stdin.buffer.read().hex())
+        return io.BytesIO(bytes.fromhex(text))
 
     def read(self, size: int | None = -1, /) -> str:
         """All of standard input. ValueError for a part of it."""
         if size is not None and size >= 0:
             raise ValueError(f"the ranks share standard input as a whole, so read() takes no size, not {size}")
-        return from_rank_0(self.store, "standard input", self.stdin.read)
+        return decode(self.buffer.read(), self.encoding, "standard input")
 
 
 @contextlib.contextmanager
@@ -137,6 +147,7 @@ def open_sharded(args: argparse.Namespace) -> tuple[ShardedLlama, Tokenizer]:
     for flag, reason in (
         ("max_time", "the clocks of several processes differ"),
         ("cache", "each process has the keys and values of its own heads only"),
+        ("prompts", "each process would write the file of answers"),
     ):
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} works in a single process: {reason}")

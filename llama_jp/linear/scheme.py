@@ -115,7 +115,9 @@ class Scheme:
             return {"weight": TensorLayout((N, K), torch.int8), "scale": TensorLayout((N,), torch.float32)}
         if K % group_size:
             divisors = [str(size) for size in sorted(GROUP_SIZES) if K % size == 0]
-            way_out = f"use {' or '.join(divisors)}" if divisors else "no supported group size divides them; use 8 bits"
+            way_out = "no supported group size divides them; use 8 bits"
+            if divisors:
+                way_out = f"use {' or '.join(divisors)}, as in --group-size {divisors[-1]}"
             raise ValueError(
                 f"{name} has {K} inputs, which is not a multiple of the group size {group_size}; {way_out}"
             )

@@ -9,6 +9,7 @@ from helpers.changed_models import no_rope
 from llama_jp.cli import make_parser
 from llama_jp.cli.models import open_assistant, open_model
 from llama_jp.model import Llama
+from llama_jp.text.tokenizer import Tokenizer
 
 
 def parse(*words: str):
@@ -42,7 +43,8 @@ def test_a_changed_model_needs_trust(folder, tmp_path):
     assert model.rope is no_rope
     with pytest.raises(ValueError, match="a rope of its own"):
         open_model(parse("--model", changed, "--trust-parts", "--rope-scaling", "linear:2"))
-    assert open_assistant(parse("--assistant-model", changed, "--trust-parts")).rope is no_rope
+    tokenizer = Tokenizer.from_pretrained(folder)
+    assert open_assistant(parse("--assistant-model", changed, "--trust-parts"), tokenizer).rope is no_rope
 
 
 def test_the_numerical_deviation_of_optimize_is_reported(folder, capsys):
@@ -51,7 +53,28 @@ def test_the_numerical_deviation_of_optimize_is_reported(folder, capsys):
 
 
 def test_the_assistant_model_is_optional(folder):
-    assert open_assistant(parse()) is None
-    assert isinstance(open_assistant(parse("--assistant-model", str(folder))), Llama)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    assert open_assistant(parse(), tokenizer) is None
+    assert isinstance(open_assistant(parse("--assistant-model", str(folder)), tokenizer), Llama)
     with pytest.raises(ValueError, match=r"^--num-assistant-tokens needs --assistant-model$"):
-        open_assistant(parse("--num-assistant-tokens", "2"))
+        open_assistant(parse("--num-assistant-tokens", "2"), tokenizer)
+
+
+def test_a_draft_model_with_another_tokenizer_is_refused(folder):
+    """Guards against ids that mean other pieces to the draft model: every draft token would be rejected, in silence."""
+    with pytest.raises(
+        ValueError, match=r"^the draft model demo has another tokenizer than .*: id \d+ is .* there and"
+    ):
+        open_assistant(parse("--assistant-model", "demo"), Tokenizer.from_pretrained(folder))
+
+
+def test_two_ways_to_draft_exclude_each_other(folder):
+    words = ("--assistant-model", str(folder), "--prompt-lookup-num-tokens", "2")
+    with pytest.raises(ValueError, match="both draft; remove one of them"):
+        open_assistant(parse(*words), Tokenizer.from_pretrained(folder))
+
+
+def test_int8_activations_need_int8_weights(folder):
+    """Guards against a flag that does nothing on a float checkpoint."""
+    with pytest.raises(ValueError, match=r"^--optimize int8 needs int8 weights, but this model has float weights"):
+        open_model(parse("--model", str(folder), "--optimize", "int8"))

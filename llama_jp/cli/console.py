@@ -1,0 +1,148 @@
+"""The streams and the signals of the command line's process. This module does not import torch, which takes seconds."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+CLEANUP_SECONDS = 5.0
+ESCAPE = "llama_jp_escape"  # the name of `escape` among the error handlers of Python's encodings
+
+
+def escape(error: UnicodeError) -> tuple[str, int]:
+    r"""Write a character that the output's encoding does not have as \uXXXX, one for each UTF-16 unit.
+
+    These are JSON's escapes, so the output of --json stays valid JSON in every encoding.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
+
+
+@contextmanager
+def tolerant_output() -> Iterator[None]:
+    """Inside, no character is an error on standard output and standard error, and a closed stream discards its text."""
+    codecs.register_error(ESCAPE, escape)
+    with ExitStack() as stack:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed by the shell (>&-)
+                setattr(sys, name, stack.enter_context(open(os.devnull, "w", encoding="utf-8")))  # noqa: PTH123
+                stack.callback(setattr, sys, name, None)
+            elif isinstance(stream, io.TextIOWrapper):
+                stack.callback(restore_errors, stream, stream.errors)
+                stream.reconfigure(errors=ESCAPE)
+        yield
+
+
+def restore_errors(stream: io.TextIOWrapper, errors: str | None) -> None:
+    with suppress(ValueError, OSError):  # the stream is closed, or nothing can be written to it
+        stream.reconfigure(errors=errors)
+
+
+def discard_output() -> None:
+    """Send the rest of the output nowhere: Python flushes at exit, which would print another error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+
+
+def say(line: str) -> None:
+    """Print a line to standard error, if that is still possible."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+class Signals:
+    """SIGTERM and SIGHUP raise SystemExit inside `with Signals()`, so temporary files are removed; SIGINT as always.
+
+    Ignored signals stay ignored. Under torchrun nothing changes: a rank may wait for another one outside of Python,
+    where no exception can reach it.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None  # of the process, after a signal
+        self.arrived = float("-inf")
+        self.replaced: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread() and "TORCHELASTIC_RUN_ID" not in os.environ:
+            for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self.replaced[number] = signal.signal(number, self.leave)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.replaced.items():
+            signal.signal(number, handler)
+
+    def leave(self, number: int, frame: FrameType | None) -> None:
+        """End the process with the shell's status for a signal: 128 and its number.
+
+        Code in C may replace the exception by its own, so the status is kept as well. A signal that follows at once
+        does not interrupt the cleanup.
+        """
+        self.status = 128 + number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if time.monotonic() - self.arrived > CLEANUP_SECONDS:
+            self.arrived = time.monotonic()
+            raise SystemExit(self.status)
+
+
+def read_standard_input() -> str:
+    """The text on standard input, with \\n line ends and without a byte order mark.
+
+    Raises ValueError for bytes that are no text in the encoding of standard input, which is UTF-8 on most systems.
+    """
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:  # a stream of characters, which replaces standard input
+        text: str = sys.stdin.read()
+    else:
+        text = decode(buffer.read(), sys.stdin.encoding, "standard input")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decode(data: bytes, encoding: str, name: str) -> str:
+    """Decode a text. Raises ValueError with the position of the first wrong byte."""
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(wrong_byte(name, encoding, error.start, data[error.start])) from error
+
+
+def check_decoded(text: str, name: str) -> str:
+    """Return a text of the command line or of a line of input. Raises ValueError if its bytes were not UTF-8.
+
+    Python stands such bytes for half surrogate pairs.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        byte = ord(text[error.start]) - 0xDC00
+        if 0x80 <= byte <= 0xFF:
+            position = len(text[: error.start].encode("utf-8"))
+            raise ValueError(wrong_byte(name, "utf-8", position, byte)) from None
+    return text
+
+
+def wrong_byte(name: str, encoding: str, position: int, byte: int) -> str:
+    encoding = encoding.upper()
+    way_out = "convert it, as iconv -f SHIFT_JIS -t UTF-8 does, or set PYTHONIOENCODING to its encoding"
+    return f"{name} is not {encoding}: byte {position} is 0x{byte:02x}; {way_out}"
