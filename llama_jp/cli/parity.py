@@ -164,6 +164,9 @@ def names_checkpoint(spec: str) -> bool:
 
 def run_comparison(args: argparse.Namespace) -> int:
     request = to_request(args)
+    for file in filter(None, (args.report, args.certificate)):  # before the comparison, which may take minutes
+        if Path(file).is_dir() or not Path(file).absolute().parent.is_dir():
+            raise ValueError(f"{file} cannot be written: it is a folder, or its folder does not exist")
     comparisons = run_request(request)
     if args.report:
         write_html_report(Path(args.report), request, comparisons)

@@ -10,6 +10,7 @@ from helpers.compared_models import parity
 
 from llama_jp.environment import describe_environment, environment_changes
 from llama_jp.parity.report.certificate import read_certificate, replay
+from llama_jp.parity.requests import Request
 
 CERTIFICATE = Path(__file__).parent / "certificate.json"
 
@@ -33,10 +34,32 @@ def test_a_certificate_is_replayed(tmp_path, capsys):
 
 def test_files_that_are_no_certificates_are_refused(tmp_path):
     file = tmp_path / "certificate.json"
-    for content, message in (("{", "is not JSON"), ("[]", "not a certificate"), ('{"format": 99}', "of format 1")):
+    contents = {
+        "{": "is not JSON",
+        "[]": "not a certificate",
+        '{"format": 99}': "of format 1",
+        '{"format": 1}': "a damaged certificate",
+    }
+    for content, message in contents.items():
         file.write_text(content)
         with pytest.raises(ValueError, match=message):
             read_certificate(file)
+
+
+def test_a_run_that_cannot_be_repeated_is_status_2(tmp_path, capsys):
+    """Guards against a traceback, and status 1, for a setting that this version does not know."""
+    file = tmp_path / "certificate.json"
+    for run in ({}, {"request": Request().as_dict() | {"colour": "blue"}, "results": []}):
+        file.write_text(json.dumps({"format": 1, "environment": {}, "runs": [run]}))
+        assert parity("--replay", str(file)) == 2
+        assert "has a run that cannot be repeated" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_written_are_refused_before_the_comparison(tmp_path, capsys):
+    for option in ("--report", "--certificate"):
+        for target in (tmp_path, tmp_path / "nowhere" / "file"):
+            assert parity("--random", "7b", option, str(target)) == 2
+            assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_certificate_of_other_versions_gets_no_further_run(tmp_path, capsys):

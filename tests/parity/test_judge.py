@@ -102,8 +102,9 @@ def test_a_callable_that_shows_nothing_is_judged_by_its_logits(folder):
 
 
 def norm_in_float64(x, weight, eps):
-    y = x.double()
-    y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + eps)
+    """RMSNorm with its sum in float64. The scale of a row stays one float32 number."""
+    y = x.float()
+    y = y * torch.rsqrt(x.double().pow(2).mean(-1, keepdim=True).float() + eps)
     return weight * y.to(x.dtype)
 
 

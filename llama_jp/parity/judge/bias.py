@@ -71,8 +71,9 @@ def bias_cause(context: OperationContext, judged: Judged) -> str | None:
     if whole is not None:
         return f"all elements share a bias: {whole}"
     for cause, compute in kind.derivatives:
-        direction = at_tokens(part, *[compute(part)] * 2)[0]
-        if direction.shape == errors.out.shape and (c := coefficient(errors, direction.double())) is not None:
+        direction = at_tokens(part, part.out, compute(part))[1].double()
+        fits = direction.numel() == errors.out.numel()
+        if fits and (c := coefficient(errors, direction.reshape(errors.out.shape))) is not None:
             return cause.format(1 + c)
     return None
 

@@ -52,7 +52,17 @@ def read_certificate(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{file} is not a certificate of format {FORMAT}")
+    if not isinstance(content.get("runs"), list) or not isinstance(content.get("environment"), dict):
+        raise ValueError(f"{file} is a damaged certificate: it needs a list of runs and an environment")
     return content
+
+
+def read_request(file: Path, run: dict[str, Any]) -> Request:
+    """The request of a run. ValueError: the run is damaged, or has a setting of another version of this program."""
+    try:
+        return Request.from_dict(run["request"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} has a run that cannot be repeated: {type(error).__name__}: {error}") from error
 
 
 @dataclass
@@ -76,7 +86,7 @@ def replay(file: Path, only: Iterable[int] | None = None) -> tuple[list[Replay],
     runs = content["runs"]
     replays = []
     for number in range(len(runs)) if only is None else only:
-        request = Request.from_dict(runs[number]["request"])
+        request = read_request(file, runs[number])
         now = json.loads(json.dumps([outcome(each) for each in run_request(request)]))
         replays.append(Replay(request, list(zip(runs[number]["results"], now, strict=True))))
     return replays, environment_changes(content["environment"], describe_environment())
