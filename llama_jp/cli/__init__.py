@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from ..version import __version__
-from .console import Signals, discard_output, say, tolerant_output
+from .console import Signals, delayed_signals, discard_output, say, tolerant_output
 from .failures import describe
 from .parser import CommandParser, did_you_mean
 
@@ -107,7 +107,8 @@ def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> CommandParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name in commands:
-            module = importlib.import_module(f".{name}", __name__)
+            with delayed_signals():
+                module = importlib.import_module(f".{name}", __name__)
             command.epilog = f"example:\n  {module.EXAMPLE}"
             module.add_arguments(command)
             command.set_defaults(run=module.run, parser=command, failure_status=getattr(module, "FAILURE_STATUS", 1))

@@ -146,3 +146,16 @@ def wrong_byte(name: str, encoding: str, position: int, byte: int) -> str:
     encoding = encoding.upper()
     way_out = "convert it, as iconv -f SHIFT_JIS -t UTF-8 does, or set PYTHONIOENCODING to its encoding"
     return f"{name} is not {encoding}: byte {position} is 0x{byte:02x}; {way_out}"
+
+
+@contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back inside the block: an exception while torch starts aborts the process."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
