@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from llama_jp.numerics import difference, json_values, non_finite, ulps
+from llama_jp.numerics import all_finite, difference, json_values, non_finite, ulps
 
 
 def test_ulps_count_the_numbers_between():
@@ -49,3 +49,4 @@ def test_nan_equals_only_nan():
     assert difference(x, y).differing == 1 and difference(x, y).max_value == math.inf
     assert difference(x, torch.ones(1, 1, 3)).differing == 2
     assert non_finite(x).flatten().tolist() == [False, True, True]
+    assert not all_finite(x) and not all_finite(-y) and all_finite(torch.ones(3)) and all_finite(torch.ones(0))

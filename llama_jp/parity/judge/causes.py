@@ -23,23 +23,25 @@ FEW_ELEMENTS = 4  # right formulas in 16 bits differ in fewer elements: those be
 MASKED = 1e4  # a score below -MASKED is masked
 
 
+def has_right_bits(context: OperationContext) -> bool:
+    """Whether a right formula gives the result to the bit. Kernels of some kinds may sum in another order."""
+    kind = KINDS[context.operation.kind]
+    parts = (context, replayed(context)) if kind.bitwise else ()
+    # the sample comes first: most often it shows that the result is right
+    return any(bits_equal(part, result, part.out) for part in parts for result in kind.right_results(part))
+
+
 def bitwise_cause(context: OperationContext) -> str | None:
-    """The known mistake that gives the result to the bit, where the right formula does not."""
+    """The known mistake that gives the result to the bit. The right formula does not, see `has_right_bits`."""
     kind = KINDS[context.operation.kind]
     if not kind.bitwise:
         return None
     replay = replayed(context)
-    for part in (context, replay):  # the sample comes first: most often it shows that the result is right
-        if any(bits_equal(part, result, part.out) for result in kind.right_results(part)):
-            return None
     for trial in kind.trials(replay):
         result = attempt(trial.compute)
         if result is not None and bits_equal(replay, result, replay.out):
-            return (
-                None
-                if any(met_by_chance(replay, result, right) for right in kind.right_results(replay))
-                else trial.cause
-            )
+            near = any(met_by_chance(replay, result, right) for right in kind.right_results(replay))
+            return None if near else trial.cause
     return None
 
 

@@ -21,7 +21,7 @@ from ..operations import DESCRIPTIONS, Operation
 from ..run.recording import CACHE_POINTS, Call
 from .bias import bias_cause, has_bias
 from .bounds import Judged
-from .causes import attempt, bits_equal, bitwise_cause, likely_cause
+from .causes import attempt, bits_equal, bitwise_cause, has_right_bits, likely_cause
 from .context import BothContexts, OperationContext, sample_of_call
 from .kind import dtype_name
 from .registry import KINDS
@@ -240,7 +240,7 @@ class Judge:
         if judged.excess > 1:
             bugs = sum(each.verdict == "bug" for each in self.findings)
             cause = likely_cause(context) or bias_cause(context, judged) if bugs < CAUSES_FOR else None
-        elif (cause := bitwise_cause(context) or bias_cause(context, judged)) is None:
+        elif has_right_bits(context) or (cause := bitwise_cause(context) or bias_cause(context, judged)) is None:
             return False
         finding.verdict, finding.cause = "bug", cause
         blame_skipped_input(finding, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...numerics import non_finite
+from ...numerics import all_finite, non_finite
 from ..operations import Operation
 from ..run.recording import CACHE_POINTS, Call
 from .findings import Finding, Recorded
@@ -23,7 +23,8 @@ def non_finite_finding(pair: Recorded, operations: list[Operation]) -> Finding |
     findings: numbers at padding, and -inf as the score of a masked key. The third, an embedding row that these ids do
     not use, is one.
     """
-    if all(call.logits[call.tokens].isfinite().all() for calls in pair.calls for call in calls):
+    recorded = [call for calls in pair.calls for call in calls]
+    if all(all_finite(call.logits if call.mask is None else call.logits[call.tokens]) for call in recorded):
         return unused_embedding(pair)
     for number, calls in enumerate(zip(*pair.calls, strict=True)):
         for op in operations or [LOGITS]:
@@ -76,8 +77,8 @@ def unused_embedding(pair: Recorded) -> Finding | None:
     """The finding for an embedding with NaN or infinite numbers in rows that the ids do not use."""
     for model in (0, 1):
         weight = pair.weights[model].get("embed_tokens.weight")
-        if weight is not None and bool((where := non_finite(weight).any(-1)).any()):
-            rows = where.nonzero().flatten().tolist()
+        if weight is not None and not all_finite(weight):
+            rows = non_finite(weight).any(-1).nonzero().flatten().tolist()
             shown = ", ".join(map(str, rows[:6])) + (", …" if len(rows) > 6 else "")
             finding = Finding("embed_tokens", "embedding", None, 0, "non-finite", pair.names[model])
             finding.cause = f"embed_tokens.weight has NaN or infinite numbers in rows that no id uses: {shown}"

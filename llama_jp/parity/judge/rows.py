@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...numerics import Difference, difference_by_token, kl_divergence, rows_in_block, same_bits
+from ...numerics import Difference, all_finite, difference_by_token, kl_divergence, rows_in_block, same_bits
 from ..operations import Operation
 from ..run.recording import CACHE_POINTS, Call
 
@@ -70,13 +70,15 @@ def predictions(first: list[Call], second: list[Call]) -> Prediction:
     """Compare the next-token distributions of all calls, without padding."""
     agree, tokens, worst = 0, 0, torch.zeros(())
     for a, b in zip(first, second, strict=True):
-        if same_bits(a.logits, b.logits) and a.logits.isfinite().all():
+        if same_bits(a.logits, b.logits) and all_finite(a.logits):
             agree, tokens = agree + int(a.tokens.sum()), tokens + int(a.tokens.sum())
             continue
         x, y = (call.logits.flatten(0, 1) if a.tokens.all() else call.logits[a.tokens] for call in (a, b))
         tokens += len(x)
         for p, q in zip(x.split(rows_in_block(x)), y.split(rows_in_block(x)), strict=True):
-            finite = p.isfinite().all(-1) & q.isfinite().all(-1)
-            agree += int(((p.argmax(-1) == q.argmax(-1)) & finite).sum())
+            same = p.argmax(-1) == q.argmax(-1)
+            if not (all_finite(p) and all_finite(q)):
+                same &= p.isfinite().all(-1) & q.isfinite().all(-1)
+            agree += int(same.sum())
             worst = worst.maximum(kl_divergence(p, q).max().float().cpu())  # NaN stays NaN
     return Prediction(agree / max(tokens, 1), float(worst))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...model import LlamaConfig
-from ...numerics import Difference, cosine, difference
+from ...numerics import Difference, all_finite, cosine, difference
 from ...tracing import matching_points
 from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding, Pair, Recorded, explain
@@ -193,7 +193,7 @@ def difference_of_logits(first: list[Call], second: list[Call]) -> Difference:
     """The difference of the logits of all calls, without padding."""
     a, b = token_logits(first)[None], token_logits(second)[None]  # (1, N, V)
     found = difference(a, b)
-    found.cosine = 1.0 if found.equal and a.isfinite().all() else cosine(a, b)
+    found.cosine = 1.0 if found.equal and all_finite(a) else cosine(a, b)
     return found
 
 

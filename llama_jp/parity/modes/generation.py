@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...generation.interface import generate
 from ...model import LlamaConfig
+from ...numerics import all_finite
 from ...tracing import is_reference
 from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding
@@ -73,7 +74,7 @@ def compare_generation(
 def finite_logits(model: ComparedModel, prompts: Tensor) -> bool:
     """Whether the logits of the prompts are free of NaN and infinity."""
     with torch_threads(model.settings.threads):
-        return bool(model.run_whole(prompts).isfinite().all())
+        return all_finite(model.run_whole(prompts))
 
 
 def first_difference(a: list[int], b: list[int]) -> int | None:

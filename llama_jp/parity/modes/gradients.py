@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...model import LlamaConfig
-from ...numerics import difference, same_bits
+from ...numerics import all_finite, difference, same_bits
 from ...tracing import named_modules
 from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding
@@ -78,7 +78,7 @@ def non_finite_gradients(
 ) -> list[Finding]:
     """The first gradient with NaN or infinite numbers, in the order of backpropagation."""
     for name in names:
-        models = [model for model, gradients in ((first, a), (second, b)) if not gradients[name].isfinite().all()]
+        models = [model for model, gradients in ((first, a), (second, b)) if not all_finite(gradients[name])]
         if models:
             layer = int(name.split(".")[1]) if name.startswith("layers.") else None
             where = "both models" if len(models) == 2 else models[0]
