@@ -81,6 +81,7 @@ def first_difference(ids: list[int], trained: list[int]) -> int | None:
     """The index of the first token that differs; None for equal ids."""
     if ids == trained:
         return None
+    # not strict: the shorter list may be the beginning of the other
     return next((i for i, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b), min(len(ids), len(trained)))
 
 

@@ -128,6 +128,7 @@ class Diagnosis:
         """The index of the first id that is not the trained one; None if all are."""
         if self.trained is None or self.ids == self.trained:
             return None
+        # not strict: the shorter list may be the beginning of the other
         pairs = zip(self.ids, self.trained, strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self.ids), len(self.trained)))
 

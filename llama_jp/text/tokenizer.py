@@ -271,6 +271,7 @@ def find_difference(folder: Path, model_file: SentencePieceFile, json_file: Back
     for text, parse_special in texts:
         model_ids, json_ids = (file.encode(text, parse_special) for file in (model_file, json_file))
         if model_ids != json_ids:
+            # not strict: the shorter list may be the beginning of the other
             start = next((i for i, (a, b) in enumerate(zip(model_ids, json_ids, strict=False)) if a != b), 0)
             return (
                 f"{names} encode {text[:40]!r} differently: from token {start} on, "
