@@ -208,9 +208,11 @@ def test_retry_replaces_the_last_answer(run, folder, tmp_path):
         "/retry",
         "犬",
         "/set temperature 3",
+        "/set seed 3",  # not any seed: an answer with a line end would be two lines here
         "/retry",
         f"/save {tmp_path / 'talk.json'}",
         "/set temperature default",
+        "/set seed default",
     )
     answers, err = talk(run, *lines, "/set do_sample false", "/retry")
     assert "there is no message to answer again" in err and "the answer will be the same" in err
