@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checkpoint.config import dtype_name
 from ...model import LlamaConfig
 from ..operations import DESCRIPTIONS, Operation
 from ..run.recording import CACHE_POINTS, Call
@@ -23,7 +24,6 @@ from .bias import bias_cause, has_bias
 from .bounds import Judged
 from .causes import attempt, bits_equal, bitwise_cause, has_right_bits, likely_cause
 from .context import BothContexts, OperationContext, sample_of_call
-from .kind import dtype_name
 from .registry import KINDS
 from .rows import Row
 from .weights import differing_parameters, weight_cause

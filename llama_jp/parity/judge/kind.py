@@ -23,6 +23,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ...checkpoint.config import dtype_name
 from .bounds import Judged
 from .context import OperationContext
 
@@ -47,11 +48,6 @@ class Trial(NamedTuple):
 
 def always(context: OperationContext) -> bool:
     return True
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """The name without the module: "bfloat16"."""
-    return str(dtype).removeprefix("torch.")
 
 
 @dataclass

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...checkpoint.config import dtype_name
 from ...numerics import all_finite, non_finite
 from ..operations import Operation
 from ..run.recording import CACHE_POINTS, Call
 from .findings import Finding, Recorded
-from .kind import dtype_name
 from .registry import KINDS
 from .rows import by_token
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ...checkpoint.config import dtype_name
 from ...numerics import non_finite, same_bits
-from .kind import LOW_PRECISION, dtype_name
+from .kind import LOW_PRECISION
 
 HEAD_COUNTS = (1, 2, 4, 8, 16, 32, 40, 64)  # tried for weights whose rows are permuted within heads
 
