@@ -19,6 +19,7 @@ See: "Llama 2", arXiv:2307.09288; "LLaMA", arXiv:2302.13971; reference: transfor
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from .cache import Cache, LayerCache
 from .rope import Rope, make_rope
 
-Attention = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+Attention = Callable[..., Tensor]  # (q, k, v, mask) or (q, k, v, mask, positions)
 Norm = Callable[[Tensor, Tensor, float], Tensor]
 
 
@@ -79,7 +80,8 @@ class LlamaConfig:
 class Llama(nn.Module):
     """The whole model: weights, a configuration, and three functions that can be replaced.
 
-    attention  "sdpa", "eager" or a function like `attend_eager`: (q, k, v, mask) -> weighted sums of the values
+    attention  "sdpa", "eager" or a function like `attend_eager`: (q, k, v, mask) -> weighted sums of the values. One
+               with a fifth parameter named `positions` also gets the positions of the S keys: (B or 1, S)
     rope       a function like the result of `plain_rope`: positions -> (cos, sin)
     norm       a function like `rms_norm`: (x, weight, eps) -> x
 
@@ -104,6 +106,7 @@ class Llama(nn.Module):
             attention = ATTENTIONS[attention]
         norm = norm or rms_norm
         self.config = config
+        self.attention_takes_positions = takes_positions(attention)
         self.rope = rope or make_rope(config)
         special = ("bos_token_id", "eos_token_id", "pad_token_id")
         self.generation_config: dict[str, Any] = {name: getattr(config, name) for name in special}
@@ -122,10 +125,20 @@ class Llama(nn.Module):
         """Compute the logits of the next token, at every position or, with `last_only`, at the last one.
 
         Shapes: ids (B, T) int64, mask (B, S) -> logits (B, T, V) or (B, 1, V), in the weights' dtype.
+        The arguments and errors are those of `hidden`.
+        """
+        x = self.hidden(ids, cache, mask=mask)
+        return self.lm_head(x[:, -1:] if last_only else x)
+
+    def hidden(self, ids: Tensor, cache: Cache | None = None, *, mask: Tensor | None = None) -> Tensor:
+        """Compute the hidden states after the last norm, from which `lm_head` computes the logits.
+
+        Shapes: ids (B, T) int64, mask (B, S) -> (B, T, C), in the weights' dtype.
 
         With a cache, the T tokens follow the `cache.length` tokens in it; T may differ in every call.
-        `mask` covers all S = cache.length + T tokens: 1 or True is a token, 0 is padding. Positions follow from the
-        mask, so a left-padded row has the logits of the row alone. Logits at padding positions are finite and unused.
+        `mask` covers all S = cache.length + T tokens. 0 is padding; 1, 2, 3 … are the numbers of the documents in a
+        row, and True is 1. A token attends to its own document, and positions start at 0 in each. So a left-padded row
+        and a packed document have the logits of the same tokens alone. Logits at padding are finite and unused.
 
         Raises ValueError when the shapes of ids, mask and cache do not fit together.
         """
@@ -144,13 +157,14 @@ class Llama(nn.Module):
         positions, visible = positions_and_mask(mask, T, S, x.device)
         cos, sin = self.rope(positions)  # (B or 1, T, D)
         rotation = cos.to(x.dtype), sin.to(x.dtype)  # rounding: computed in float32, then cast
+        of_keys = [positions_and_mask(mask, S, S, x.device)[0]] if self.attention_takes_positions else []
+        packed = {"packed": True} if cache is None and has_documents(mask) else {}
 
         for i, layer in enumerate(self.layers):
-            x = layer(x, rotation, visible, None if cache is None else cache.layer(i))
+            x = layer(x, rotation, visible, None if cache is None else cache.layer(i), *of_keys, **packed)
         if cache is not None:
             cache.length = S
-        x = self.norm(x)
-        return self.lm_head(x[:, -1:] if last_only else x)
+        return self.norm(x)
 
     def new_cache(self, batch_size: int = 1, max_length: int | None = None) -> Cache:
         """Make an empty cache for rows of up to `max_length` tokens (default: max_position_embeddings)."""
@@ -191,26 +205,31 @@ def positions_and_mask(mask: Tensor | None, T: int, S: int, device: torch.device
 
     Shapes: mask (B, S) or None -> positions (B or 1, T) int64, visible (B or 1, 1, T, S) bool or None.
 
-    The position of a token is the number of tokens before it in its row, without padding. Query i, at index S - T + i,
-    sees key j when j <= S - T + i and j is a token. A padding query also sees itself: with no visible key its output
-    would be NaN, and a NaN reaches the other tokens as 0 * NaN.
+    Query i, at index S - T + i, sees key j when j <= S - T + i and j is a token of the same document. The position of
+    a token is the number of visible keys before it. A padding query sees the tokens before it and itself: with no
+    visible key its output would be NaN, and a NaN reaches the other tokens as 0 * NaN.
 
     `visible` is None in the plain causal case, which fused attention handles itself. rounding: the condition for that
     case is transformers' (`masking_utils._ignore_causal_mask_sdpa`), since kernels with and without a mask may round
-    differently.
+    differently. It depends on the mask's values, so a compiled model always takes the mask.
     """
     index = torch.arange(S, device=device)
-    tokens = None if mask is None else mask.to(device=device, dtype=torch.bool)
-    positions = index[None] if tokens is None else (tokens.cumsum(-1) - 1).clamp(min=0)
-    positions = positions[:, S - T :]
+    queries = index[S - T :]
+    visible = index <= queries[:, None]  # (T, S)
+    if mask is not None and not torch.compiler.is_compiling() and bool((mask.bool() & (mask == mask[:, :1])).all()):
+        mask = None  # every row is one document without padding
+    if mask is None:
+        return queries[None], None if T in (1, S) else visible[None, None]
 
-    if (T == 1 or T == S) and (tokens is None or bool(tokens.all())):
-        return positions, None
-    visible = (index <= index[S - T :, None])[None, None]  # (1, 1, T, S)
-    if tokens is not None:
-        itself = index == index[S - T :, None]  # (T, S)
-        visible = (visible & tokens[:, None, None, :]) | itself  # (B, 1, T, S)
-    return positions, visible
+    keys, own = mask.to(device)[:, None, :], mask.to(device)[:, S - T :, None]  # (B, 1, S), (B, T, 1)
+    visible = visible & (keys != 0) & ((keys == own) | (own == 0))  # (B, T, S)
+    positions = (visible.sum(-1) - 1).clamp(min=0)  # (B, T)
+    return positions, (visible | (index == queries[:, None]))[:, None]
+
+
+def has_documents(mask: Tensor | None) -> bool:
+    """Whether a row of the mask (B, S) holds several documents. False in a compiled model, whose bits are its own."""
+    return mask is not None and not torch.compiler.is_compiling() and bool((mask > 1).any())
 
 
 class Block(nn.Module):
@@ -224,9 +243,15 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps, norm)
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], visible: Tensor | None, cache: LayerCache | None
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        visible: Tensor | None,
+        cache: LayerCache | None,
+        *positions: Tensor,
+        packed: bool = False,
     ) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotation, visible, cache)
+        x = x + self.self_attn(self.input_layernorm(x), rotation, visible, cache, *positions, packed=packed)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -247,7 +272,13 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(H * D, C, bias=config.attention_bias)
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor], visible: Tensor | None, cache: LayerCache | None
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        visible: Tensor | None,
+        cache: LayerCache | None,
+        *positions: Tensor,
+        packed: bool = False,
     ) -> Tensor:
         heads = (*x.shape[:2], -1, self.head_dim)
         q = self.q_proj(x).view(heads).transpose(1, 2)  # (B, H, T, D)
@@ -256,11 +287,12 @@ class SelfAttention(nn.Module):
         q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, D)
-        if cache is None or self.head_dim % 16:
-            # rounding: the reference holds keys and values contiguously, and another memory layout may change the last
-            # bit of a product; a slice of the cache gives the same bits only where head_dim is a multiple of 16
+        if (cache is None and not packed) or (cache is not None and self.head_dim % 16):
+            # rounding: the reference holds keys and values contiguously in its cache, which it has by default and not
+            # for packed rows. Another memory layout may change the last bit of a product or of a gradient. A slice of
+            # our cache gives the same bits only where head_dim is a multiple of 16.
             k, v = k.contiguous(), v.contiguous()
-        mixed = self.attend(q, k, v, visible)  # (B, H, T, D)
+        mixed = self.attend(q, k, v, visible, *positions)  # (B, H, T, D)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, C)
 
 
@@ -306,6 +338,14 @@ def attend_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 ATTENTIONS: dict[str, Attention] = {"sdpa": attend_sdpa, "eager": attend_eager}
 
 
+def takes_positions(attention: Attention) -> bool:
+    """Whether an attention function has a parameter `positions`. Functions written in C show no parameters."""
+    try:
+        return "positions" in inspect.signature(attention).parameters
+    except ValueError:
+        return False
+
+
 def repeat_heads(x: Tensor, heads: int) -> Tensor:
     """Repeat each key/value head for its query heads: (B, K, S, D) -> (B, H, S, D), as 0 0 1 1, not 0 1 0 1."""
     B, K, S, D = x.shape
@@ -322,8 +362,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     permuted their q and k rows. Rotating neighbours here gives fluent nonsense, not an error.
     """
     cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, D)
+    rotated = x * cos  # rounding: before the halves are taken, so that gradients are summed in the reference's layout
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    return rotated + torch.cat((-second, first), dim=-1) * sin
 
 
 class SwiGLU(nn.Module):

@@ -125,3 +125,35 @@ def test_the_embedding_of_the_pad_id_has_the_gradient_of_the_reference(tmp_path,
     gradient = our.embed_tokens.weight.grad
     assert torch.equal(gradient, their.model.embed_tokens.weight.grad)
     assert all(bool(gradient[row].any()) == (row != pad_token_id) for row in (0, 7, 9))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_packed_documents_are_equal_in_logits_loss_and_gradients(tmp_path, dtype, attention):
+    """transformers packs by position_ids that start again at 0; we take the number of each token's document."""
+    rng = random.Random(f"{SEED} packed {dtype} {attention}")
+    for number in range(MODELS_PER_CASE):
+        folder = save_random(tmp_path / str(number), rng.randrange(10**6), **random_config(rng, "default"))
+        our, their = both(folder, dtype, attention)
+        their.train()  # evaluation mode and no cache would be as good; training is what packing is for
+        B, T = rng.randrange(1, 4), rng.randrange(2, 60)
+        ids = torch.randint(0, our.config.vocab_size, (B, T))
+        documents, positions = torch.zeros(2, B, T, dtype=torch.long)
+        for row in range(B):
+            starts = {0, *rng.sample(range(T), rng.randrange(T))}
+            for i in range(T):
+                begins = i in starts
+                documents[row, i] = documents[row, i - 1] + 1 if begins and i else documents[row, i - 1] if i else 1
+                positions[row, i] = 0 if begins else positions[row, i - 1] + 1
+        losses = []
+        for model, logits in (
+            (our, our(ids, mask=documents)),
+            (their, their(ids, position_ids=positions, use_cache=False).logits),
+        ):
+            losses.append((logits, torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten())))
+            losses[-1][1].backward()
+            assert model.lm_head.weight.grad is not None
+        assert torch.equal(losses[0][0], losses[1][0]) and torch.equal(losses[0][1], losses[1][1]), (SEED, number)
+        reference = {name.removeprefix("model."): parameter.grad for name, parameter in their.named_parameters()}
+        for name, parameter in our.named_parameters():
+            assert torch.equal(parameter.grad, reference[name]), (SEED, number, name)

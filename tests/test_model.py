@@ -159,6 +159,85 @@ def test_look_back_by_hand():
     assert parts.positions_and_mask(None, 2, 3, torch.device("cpu"))[1].shape == (1, 1, 2, 3)
 
 
+def test_documents_by_hand():
+    """Against: positions that run on into the next document, and a padding token that belongs to a document.
+
+    Two rows: padding, two documents; one document that goes on after another one, and padding at the end.
+    """
+    mask = torch.tensor([[0, 1, 1, 2, 2], [3, 1, 1, 3, 0]])
+    positions, visible = parts.positions_and_mask(mask, 5, 5, torch.device("cpu"))
+    assert positions[:, 1:-1].tolist() == [[0, 1, 0], [0, 1, 1]] and positions[0, 4] == 1
+    assert visible[:, 0].int().tolist() == [
+        [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]],
+        [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 1, 1, 1, 1]],
+    ]
+    for T in (1, 2, 4):  # the last rows only
+        last, seen = parts.positions_and_mask(mask, T, 5, torch.device("cpu"))
+        assert torch.equal(last, positions[:, -T:]) and torch.equal(seen, visible[:, :, -T:])
+    whole = torch.tensor([[1, 1, 1], [2, 2, 2]])  # one document in each row
+    assert parts.positions_and_mask(whole, 3, 3, torch.device("cpu"))[1] is None
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_packed_document_is_the_document_alone(small, attention):
+    """With and without a cache, which an earlier call filled in the middle of a document."""
+    model = load_model(small, dtype="float64", attention=attention)
+    first, second = torch.randint(0, V, (1, 6)), torch.randint(0, V, (1, 5))
+    ids, mask = torch.cat((first, second), dim=1), torch.tensor([[1] * 6 + [2] * 5])
+    with torch.no_grad():
+        alone = torch.cat((model(first), model(second)), dim=1)
+        torch.testing.assert_close(model(ids, mask=mask), alone, atol=1e-12, rtol=0)
+        cache = model.new_cache(1, 11)
+        parts_of_it = [model(ids[:, a:b], cache, mask=mask[:, :b]) for a, b in ((0, 4), (4, 8), (8, 9), (9, 11))]
+        torch.testing.assert_close(torch.cat(parts_of_it, dim=1), alone, atol=1e-12, rtol=0)
+
+
+def test_hidden_is_forward_without_the_head(model):
+    ids, mask = torch.randint(0, V, (2, 9)), torch.tensor([[0] * 3 + [1] * 6, [1] * 4 + [2] * 5])
+    hidden = model.hidden(ids, mask=mask)
+    assert hidden.shape == (2, 9, C)
+    assert torch.equal(model.lm_head(hidden), model(ids, mask=mask))
+    cache = model.new_cache(2, 9)
+    assert torch.equal(model.hidden(ids, cache, mask=mask), hidden) and cache.length == 9
+
+
+def test_a_mask_does_not_break_the_graph_of_a_compiled_model(small):
+    """Against: a branch on the mask's values, which fullgraph=True refuses."""
+    model = load_model(small, dtype="float32")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    ids, mask = torch.randint(0, V, (2, 9)), torch.tensor([[0] * 3 + [1] * 6, [1] * 4 + [2] * 5])
+    for each in (mask, torch.ones_like(mask)):
+        # float32; without a mask the fused kernel is another one; measured: 1e-6
+        torch.testing.assert_close(compiled(ids, mask=each), model(ids, mask=each), atol=1e-5, rtol=0)
+    compiled(ids, mask=mask).sum().backward()
+    assert model.embed_tokens.weight.grad is not None
+
+
+def attend_to_even_positions(q, k, v, mask, positions):
+    """Attention that needs positions: a query sees itself and keys at even positions. positions: (B or 1, S)."""
+    T, S = q.shape[2], k.shape[2]
+    index = torch.arange(S)
+    causal = (index <= index[S - T :, None])[None, None] if mask is None else mask
+    even = (positions % 2 == 0)[:, None, None]
+    return parts.attend_eager(q, k, v, causal & (even | (index == index[S - T :, None])))
+
+
+def test_attention_may_ask_for_positions(small):
+    """Against: positions of slots instead of tokens, which padding, documents and caches shift."""
+    model = load_model(small, dtype="float64", attention=attend_to_even_positions)
+    row, other = torch.randint(0, V, (1, 6)), torch.randint(0, V, (1, 3))
+    ids = torch.cat((torch.zeros(1, 3, dtype=torch.long), other, row), dim=1)
+    mask = torch.tensor([[0] * 3 + [1] * 3 + [2] * 6])
+    with torch.no_grad():
+        alone = model(row)
+        plain = load_model(small, dtype="float64", attention="eager")
+        assert not torch.allclose(alone, plain(row))
+        torch.testing.assert_close(model(ids, mask=mask)[:, 6:], alone, atol=1e-12, rtol=0)
+        cache = model.new_cache(1, 12)
+        steps = [model(ids[:, a:b], cache, mask=mask[:, :b]) for a, b in ((0, 7), (7, 11), (11, 12))]
+        torch.testing.assert_close(torch.cat(steps, dim=1)[:, 6:], alone, atol=1e-12, rtol=0)
+
+
 def test_what_does_not_fit_is_refused(model):
     ids = torch.zeros(2, 3, dtype=torch.long)
     with pytest.raises(ValueError, match=r"shape is \(2, 3\), not \(2, 4\)"):

@@ -27,8 +27,12 @@ MISTAKES = {
     ),
     "scale dropped (eager)": ("model", "* q.shape[3] ** -0.5 ", ""),
     "scale dropped (sdpa)": ("model", "scale=D**-0.5", "scale=1.0"),
-    "mask shifted by one": ("model", "(index <= index[S - T :, None])", "(index <= index[S - T :, None] + 1)"),
-    "padding not masked": ("model", "(visible & tokens[:, None, None, :]) | itself", "visible | itself"),
+    "mask shifted by one": ("model", "visible = index <= queries[:, None]", "visible = index <= queries[:, None] + 1"),
+    "padding not masked": (
+        "model",
+        "(visible | (index == queries[:, None]))[:, None]",
+        "(index <= queries[:, None]).expand(len(mask), 1, -1, -1)",
+    ),
     "plain causal mask shifted (eager)": ("model", ".tril(S - T)", ".tril(S - T + 1)"),
     "not causal (sdpa)": ("model", "is_causal=causal", "is_causal=False"),
     "gate and up exchanged": (
@@ -48,13 +52,13 @@ MISTAKES = {
     "angles in bfloat16": ("rope", "angles.cos() * scale", "angles.bfloat16().cos() * scale"),
     "position off by one behind a cache": (
         "model",
-        "positions = positions[:, S - T :]",
-        "positions = positions[:, S - T :] + (S > T)",
+        "return queries[None], None",
+        "return queries[None] + (S > T), None",
     ),
     "padding counted as positions": (
         "model",
-        "(tokens.cumsum(-1) - 1).clamp(min=0)",
-        "index[None].expand(len(tokens), -1)",
+        "(visible.sum(-1) - 1).clamp(min=0)",
+        "queries[None].expand(len(mask), -1)",
     ),
     "residual forgotten": ("model", "return x + self.mlp(", "return self.mlp("),
     "first norm used twice": (
@@ -62,7 +66,7 @@ MISTAKES = {
         "self.mlp(self.post_attention_layernorm(x))",
         "self.mlp(self.input_layernorm(x))",
     ),
-    "last norm forgotten": ("model", "x = self.norm(x)\n", "pass\n"),
+    "last norm forgotten": ("model", "return self.norm(x)\n", "return x\n"),
     "first position instead of the last": ("model", "x[:, -1:] if last_only", "x[:, :1] if last_only"),
     "query not rotated": ("model", "q, k = rotate(q, *rotation), rotate(k, *rotation)", "k = rotate(k, *rotation)"),
     "cache written one too late": (

@@ -207,14 +207,15 @@ def query_by_query(model: Llama) -> Iterator[None]:
             module.attend = attend
 
 
-def attend_each(attend: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def attend_each(attend: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *positions: Tensor) -> Tensor:
     """Call `attend` for every query with the arguments of a call for one token."""
     T, S = q.shape[2], k.shape[2]
     outputs = []
     for i in range(T):
         end = S - T + i + 1
         visible_k, visible_v = (x[:, :, :end] if x.shape[3] % 16 == 0 else x[:, :, :end].contiguous() for x in (k, v))
-        outputs.append(attend(q[:, :, i : i + 1], visible_k, visible_v, None))  # contiguous: see model.SelfAttention
+        # contiguous: see model.SelfAttention
+        outputs.append(attend(q[:, :, i : i + 1], visible_k, visible_v, None, *(p[:, :end] for p in positions)))
     return torch.cat(outputs, dim=2)
 
 

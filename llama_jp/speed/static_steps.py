@@ -85,10 +85,13 @@ class StaticLlama(Llama):
 
     compile  False runs the same steps without torch.compile
 
-    Raises ValueError for rope_type "dynamic", with which the rotation of old positions changes as the text grows.
+    Raises ValueError for rope_type "dynamic", with which the rotation of old positions changes as the text grows, and
+    for an attention function that takes positions, which a static step does not pass.
     """
 
     def __init__(self, model: Llama, compile: bool = True):
+        if model.attention_takes_positions:
+            raise ValueError("a static step passes no positions to attention; use the model without StaticLlama")
         if (model.config.rope_scaling or {}).get("rope_type") == "dynamic":
             raise ValueError(
                 "rope_type 'dynamic' changes the rotation of old positions as the text grows, and a static step "

@@ -295,7 +295,7 @@ def positions_off_by_one_after_the_first_chunk(model):
 
 @fault("rope.cos", "padding counted", mode="ragged")
 def padding_counted(model):
-    return rewritten(model, "(tokens.cumsum(-1) - 1).clamp(min=0)", "index[None].expand(len(tokens), -1)")
+    return rewritten(model, "(visible.sum(-1) - 1).clamp(min=0)", "queries[None].expand(len(mask), -1)")
 
 
 @fault("layers.0.self_attn.q_rot", "pair layout")
@@ -313,7 +313,7 @@ def rotated_the_other_way(model):
 def rotated_in_float32(model):
     return rewritten(
         model,
-        "return x * cos + torch.cat((-second, first), dim=-1) * sin",
+        "return rotated + torch.cat((-second, first), dim=-1) * sin",
         "return (x.float() * cos + torch.cat((-second, first), dim=-1).float() * sin).to(x.dtype)",
     )
 
@@ -353,7 +353,7 @@ def theta_of_one_layer(model):
 
 @fault("layers.0.self_attn.attn_output", mode="steps")
 def scaled_wrongly_without_the_attention_function(model):
-    return rewritten(model, "mixed = self.attend(q, k, v, visible)", "mixed = attend_sdpa(q * 1.5, k, v, visible)")
+    return rewritten(model, "self.attend(q, k, v, visible, *positions)", "attend_sdpa(q * 1.5, k, v, visible)")
 
 
 @fault("layers.1.self_attn.scores", "scale")
@@ -393,15 +393,19 @@ def fused_kernel_without_the_scale(model):
 
 @fault("layers.0.self_attn.attn_output", "padding mask is ignored", mode="ragged")
 def padding_visible(model):
-    return rewritten(model, "visible = (visible & tokens[:, None, None, :]) | itself  # (B, 1, T, S)", "pass")
+    return rewritten(
+        model,
+        "(visible | (index == queries[:, None]))[:, None]",
+        "(index <= queries[:, None]).expand(len(mask), 1, -1, -1)",
+    )
 
 
 @fault("layers.0.self_attn.attn_output", "aligned to the first key", mode="chunks")
 def mask_aligned_to_the_first_key(model):
     return rewritten(
         model,
-        "visible = (index <= index[S - T :, None])[None, None]",
-        "visible = (index <= index[:T, None])[None, None]",
+        "visible = index <= queries[:, None]",
+        "visible = index <= index[:T, None]",
     )
 
 
@@ -534,7 +538,7 @@ def residual_around_attention_left_out(model):
 def one_norm_for_attention_and_mlp(model):
     return rewritten(
         model,
-        "x = x + self.self_attn(self.input_layernorm(x), rotation, visible, cache)\n"
+        "x = x + self.self_attn(self.input_layernorm(x), rotation, visible, cache, *positions, packed=packed)\n"
         "        return x + self.mlp(self.post_attention_layernorm(x))",
         "h = self.input_layernorm(x)\n        return x + self.self_attn(h, rotation, visible, cache) + self.mlp(h)",
     )
