@@ -287,10 +287,9 @@ class SelfAttention(nn.Module):
         q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
             k, v = cache.append(k, v)  # (B, K, S, D)
-        if (cache is None and not packed) or (cache is not None and self.head_dim % 16):
-            # rounding: the reference holds keys and values contiguously in its cache, which it has by default and not
-            # for packed rows. Another memory layout may change the last bit of a product or of a gradient. A slice of
-            # our cache gives the same bits only where head_dim is a multiple of 16.
+        elif not packed:
+            # rounding: the reference has a cache by default, which holds keys and values contiguously, and none for
+            # packed rows. Another memory layout may change the last bit of a product or of a gradient.
             k, v = k.contiguous(), v.contiguous()
         mixed = self.attend(q, k, v, visible, *positions)  # (B, H, T, D)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # (B, T, C)

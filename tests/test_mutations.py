@@ -76,8 +76,8 @@ MISTAKES = {
     ),
     "cache forgets its first key": (
         "cache",
-        "return self.keys[:, :, :end], self.values[:, :, :end]",
-        "return self.keys[:, :, :end].roll(1, 2), self.values[:, :, :end]",
+        "keys, values = self.keys[:, :, :end], self.values[:, :, :end]",
+        "keys, values = self.keys[:, :, :end].roll(1, 2), self.values[:, :, :end]",
     ),
 }
 

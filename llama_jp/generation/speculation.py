@@ -214,7 +214,7 @@ def attend_each(attend: Attention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor
     for i in range(T):
         end = S - T + i + 1
         visible_k, visible_v = (x[:, :, :end] if x.shape[3] % 16 == 0 else x[:, :, :end].contiguous() for x in (k, v))
-        # contiguous: see model.SelfAttention
+        # contiguous: see LayerCache.append
         outputs.append(attend(q[:, :, i : i + 1], visible_k, visible_v, None, *(p[:, :end] for p in positions)))
     return torch.cat(outputs, dim=2)
 
