@@ -109,7 +109,7 @@ class _WrappedFunction:
     """A function with a changing list of wrappers around it. The last wrapper is the outermost."""
 
     def __init__(self, function: Callable[..., Any], own: bool):
-        self.function = function
+        self.function = self.__wrapped__ = function  # inspect.signature shows the function's parameters
         self.own = own  # an attribute of the object itself, not of its class
         self.wrappers: list[Wrapper] = []
 
