@@ -31,7 +31,8 @@ def trace(
     edit            name or pattern -> a function `(x)` or `(x, point)` that returns the tensor's replacement, of the
                     same shape and dtype. `point` has .name, .layer (None outside the layers) and .call (0 for the first
                     call inside the block, 1, 2 …)
-    keep_graph      record tensors with their autograd graph, so that gradients reach them and pass through them
+    keep_graph      record tensors with their autograd graph, so that gradients reach them and pass through them. An
+                    error where gradients are off
     reduce          keep a running result in place of all calls: a function `(total, x) -> total`, whose first total is
                     None, or "mean", "sum", "max" (of all vectors: (size of the last dimension,)) or "norm" (the mean
                     L2 norm of the vectors: ()). Vectors at padding positions count
@@ -40,12 +41,14 @@ def trace(
     compute_scores  compute scores and probabilities separately where attention is fused; False: leave them out
 
     A point with an edit is recorded after the edit.
-    Raises ValueError for a name or pattern that matches no point and for an edit of a point that is not editable. At
-    the end of the block, raises ValueError for an edit or a `stop_after` that was not reached, and for an edit with
-    `point` that never changed its tensor.
+    Raises ValueError for a name or pattern that matches no point, for an edit of a point that is not editable, and for
+    two edits of one point. At the end of the block, raises ValueError for an edit or a `stop_after` that was not
+    reached, and for an edit with `point` that never changed its tensor.
     """
     if keep_graph and reduce is not None:
         raise ValueError("keep_graph keeps every call and reduce keeps none; choose one of them")
+    if isinstance(points, str):
+        raise ValueError(f"points is a list of names; write [{points!r}]")
     names = point_names(model)
     edits = [Edit(pattern, function) for pattern, function in (edit or {}).items()]
     patterns = [*points, *(each.pattern for each in edits), *([stop_after] if stop_after else [])]
@@ -56,12 +59,19 @@ def trace(
     for each in edits:
         if fixed := [name for name in matches[each.pattern] if name.endswith(NOT_EDITABLE)]:
             raise ValueError(f"{fixed[0]} can be recorded but not edited; edit a point before or after it")
+    edit_of: dict[str, Edit] = {}
+    for each in edits:
+        for name in matches[each.pattern]:
+            if (other := edit_of.setdefault(name, each)) is not each:
+                raise ValueError(
+                    f"{name} has two edits, {other.pattern} and {each.pattern}; put them into one function"
+                )
     if stop_after and len(matches[stop_after]) > 1:
         raise ValueError(f"stop_after is one point, and {stop_after!r} matches {len(matches[stop_after])}")
     modules = named_modules(model)
     recorder = Recorder(
         {name for pattern in points for name in matches[pattern]},
-        {name: each for each in edits for name in matches[each.pattern]},
+        edit_of,
         matches[stop_after][0] if stop_after else None,
         Activations(None if reduce is None else make_reducer(reduce)),
         modules,

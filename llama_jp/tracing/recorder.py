@@ -156,7 +156,7 @@ class Recorder:
         if not torch.is_grad_enabled():
             raise ValueError(f"{name} has no graph to keep: gradients are off, as in torch.no_grad and in `generate`")
         if name.endswith(NOT_EDITABLE):  # a copy would reach only some of its consumers
-            kept = value if value.requires_grad else value.requires_grad_()
+            kept = value.requires_grad_()
         elif value.requires_grad:
             kept = value.clone()
         else:

@@ -94,6 +94,14 @@ def test_a_replacement_of_another_form_is_refused(folder, edit, message):
         logits(model)
 
 
+def test_two_edits_of_one_point_are_refused(folder):
+    """Guards against an edit that another one replaces silently."""
+    edit = {"layers.*.mlp": torch.zeros_like, "layers.1.mlp": torch.ones_like}
+    message = r"layers.1.mlp has two edits, layers.\*.mlp and layers.1.mlp; put them into one function"
+    with pytest.raises(ValueError, match=message):
+        trace(here(folder), edit=edit).__enter__()
+
+
 def test_an_edit_that_chose_no_call_is_an_error(folder):
     """Guards against an experiment at a call or layer that does not exist."""
     model = here(folder)

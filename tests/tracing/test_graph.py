@@ -209,6 +209,21 @@ def test_checkpointing_applies_edits_again_and_records_once(folder, keep_graph):
         assert torch.equal(parameter.grad, gradient), name
 
 
+def test_checkpointing_does_not_count_a_call_twice(folder):
+    """Guards against a second call with the number of a third one."""
+    model, calls = checkpointed(here(folder)), []
+
+    def note(x, point):
+        calls.append(point.call)
+        return x.clone()
+
+    with trace(model, edit={"layers.1.self_attn": note}):
+        model(IDS).sum().backward()
+        with torch.no_grad():
+            model(IDS)
+    assert calls == [0, 0, 1]
+
+
 def test_checkpointing_of_several_calls_does_not_guess_which_call_is_repeated(folder):
     model = checkpointed(here(folder))
     with (

@@ -230,6 +230,11 @@ def test_unknown_points_and_impossible_edits_are_refused(folder):
         pass
 
 
+def test_a_name_in_the_place_of_a_list_is_refused(folder):
+    with pytest.raises(ValueError, match=r"points is a list of names; write \['layers.1'\]"):
+        trace(here(folder), "layers.1").__enter__()
+
+
 def test_any_module_can_be_traced():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     x = torch.randn(5, 3)
