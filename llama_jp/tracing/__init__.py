@@ -32,7 +32,7 @@ separately, from the same q, k and mask. Recording does not change a bit of the 
 block removes all hooks, also after an exception. Traces of one model may be nested and may end in any order.
 
 The wrappers of torch.compile, PEFT, DDP and FSDP add no part to a name: `_orig_mod.layers.0.mlp` and
-`base_model.model.layers.0.mlp` are `layers.0.mlp`. So does a transformers model that holds this project's Llama as
+`base_model.model.layers.0.mlp` are `layers.0.mlp`. Nor does a transformers model that holds this project's Llama as
 `model` or `llama`. A compiled model runs without its compiled code inside the block, because compiled code calls no
 hooks; this may change the last bits.
 

@@ -196,9 +196,8 @@ def wrap_reference_attention(recorder: Recorder, path: str, module: nn.Module, u
                     return output.transpose(1, 2)  # (B, H, T, D)
 
                 scale = q.shape[3] ** -0.5 if scaling is None else scaling
-                return attend_at_points(recorder, path, run, q, k, v, mask, scale).transpose(
-                    1, 2
-                ), weights  # (B, T, H, D)
+                output = attend_at_points(recorder, path, run, q, k, v, mask, scale)
+                return output.transpose(1, 2), weights  # (B, T, H, D)
 
             return recording_attend
 
