@@ -44,12 +44,14 @@ def test_named_statistics_are_those_of_all_vectors(folder, reduce):
 
 def test_a_long_sum_does_not_lose_small_terms():
     """Guards against a total in float32 or in the model's dtype."""
-    model = torch.nn.Identity()
-    outer = torch.nn.Sequential(model)
-    with trace(outer, ["0"], reduce="sum") as seen:
+    model = torch.nn.Sequential(torch.nn.Identity())
+    with trace(model, ["0"], reduce="sum") as seen:
         for value in (2.0**24, *[1.0] * 64):
-            outer(torch.tensor([[value]]))
+            model(torch.tensor([[value]]))
     assert seen["0"].item() == 2**24 + 64
+    with trace(model, ["0"], reduce="sum") as seen:
+        model(torch.tensor([[256.0], [1.0]], dtype=torch.bfloat16))
+    assert seen["0"].item() == 257  # bfloat16 has no 257
 
 
 def test_a_function_gets_the_running_total(folder):
