@@ -68,6 +68,7 @@ def test_the_form_of_an_edit_is_known_from_its_signature(folder, edit):
         expected = logits(model)
     with trace(model, edit={"layers.1": edit}):
         assert torch.equal(logits(model), expected)
+    assert not torch.equal(logits(model), expected)
 
 
 @pytest.mark.parametrize("edit", [lambda: 0, lambda x, point, more: x, lambda x, *, point: x])
