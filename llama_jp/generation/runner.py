@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..cache import Cache
 from ..model import Llama
+from ..tracing import paused
 
 FEW_TOKENS = 64  # up to this many tokens, a prefill takes about as long as loading the weights for one token
 VECTOR_WIDTH = 64  # the most numbers that a CPU's silu processes at once
@@ -178,11 +179,12 @@ class ModelRunner:
         weight, V = self.model.embed_tokens.weight, self.model.config.vocab_size
         key = (large, small, tokens, weight.device, torch.get_num_threads(), torch.is_autocast_enabled())
         if key not in measured:
-            logits = [
-                self.model(torch.full((size, tokens), token, device=weight.device))
-                for token in (0, V // 2)
-                for size in (large, small)
-            ]
+            with paused():  # these calls are not part of the text
+                logits = [
+                    self.model(torch.full((size, tokens), token, device=weight.device))
+                    for token in (0, V // 2)
+                    for size in (large, small)
+                ]
             measured[key] = all(
                 torch.equal(of_large[:1].expand_as(batch), batch)
                 for of_large, of_small in zip(logits[::2], logits[1::2], strict=True)

@@ -1,6 +1,6 @@
 """The operations of a Llama in the order of computation, with their inputs and weights.
 
-The names are points of `tracing.py`. They are the same for every model that can be compared.
+The names are points of `tracing`. They are the same for every model that can be compared.
 """
 
 from __future__ import annotations

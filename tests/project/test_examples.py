@@ -46,6 +46,40 @@ def test_trace_and_patch_moves_the_answer_from_one_animal_to_the_other(output):
     assert [*patched[-1][1:]] == unpatched, "no layer comes after the patch at the last layer"
 
 
+def test_logit_lens_shows_when_each_kind_of_word_is_known(output):
+    parts = re.split(r"^\w+: ", output("logit_lens.py"), flags=re.M)[1:]
+    idiom, place, name = ([float(p) for p in re.findall(r"layers.\d  ([\d.]+)", part)] for part in parts)
+    assert idiom[0] > 0.9
+    assert place[0] < 0.1 and place[2] > 0.9
+    assert name[4] < 0.1 and name[5] > 0.9
+
+
+def test_attention_maps_show_heads_that_look_at_the_name(output):
+    first, *heads = output("attention_maps.py").splitlines()
+    assert first == "next: クマ" and len(heads) == 4
+    assert [head.count("クマ") for head in heads] == [2, 2, 2, 0]
+
+
+def test_ablate_heads_finds_the_head_that_carries_names(output):
+    shown = output("ablate_heads.py")
+    rises = [[float(x) for x in re.findall(r"[+-][\d.]+", row)] for row in shown.splitlines()[1:7]]
+    assert rises[5][1] > 0.1 and all(abs(x) < 0.05 for row in rises[1:5] for x in row)
+    assert set(shown.splitlines()[-1].split(" at ")[1].split()) == {"クマ", "アザラシ"}
+
+
+def test_steering_vector_changes_the_place(output):
+    plain, steered, late = output("steering_vector.py").split("\n\n")
+    assert "山" in plain and "図書館" not in plain
+    assert "ここが図書館かあ" in steered and "山" not in steered
+    assert "山へ行こう" in late and "ここが図書館かあ" in late
+
+
+def test_gradient_attribution_finds_the_words_of_the_request(output):
+    place, friend = output("gradient_attribution.py").split("next: ")[1:]
+    assert place.startswith("海辺\n") and {"絵本で", "海辺"} == set(re.findall(r"  (\S+) \(at", place)[:2])
+    assert friend.startswith("アザラシ\n") and re.findall(r"  (\S+) \(at", friend)[0] == "アザラシ"
+
+
 def test_compare_my_llama_names_the_wrong_operation_and_the_cause(output):
     shown = output("compare_my_llama.py")
     assert "same_norm: equal\ntidy_norm: bug\n" in shown

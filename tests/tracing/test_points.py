@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
+from helpers.traced import IDS, here, logits, reference, state_of
 from torch import nn
 
-from llama_jp.checkpoint.random_checkpoint import random_config, random_ids, write_random
 from llama_jp.model import Llama, attend_eager, repeat_heads
-from llama_jp.tracing import is_reference, point_names, trace
-
-CONFIG = random_config("tiny", 3)
-IDS = random_ids(CONFIG, 2, 9)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_random(tmp_path_factory.mktemp("traced"), CONFIG, torch.float32)
-
-
-def here(folder, dtype="float32", attention="sdpa"):
-    return Llama.from_pretrained(folder, dtype=dtype, device="cpu", attention=attention)
-
-
-def reference(folder, dtype="float32", attention="sdpa"):
-    transformers = pytest.importorskip("transformers")
-    return transformers.LlamaForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), attn_implementation=attention
-    ).eval()
-
-
-def logits(model):
-    with torch.no_grad():
-        output = model(IDS)
-    return getattr(output, "logits", output)
+from llama_jp.tracing import point_names, trace
 
 
 @pytest.mark.parametrize("load", [here, reference])
@@ -86,17 +63,6 @@ def test_points_between_modules_have_the_documented_shapes(folder):
     )  # sums of 9 rounded
     output = activations[f"{at}.probabilities"] @ repeat_heads(activations[f"{at}.values"], H)
     assert torch.allclose(output, activations[f"{at}.attn_output"], atol=1e-6)  # the fused kernel sums in another order
-
-
-def state_of(model):
-    """Everything that a trace may change: hooks, attention functions, transformers' table of attention functions."""
-    hooks = [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in model.modules()]
-    attends = [vars(m).get("attend") for m in model.modules()]
-    if not is_reference(model):
-        return hooks, attends
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    return hooks, attends, dict(vars(ALL_ATTENTION_FUNCTIONS))
 
 
 @pytest.mark.parametrize("load", [here, reference])
@@ -169,6 +135,42 @@ def test_attention_that_is_a_module_can_be_traced(folder):
     assert torch.equal(logits(model), plain) and set(model.state_dict()) == names
 
 
+def test_attention_gets_arguments_that_the_trace_does_not_know(folder):
+    """Guards against a trace that hides a parameter of the attention function, or drops its argument."""
+    found = []
+
+    def attend(q, k, v, mask, positions):
+        found.append(positions)
+        return attend_eager(q, k, v, mask)
+
+    model = here(folder, attention=attend)
+    attention = model.layers[0].self_attn
+    q = torch.randn(1, 4, 3, 16)
+    with trace(model, ["layers.0.self_attn.probabilities"]) as seen:
+        assert list(inspect.signature(attention.attend).parameters)[4] == "positions"
+        output = attention.attend(q, q[:, :2], q[:, :2], None, torch.arange(3))
+    assert found[0].tolist() == [0, 1, 2] and torch.equal(output, attend_eager(q, q[:, :2], q[:, :2], None))
+    assert seen["layers.0.self_attn.probabilities"].shape == (1, 4, 3, 3)
+
+
+@pytest.mark.parametrize("load", [here, reference])
+def test_a_trace_of_nothing_installs_nothing(folder, load):
+    """Guards against a cost without a use."""
+    model = load(folder)
+    before = state_of(model)
+    with trace(model):
+        assert state_of(model) == before
+
+
+def test_a_trace_of_nothing_leaves_compiled_code_on():
+    torch._dynamo.reset()
+    compiled = torch.compile(torch.nn.Linear(2, 2), backend="eager")
+    with trace(compiled), torch.no_grad():
+        frames = torch._dynamo.utils.counters["frames"]["total"]
+        compiled(torch.ones(1, 2))
+        assert torch._dynamo.utils.counters["frames"]["total"] == frames + 1
+
+
 def test_an_attention_function_assigned_inside_the_block_stays(folder):
     """Guards against a trace that undoes what the caller changes meanwhile."""
     model = here(folder)
@@ -228,6 +230,11 @@ def test_unknown_points_and_impossible_edits_are_refused(folder):
         pass
 
 
+def test_a_name_in_the_place_of_a_list_is_refused(folder):
+    with pytest.raises(ValueError, match=r"points is a list of names; write \['layers.1'\]"):
+        trace(here(folder), "layers.1").__enter__()
+
+
 def test_any_module_can_be_traced():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     x = torch.randn(5, 3)
@@ -263,128 +270,6 @@ def test_new_keys_are_recorded_before_a_cache_changes_them(folder, load):
     handle.remove()
     assert torch.equal(activations["layers.1.self_attn.k_rot"], plain["layers.1.self_attn.k_rot"])
     assert not activations["layers.1.self_attn.keys"].any()
-
-
-# Compiled and wrapped models
-
-
-class Inner(nn.Module):
-    """A wrapper with the attribute names of PEFT's tuner."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, *args, **kwargs):
-        return self.model(*args, **kwargs)
-
-
-class Peft(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.base_model = Inner(model)
-
-    def forward(self, *args, **kwargs):
-        return self.base_model(*args, **kwargs)
-
-
-class Parallel(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.module = model
-
-    def forward(self, *args, **kwargs):
-        return self.module(*args, **kwargs)
-
-
-def compiled(model):
-    return torch.compile(model, backend="eager")
-
-
-def compiled_in_place(model):
-    model.compile(backend="eager")
-    return model
-
-
-def compiled_by_layer(model):
-    layers = (model if hasattr(model, "layers") else model.model).layers
-    for i, layer in enumerate(layers):
-        layers[i] = compiled(layer)
-    return model
-
-
-WRAPPED = {
-    "compiled": compiled,
-    "compiled in place": compiled_in_place,
-    "compiled by layer": compiled_by_layer,
-    "peft": Peft,
-    "parallel": Parallel,
-    "parallel peft": lambda model: Parallel(Peft(model)),
-    "compiled peft": lambda model: compiled(Peft(model)),
-}
-
-
-@pytest.mark.parametrize("load", [here, reference])
-@pytest.mark.parametrize("wrap", WRAPPED)
-def test_a_wrapped_model_has_the_same_points_and_takes_the_same_edits(folder, load, wrap):
-    """Guards against names with `_orig_mod.` or `base_model.model.`, which match nothing."""
-    plain = load(folder)
-    names = point_names(plain)
-    edit = {"layers.1.mlp": torch.zeros_like}
-    with trace(plain, ["layers.0.mlp"], edit=edit) as expected:
-        edited = logits(plain)
-    model = WRAPPED[wrap](plain)
-    assert point_names(model) == names
-    logits(model)  # compiles
-    for prefix in ("", "_orig_mod.", "base_model.model."):
-        with trace(model, [f"{prefix}layers.*.mlp"], edit={f"{prefix}layers.1.mlp": torch.zeros_like}) as activations:
-            assert torch.equal(logits(model), edited)
-        assert torch.equal(activations[f"{prefix}layers.0.mlp"], expected["layers.0.mlp"])
-    assert not torch.equal(logits(model), edited)
-
-
-@pytest.mark.parametrize("warm", [True, False])
-def test_compiled_code_beside_a_trace_is_recorded_or_refused(folder, warm):
-    """Guards against an edit without effect, or one that stays in the compiled code."""
-    torch._dynamo.reset()
-    model = here(folder)
-    plain = logits(model)
-    beside = compiled(model)
-    if warm:
-        logits(beside)
-    with trace(model, edit={"layers.1.mlp": torch.zeros_like}):
-        expected = logits(model)
-    try:
-        with trace(model, edit={"layers.1.mlp": torch.zeros_like}):
-            found = logits(beside)
-    except ValueError as error:
-        assert "the edit of layers.1.mlp had no effect" in str(error)
-    else:
-        assert torch.equal(found, expected)
-    assert torch.equal(logits(beside), plain)
-    with trace(model, ["layers.1.mlp"]) as activations:
-        logits(beside)
-    if "layers.1.mlp" not in activations:
-        with pytest.raises(KeyError, match="layers.1.mlp was not recorded"):
-            _ = activations["layers.1.mlp"]
-
-
-def test_an_edit_that_was_not_reached_is_an_error_at_the_end_of_the_block(folder):
-    """Guards against an ablation that did nothing."""
-    model = here(folder)
-    edit = {"layers.*.mlp": torch.zeros_like}
-    missed = r"the edit of layers.0.mlp, layers.1.mlp, layers.2.mlp had no effect"
-    with pytest.raises(ValueError, match=missed), trace(model, edit=edit):
-        pass
-    with (
-        pytest.raises(ValueError, match="the edit of layers had no effect"),
-        trace(model, edit={"layers": lambda x: x}),
-    ):
-        logits(model)  # a list of modules is never called
-    with pytest.raises(RuntimeError, match="on purpose"), trace(model, edit=edit):
-        raise RuntimeError("on purpose")
-    with trace(model, edit={"*": lambda x: x}):  # the list of modules among the others is no error
-        logits(model)
 
 
 def test_a_point_that_was_not_computed_is_named(folder):
