@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from ..linear.layer import QuantizedLinear
 from ..model import Llama, RMSNorm
-from .config import NUMBER, SIZE, SWITCH, Kind
+from .config import IDS, NUMBER, POSITIVE, SIZE, SWITCH, Kind, as_list
 from .hub import SHORT_NAMES, local_path
 from .json_files import read_json
-from .recognise import shorten
+from .recognise import cached_repository, shorten
 from .tensors import TensorInfo, list_tensors, read_tensors
 
 CONFIG_FILE = "adapter_config.json"
@@ -41,12 +41,28 @@ PARTS = (
 )  # fmt: skip
 PREFIX = "base_model.model."  # of every tensor in the file; transformers' name of the parameter follows
 
-# The keys of adapter_config.json, judged as in config.py. The judge is PEFT: tests/checkpoint/test_adapter.py. A key
-# with the value null counts as absent.
+
+def is_regex(value: object) -> bool:
+    try:
+        return isinstance(value, str) and re.compile(value) is not None
+    except re.error:
+        return False
+
+
+def is_names(value: object) -> bool:
+    return all(isinstance(name, str) for name in value) if isinstance(value, list) else is_regex(value)
+
+
+def is_pattern(value: object) -> bool:
+    return isinstance(value, dict) and all(is_regex(key) and POSITIVE.holds(value[key]) for key in value)
+
 
 BIAS = ("none", "all", "lora_only")
-NAMES = Kind("a name, a regular expression or a list of names", lambda value: is_names(value))
-PATTERN = Kind("an object of names and positive numbers", lambda value: is_pattern(value))
+NAMES = Kind("a list of names or a regular expression", is_names)
+PATTERN = Kind("an object of regular expressions and positive numbers", is_pattern)
+
+# The keys of adapter_config.json, judged as in config.py. The judge is PEFT: tests/checkpoint/test_adapter.py. A key
+# with the value null counts as absent.
 
 # These keys change the numbers and are supported.
 SUPPORTED = {
@@ -61,8 +77,8 @@ SUPPORTED = {
     "target_modules": NAMES,
     "exclude_modules": NAMES,
     "modules_to_save": NAMES,
-    "layers_pattern": NAMES,
-    "layers_to_transform": Kind("the number of a layer or a list of them", lambda value: is_layers(value)),
+    "layers_pattern": Kind("a regular expression or a list of them", lambda value: all(map(is_regex, as_list(value)))),
+    "layers_to_transform": Kind("the number of a layer or a list of them", IDS.holds),
 }
 
 # These keys change the numbers and are refused where they are set, or set to other values than these.
@@ -90,18 +106,6 @@ IGNORED = {
     "lora_dropout", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_core",
     "qalora_group_size", "runtime_config",
 }  # fmt: skip
-
-
-def is_names(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(name, str) for name in value))
-
-
-def is_pattern(value: object) -> bool:
-    return isinstance(value, dict) and all(NUMBER.holds(number) and number > 0 for number in value.values())
-
-
-def is_layers(value: object) -> bool:
-    return all(isinstance(number, int) for number in (value if isinstance(value, list) else [value]))
 
 
 @dataclass(frozen=True)
@@ -156,9 +160,9 @@ class Adapter:
         if layers == []:
             return True
         patterns = settings.get("layers_pattern") or "[^.]*"
-        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        for pattern in as_list(patterns):
             if layer := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", name):
-                return int(layer[1]) in (layers if isinstance(layers, list) else [layers])
+                return int(layer[1]) in as_list(layers)
         return False
 
     def is_saved(self, module: str) -> bool:
@@ -166,7 +170,7 @@ class Adapter:
         parts = transformers_name(module).split(".")
         paths = [".".join(parts[: count + 1]) for count in range(len(parts))]
         names = self.settings.get("modules_to_save", [])
-        return any(path.endswith(name) for path in paths for name in ([names] if isinstance(names, str) else names))
+        return any(path.endswith(name) for path in paths for name in as_list(names))
 
 
 def matches(names: str | list[str], name: str) -> bool:
@@ -329,12 +333,16 @@ def check_mergeable(adapter: Adapter, model: Llama) -> None:
 
 def is_other_base(adapter: Adapter, source: str | Path, folder: Path | None) -> bool:
     """Whether an adapter names another base model than this one. The last part of a path or repository counts."""
-    if not adapter.base:
-        return False
     names = {Path(SHORT_NAMES.get(str(source), str(source))).name}
     if folder is not None:
-        names.add(folder.resolve().name)
-    return Path(adapter.base).name not in names
+        names |= {folder.resolve().name, Path(base_name(folder)).name}
+    return adapter.base != "" and Path(adapter.base).name not in names
+
+
+def base_name(folder: Path) -> str:
+    """The name of a base model in an adapter: the repository if its folder lies in the hub's cache, else the path."""
+    cached = [part for part in folder.parts if part.startswith("models--")]
+    return cached_repository(cached[-1]) if cached else str(folder)
 
 
 @torch.no_grad()

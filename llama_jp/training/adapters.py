@@ -27,6 +27,7 @@ from ..checkpoint.adapter import (
     PREFIX,
     WEIGHT_FILES,
     Adapter,
+    base_name,
     check_fit,
     check_settings,
     read_adapter,
@@ -34,7 +35,7 @@ from ..checkpoint.adapter import (
 )
 from ..checkpoint.description import plain_path
 from ..checkpoint.json_files import read_json, write_json
-from ..checkpoint.recognise import cached_repository, shorten
+from ..checkpoint.recognise import shorten
 from ..checkpoint.save import separate_memory, write_atomically
 from ..checkpoint.tensors import checkpoint_name, read_tensors
 from ..linear.layer import QuantizedLinear
@@ -197,12 +198,6 @@ def short_names(chosen: Collection[str], every: Collection[str]) -> list[str]:
     last = {path.rpartition(".")[2] for path in chosen}
     exact = {path for path in every if path.endswith(tuple(last))} == set(chosen)
     return sorted(last if exact else map(transformers_name, chosen))
-
-
-def base_name(folder: Path) -> str:
-    """The name of a model's folder in an adapter: the repository if it lies in the hub's cache, else the path."""
-    cached = [part for part in folder.parts if part.startswith("models--")]
-    return cached_repository(cached[-1]) if cached else str(folder)
 
 
 def load_adapter(model: Llama, folder: str | Path, trainable: bool = False) -> PeftModel:

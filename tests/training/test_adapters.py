@@ -225,9 +225,7 @@ def test_an_adapter_of_a_quantised_model_is_saved_and_merged_elsewhere(quantized
     assert difference(merged, merged_by_peft(quantizable, tmp_path / "adapter", torch.float32)) == []
     with pytest.raises(ValueError, match="cannot be merged into quantised weights; save it with save_adapter"):
         model.merge_and_unload()
-    with pytest.raises(
-        ValueError, match=r"cannot be merged into quantised weights \(int4 .*llama-jp quantize ORIGINAL"
-    ):
+    with pytest.raises(ValueError, match=r"quantised weights \(int4 .*llama-jp quantize ORIGINAL"):
         load_model(quantized / "4", adapter=tmp_path / "adapter")
 
 
