@@ -203,7 +203,7 @@ def read_adapter(folder: str | Path) -> Adapter:
         if name in tensors:
             raise ValueError(f"{info.name} and {tensors[name].name} in {file} are the same tensor")
         tensors[name] = info
-    return Adapter(folder, settings, raw.get("base_model_name_or_path") or "", tensors)
+    return Adapter(folder, settings, str(raw.get("base_model_name_or_path") or ""), tensors)
 
 
 def find_adapter(folder: str | Path) -> Path:

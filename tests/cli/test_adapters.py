@@ -28,6 +28,18 @@ def test_generate_and_chat_take_an_adapter(run, adapter):
     assert answers[0] != answers[1]
 
 
+def test_answers_of_an_adapter_are_not_continued_without_it(run, adapter, tmp_path):
+    (tmp_path / "in.jsonl").write_text('"a"\n"b"\n')
+    words = ("generate", "--prompts", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl"))
+    flags = ("--max-new-tokens", "2", "--dtype", "float32", "--raw")
+    assert run(*words, *flags, "--adapter", str(adapter))[0] == 0
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["model"].endswith(f" with {adapter}")
+    (tmp_path / "out.jsonl").write_text(lines[0] + "\n")
+    status, _, err = run(*words, *flags)
+    assert status == 1 and "model" in err
+
+
 def test_convert_and_quantize_write_the_merged_weights(run, folder, adapter, tmp_path):
     """Guards against a copy of the base, and against a merge into rounded weights."""
     assert run("convert", str(folder), str(tmp_path / "merged"), "--adapter", str(adapter))[0] == 0
