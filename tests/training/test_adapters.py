@@ -37,7 +37,10 @@ OURS = {
     "regex": {"target_modules": r"layers\.[02]\.(mlp\.(up|down)_proj|self_attn\.o_proj)"},
     "whole names": {"target_modules": ["layers.1.self_attn.q_proj", "lm_head"]},
     "layers": {"target_modules": [*ATTENTION, "up_proj"], "layers_to_transform": [0, 2], "layers_pattern": "layers"},
-    "excluded": {"target_modules": [*ATTENTION, *MLP], "exclude_modules": ["layers.1.mlp.up_proj", "v_proj"]},
+    "excluded": {
+        "target_modules": [*ATTENTION, *MLP],
+        "exclude_modules": r"layers\.1\.mlp\.up_proj|model\.layers\.2\..*",
+    },
     "dora, rslora, bias": {"use_dora": True, "use_rslora": True, "bias": "all"},
     "patterns": {
         "target_modules": [*ATTENTION, *MLP],
