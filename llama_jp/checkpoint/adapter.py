@@ -39,6 +39,7 @@ PARTS = (
     "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B",
     "weight", "bias",
 )  # fmt: skip
+EMBEDDINGS = {"embed_tokens.weight", "lm_head.weight"}
 PREFIX = "base_model.model."  # of every tensor in the file; transformers' name of the parameter follows
 
 
@@ -95,7 +96,7 @@ REFUSED = {
     "use_qalora": (),
 }
 ADVICE = {
-    "peft_type": "only LoRA, with rslora and DoRA, is supported; merge it with PEFT, and save the merged model",
+    "peft_type": "where PEFT can merge it, merge it there, and save the merged model",
     "init_lora_weights": "convert it to plain LoRA with PEFT's save_pretrained(…, "
     "path_initial_model_for_weight_conversion=…), or merge it with PEFT, and save the merged model",
 }
@@ -233,7 +234,7 @@ def check_settings(raw: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
     Raises ValueError for a key that has a wrong value, is not supported, or is unknown and switched on.
     """
     settings = {key: value for key, value in raw.items() if value is not None}
-    if raw.get("peft_type") is None:
+    if not raw.get("peft_type"):
         raise ValueError(f"{file} names no peft_type; it has to be 'LORA'")
     for key, value in settings.items():
         if key in REFUSED:
@@ -312,7 +313,10 @@ def check_fit(adapter: Adapter, model: Llama) -> None:
         if name in shapes and info.shape != shapes[name]
     ]
     if misshapen:
-        problems.append(f"misshapen {shorten(misshapen, 2)}")
+        found = {name: adapter.tensors[name].shape for name in EMBEDDINGS & shapes.keys() & adapter.tensors.keys()}
+        enlarge = "; for added tokens, enlarge the model first, with transformers' resize_token_embeddings"
+        has_added = any(shape > shapes[name] for name, shape in found.items())
+        problems.append(f"misshapen {shorten(misshapen, 2)}{enlarge * has_added}")
     if integers := [info.name for info in adapter.tensors.values() if not info.dtype.is_floating_point]:
         problems.append(f"no floats in {shorten(integers, 4)}")
     if problems:

@@ -126,7 +126,7 @@ def wrap_model(model: Llama, config: LoraConfig, seed: int | None = None) -> Pef
 def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> None:
     """Write an adapter as PEFT does on transformers' model: adapter_config.json and adapter_model.safetensors.
 
-    model  a `PeftModel` around a `Llama`, or that `Llama`
+    model  a `PeftModel` around a `Llama` or around a model with transformers' names, or the model inside
     name   PEFT's name of the adapter
 
     `PeftModel.from_pretrained(LlamaForCausalLM…, folder)` then has equal logits. An interrupted save leaves the folder
@@ -148,10 +148,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     check_settings(settings, f"the adapter {name!r}")
     parameters = dict(model.named_parameters(remove_duplicate=False))  # without the base's quantised buffers
     state = get_peft_model_state_dict(model, parameters, name, save_embedding_layers=False)
-    tensors = {
-        PREFIX + checkpoint_name(plain_path(key).removeprefix(PREFIX)): tensor.detach().contiguous()
-        for key, tensor in state.items()
-    }
+    tensors = {PREFIX + checkpoint_name(own_name(key)): tensor.detach().contiguous() for key, tensor in state.items()}
     with write_atomically(folder, STALE) as new_folder:
         save_file(separate_memory(tensors), new_folder / WEIGHT_FILES[0], metadata={"format": "pt"})
         write_json(settings, new_folder / CONFIG_FILE)
@@ -163,7 +160,7 @@ def adapter_settings(model: nn.Module, name: str) -> dict[str, Any]:
     from peft.utils import ModulesToSaveWrapper
 
     config: LoraConfig = getattr(model, "peft_config", {})[name]
-    modules = {plain_path(path).removeprefix(PREFIX): module for path, module in model.named_modules()}
+    modules = {own_name(path): module for path, module in model.named_modules()}
     lora = {path: each for path, each in modules.items() if isinstance(each, LoraLayer) and name in each.r}
     saved = [
         path
@@ -171,7 +168,9 @@ def adapter_settings(model: nn.Module, name: str) -> dict[str, Any]:
         if isinstance(each, ModulesToSaveWrapper) and name in each.modules_to_save
     ]
     settings = {key: sorted(each) if isinstance(each, set) else each for key, each in config.to_dict().items()}
-    folder: Path | None = getattr(next(each for each in modules.values() if isinstance(each, Llama)), "folder", None)
+    folder: Path | None = getattr(
+        next((each for each in modules.values() if isinstance(each, Llama)), None), "folder", None
+    )
     return settings | {
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
@@ -191,6 +190,11 @@ def adapter_settings(model: nn.Module, name: str) -> dict[str, Any]:
             if each.lora_alpha[name] != config.lora_alpha
         },
     }
+
+
+def own_name(path: str) -> str:
+    """The name that a `Llama` has for a module or parameter, from its name inside PEFT, transformers or a wrapper."""
+    return plain_path(path).removeprefix(PREFIX).removeprefix("model.")
 
 
 def short_names(chosen: Collection[str], every: Collection[str]) -> list[str]:

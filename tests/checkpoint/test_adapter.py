@@ -167,7 +167,7 @@ def test_every_loader_takes_an_adapter(biased, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"peft_type": "IA3"}, r"peft_type is 'IA3', which is not supported \(supported: 'LORA'\); only LoRA"),
+        ({"peft_type": "IA3"}, r"peft_type is 'IA3', which is not supported \(supported: 'LORA'\); where PEFT can"),
         ({"peft_type": "ADALORA"}, "peft_type is 'ADALORA'"),
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
         ({"peft_type": "PROMPT_TUNING"}, "peft_type is 'PROMPT_TUNING'"),
@@ -235,6 +235,15 @@ def test_damaged_tensors(biased, adapter):
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"no weights in .*: none of adapter_model\.safetensors, "):
         load_model(biased, adapter=adapter)
+
+
+def test_an_adapter_with_added_tokens(biased, tmp_path):
+    """Guards against shapes alone where the way out is known: the model has to have the tokens first."""
+    larger = save_random(tmp_path / "larger", seed=6, attention_bias=True, **SMALL | {"vocab_size": 98})
+    folder = train(larger, tmp_path / "adapter", modules_to_save=["embed_tokens", "lm_head"])
+    sentence = r"embed_tokens\.weight is \(98, 24\) where .* \(96, 24\).*; for added tokens, enlarge the model first"
+    with pytest.raises(ValueError, match=sentence):
+        load_model(biased, adapter=folder)
 
 
 def test_a_folder_without_an_adapter(biased, adapter, tmp_path):
