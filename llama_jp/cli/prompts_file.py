@@ -179,7 +179,8 @@ def read_answers(file: Path, items: list[Item]) -> dict[int, dict[str, Any]]:
 
 def settings(item: Item, args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an answer that shows how it was made."""
-    return {"prompt_tokens": len(item.ids), "model": args.model, "options": dict(sorted(options.items()))}
+    model = args.model if args.adapter is None else f"{args.model} with {args.adapter}"
+    return {"prompt_tokens": len(item.ids), "model": model, "options": dict(sorted(options.items()))}
 
 
 def check_settings(answer: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:

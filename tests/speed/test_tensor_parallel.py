@@ -208,3 +208,9 @@ def test_standard_input_is_restored(monkeypatch):
             sys.stdin.read(3)
         raise KeyboardInterrupt
     assert sys.stdin is stdin
+
+
+def test_an_adapter_is_refused():
+    """Guards against the base model's answers where an adapter was named."""
+    with pytest.raises(ValueError, match="an adapter is not merged on several processes; merge it in one"):
+        tensor_parallel.ShardedLlama.from_pretrained("demo", adapter="adapter")
