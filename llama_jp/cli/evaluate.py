@@ -18,6 +18,7 @@ from ..text.tokenizer import Tokenizer
 from .arguments import add_positional_source_arguments, positive_int
 from .console import decode, read_standard_input
 from .models import add_computation_arguments, open_model
+from .output import count
 from .tasks_file import add_tasks_arguments, answer_file, compare_file, difference_line
 
 EXAMPLE = "llama-jp evaluate demo --text held-out.ja.txt --convention documents"
@@ -154,7 +155,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
 def print_report(args: argparse.Namespace, result: Evaluation, comparisons: list[Comparison]) -> None:
     """Print the measurements for people: a column for each model, then the distances."""
     size = result.size
-    print(f"text        {Path(args.text).name}: {size.bytes:,} bytes, {size.characters:,} characters")
+    print(f"text        {Path(args.text).name}: {count(size.bytes, 'byte')}, {count(size.characters, 'character')}")
     stride = f", stride {result.stride}" if result.stride < result.window else ""
     print(f"convention  {result.convention}, windows of {result.window} tokens{stride}\n")
     models = [(args.model, result), *((each.name, each.own) for each in comparisons)]

@@ -159,8 +159,8 @@ def check_reference(model: Llama, reference: Llama) -> None:
     V, reference_V = model.config.vocab_size, reference.config.vocab_size
     if reference_V != V:
         raise ValueError(
-            f"the model has {V} ids and the reference {reference_V}, so there is no KL divergence between them; measure "
-            "each with its own tokenizer, and compare bits per byte or per character"
+            f"the model has {V} ids and the reference {reference_V}, so there is no KL divergence; measure each with "
+            "its own tokenizer, and compare bits per byte or per character"
         )
 
 

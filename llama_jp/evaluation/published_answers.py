@@ -14,6 +14,8 @@ from ..text.tokenizer import Tokenizer
 from ..text.vocabulary import Vocabulary
 from .perplexity import TOKENS_BEFORE, FirstDifference
 
+CUT = "\ufffd"  # decoding writes it for bytes that are no whole character
+
 
 @torch.inference_mode()
 def compare_with_answer(
@@ -21,7 +23,8 @@ def compare_with_answer(
 ) -> FirstDifference | None:
     """The first token at which greedy decoding leaves a published answer; None if it gives this answer.
 
-    max_new_tokens  limit of the published answer: an answer of this length needs no EOS
+    max_new_tokens  limit of the published answer. An answer of this length, or one that was cut inside a character and
+                    ends with U+FFFD, needs no EOS
 
     A published answer is text, and many sequences of ids have the same text. So the answer's own ids are only a guess:
     where the most probable token is another one with the right bytes, the comparison goes on with that token. The
@@ -30,7 +33,8 @@ def compare_with_answer(
     Raises ValueError for a prompt and answer that exceed the context.
     """
     vocabulary, eos = tokenizer.vocabulary, Options.resolve(model, None, {}).eos
-    rest, ids = answer.encode("utf-8"), list[int]()
+    cut = answer.endswith(CUT)
+    rest, ids = answer.rstrip(CUT).encode("utf-8"), list[int]()
     while True:
         guess = [*ids, *encode_rest(tokenizer, rest)]
         logits = next_logits(model, prompt, guess)  # (tokens of the guess + 1, V)
@@ -38,7 +42,7 @@ def compare_with_answer(
         while len(ids) < len(guess) and best[len(ids)] == guess[len(ids)]:
             rest = rest[len(text_of(vocabulary, guess[len(ids)], begins=not ids)) :]
             ids.append(guess[len(ids)])
-        if not rest and (not eos or best[len(ids)] in eos or len(ids) >= max_new_tokens):
+        if not rest and (cut or not eos or best[len(ids)] in eos or len(ids) >= max_new_tokens):
             return None
         token = best[len(ids)]
         if not (rest and has_next_bytes(vocabulary, token, rest, begins=not ids)):
