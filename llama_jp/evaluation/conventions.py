@@ -62,16 +62,22 @@ def split_as_transformers(text: str, tokenizer: Tokenizer, window: int, stride: 
     right for the first window only: the others lose no token, except where windows do not overlap.
     """
     ids = tokenizer.encode(text, bos=tokenizer.bos_id is not None, parse_special=True)
-    windows, weights, scored_to = [], [], 0
+    overlapping = overlapping_windows(ids, window, stride)
+    windows = [make_window(each, first) for each, first in overlapping]
+    weights = [len(each) - first - 1 for each, first in overlapping]
+    return WindowedText(windows, weights, TextSize.of(text, len(ids) - (ids[0] == tokenizer.bos_id)))
+
+
+def overlapping_windows(ids: list[int], window: int, stride: int) -> list[tuple[list[int], int]]:
+    """Windows of up to `window` ids, each with the index of its first id that is in no earlier one."""
+    windows, end = [], 0
     for begin in range(0, len(ids), stride):
-        end = min(begin + window, len(ids))
-        if end - begin > 1:  # a single token that no window overlaps is not scored; the page's loop gives NaN there
-            windows.append(make_window(ids[begin:end], scored_to - begin))
-            weights.append(end - scored_to - 1)
-        scored_to = end
+        seen, end = end, min(begin + window, len(ids))
+        if end - begin > 1:  # a single id that no window overlaps is not scored; the page's loop gives NaN there
+            windows.append((ids[begin:end], seen - begin))
         if end == len(ids):
             break
-    return WindowedText(windows, weights, TextSize.of(text, len(ids) - (ids[0] == tokenizer.bos_id)))
+    return windows
 
 
 def split_as_lm_eval(text: str, tokenizer: Tokenizer, window: int, stride: int) -> WindowedText:

@@ -11,18 +11,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint.chat_template import elyza_template
 from ..generation.interface import generate
-from ..generation.stopping import Criterion
 from ..model import Llama
 from ..rope import context_length
 from ..text.rendering import render
 from ..text.tokenizer import Tokenizer
 from .choices import score_continuations
 from .conventions import rolling_windows
+from .stop_sequences import stop_after
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -183,21 +182,7 @@ class LlamaJpLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             prompts,
             tokenizer=self.tokenizer,
             max_new_tokens=new_tokens,
-            stopping_criteria=[contains(stops, self.tokenizer, begin)],
+            stopping_criteria=[stop_after(stops, self.tokenizer, begin)],
             **options,
         )
         return [postprocess_generated_text(self.tokenizer.decode(each.ids), stops, None) for each in answers]
-
-
-def contains(stops: Sequence[str], tokenizer: Tokenizer, begin: int) -> Criterion:
-    """A stopping criterion: the answer, which starts at index `begin`, has a stop sequence near its end.
-
-    Unlike the option `stop_strings`, it does not see the prompt, as in the harness.
-    """
-    longest = 2 + max(len(stop.encode("utf-8")) for stop in stops)  # a token of text has at least one byte
-
-    def criterion(ids: Tensor, scores: Tensor) -> Tensor:
-        ends = [tokenizer.decode(row[-longest:], skip_special=False) for row in ids[:, begin:].tolist()]
-        return torch.tensor([any(stop in end for stop in stops) for end in ends])
-
-    return criterion
