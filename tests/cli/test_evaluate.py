@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import math
 
 import pytest
 
 import llama_jp
+from llama_jp.cli.evaluate import why_not_comparable
 from llama_jp.evaluation.tasks import read_tasks, write_tasks
 
 TEXT = "クマが海辺に行きました。犬は森へ行きました。\n" * 4
@@ -47,6 +50,15 @@ def test_references_have_keys_of_their_own(measure, folder, base_folder):
     report = measure("--against", str(base_folder), "--against", "demo")[1]
     assert "KL divergence        " in report and "first difference     token " in report
     assert "only bits per byte and per character compare" in report
+
+
+def test_other_pieces_for_the_same_ids_have_no_kl_divergence(folder):
+    """Two vocabularies may have the same size."""
+    model, tokenizer = llama_jp.load(folder)
+    other = copy.copy(tokenizer)
+    other.vocabulary = dataclasses.replace(tokenizer.vocabulary, pieces=tokenizer.vocabulary.pieces | {9: "犬犬"})
+    assert why_not_comparable(model, tokenizer, model, tokenizer) is None
+    assert "no KL divergence: id 9 is '犬犬' in its tokenizer" in why_not_comparable(model, tokenizer, model, other)
 
 
 def test_the_report_for_people(measure, folder):

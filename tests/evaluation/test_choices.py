@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import torch
 import transformers
@@ -77,6 +80,22 @@ def test_chat_templates_are_those_of_transformers():
     chat.append({"role": "assistant", "content": "犬は"})
     ours_open, theirs_open = (each.apply_chat_template(chat, add_generation_prompt=False) for each in (ours, theirs))
     assert ours_open == theirs_open and ours_open.endswith("犬は")
+
+
+def test_text_after_a_special_token_is_encoded_as_in_training():
+    """The harness's backend encodes it otherwise, and so does ours on demand."""
+    text = "<s>[INST] 犬の話 [/INST] 犬です。</s>"
+    theirs, ours = backends(torch.float32, 1)
+    assert ours.tok_encode(text) == ours.tokenizer.encode(text, parse_special=True) != theirs.tok_encode(text)
+    ours = LlamaJpLM(ours.model, ours.tokenizer, segmentation="transformers5")
+    assert ours.tok_encode(text) == theirs.tok_encode(text)
+
+
+def test_a_missing_harness_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
+    monkeypatch.delitem(sys.modules, "llama_jp.evaluation.lm_eval_adapter")
+    with pytest.raises(ImportError, match=r"lm-eval is not installed: pip install 'llama-jp\[eval\]'"):
+        importlib.import_module("llama_jp.evaluation.lm_eval_adapter")
 
 
 @pytest.mark.filterwarnings("ignore:the first")

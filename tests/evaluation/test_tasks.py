@@ -116,6 +116,15 @@ def test_own_answers_have_no_difference(demo, answers):
         assert compare_with_answer(*demo, encode_task(demo[1], task), answer, NEW_TOKENS) is None
 
 
+def test_the_space_before_a_text_is_no_difference(demo):
+    """After BOS the first piece is `▁…`, and decoding removes its space."""
+    model, tokenizer = demo
+    (generation,) = llama_jp.generate(model, [[tokenizer.bos_id]], max_new_tokens=NEW_TOKENS)
+    assert tokenizer.pieces(generation.ids)[0].startswith("▁")
+    answer = tokenizer.decode(generation.ids)
+    assert compare_with_answer(model, tokenizer, [tokenizer.bos_id], answer, NEW_TOKENS) is None
+
+
 def test_a_complete_answer_needs_eos(demo):
     """Also for the empty answer, and for a published answer that goes on after the model's EOS."""
     prompt = encode_task(demo[1], TASKS[1])
