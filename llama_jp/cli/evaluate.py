@@ -28,7 +28,7 @@ OF_TASKS = ("out", "batch", "seed")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_positional_source_arguments(parser)
-    subject = parser.add_mutually_exclusive_group(required=True)
+    subject = parser.add_mutually_exclusive_group()
     subject.add_argument("--text", metavar="FILE", help="measure on a UTF-8 text, a text of the package, or - (stdin)")
     add_tasks_arguments(parser, subject)
     text = parser.add_argument_group(
@@ -68,16 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    mode = "tasks" if args.tasks else "published" if args.published else "text"
+    mode = next((name for name in ("text", "tasks", "published") if getattr(args, name)), "")
+    if not mode:
+        args.parser.error("there is nothing to evaluate on; name a file with --text, --tasks or --published")
     unused = {"text": (*OF_TASKS, "max_new_tokens"), "published": (*OF_TEXT, *OF_TASKS), "tasks": (*OF_TEXT, "json")}
     for name in unused[mode]:
         if getattr(args, name) is not None and getattr(args, name) is not False:
             args.parser.error(f"--{name.replace('_', '-')} has no effect with --{mode}")
-    if mode == "tasks":
-        return answer_file(args)
-    if mode == "published":
-        return compare_file(args)
-    return measure_text(args)
+    return {"text": measure_text, "tasks": answer_file, "published": compare_file}[mode](args)
 
 
 @dataclass

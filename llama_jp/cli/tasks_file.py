@@ -65,6 +65,8 @@ def answer_file(args: argparse.Namespace) -> int:
         print(f"{args.out}: all {len(tasks)} tasks are answered already", file=sys.stderr)
         return 0
     model, tokenizer = open_model(args)
+    if args.seed is not None and not Options.resolve(model, None, {}).do_sample:
+        raise ValueError("--seed has no effect: generation_config.json of this checkpoint does not sample")
     if tokenizer.chat_template is None:
         print("prompt: ELYZA's chat template, because the checkpoint has none", file=sys.stderr)
     begun, size, new = time.perf_counter(), args.batch or 1, len(tasks) - len(done)
@@ -74,7 +76,10 @@ def answer_file(args: argparse.Namespace) -> int:
             numbers = range(len(done), len(done) + len(batch))
             limit = args.max_new_tokens or MAX_NEW_TOKENS
             seeds = [(args.seed or 0) + number for number in numbers]
-            answers = answer_tasks(model, tokenizer, batch, max_new_tokens=limit, seeds=seeds)
+            try:
+                answers = answer_tasks(model, tokenizer, batch, max_new_tokens=limit, seeds=seeds)
+            except ValueError as error:
+                raise ValueError(f"{args.tasks}, from task {len(done) + 1} on: {error}") from error
             done += [task | {args.model: answer} for task, answer in zip(batch, answers, strict=True)]
             write_whole(args.out, write_tasks(done))
             bar.update(len(batch))

@@ -96,8 +96,8 @@ def evaluate(
     convention  "transformers", "lm-eval", "llama.cpp" or "documents": the tool whose numbers these are, see
                 conventions.py
 
-    Probabilities are float64, from logits in the model's dtype. Windows are computed in batches, so the memory depends
-    on the window and not on the text.
+    Probabilities are float64, from logits in the model's dtype. Logits are computed in batches of windows, so their
+    memory does not depend on the length of the text.
 
     Raises ValueError for a text without a token to score, for ids or a reference outside the model's vocabulary, for a
     window that the context does not hold, and for logits that are not finite.

@@ -99,6 +99,12 @@ def test_mistakes_take_one_line(measure, capsys, flags, status, sentence):
     assert sentence in err and err.count("\n") == 1
 
 
+def test_nothing_to_evaluate_on_is_wrong_usage(run, capsys):
+    with pytest.raises(SystemExit) as error:
+        run("evaluate")
+    assert error.value.code == 2 and "name a file with --text, --tasks or --published" in capsys.readouterr().err
+
+
 def test_a_text_that_is_not_utf8_or_not_there(run, tmp_path):
     (tmp_path / "sjis.txt").write_bytes("猫".encode("shift_jis"))
     status, _, err = run("evaluate", "--text", str(tmp_path / "sjis.txt"))
@@ -155,6 +161,16 @@ def test_published_answers(answer, compare, tmp_path):
     assert found["equal"] == 2 and [each["task"] for each in found["tasks"]] == [1, 2, 3]
     assert found["tasks"][2]["first_difference"]["position"] == 0 and found["tasks"][0]["first_difference"] is None
     assert "\ntask   3  token 0: " in compare()[1]
+
+
+def test_a_seed_without_sampling_and_a_task_beyond_the_context(answer, tmp_path):
+    status, _, err = answer("--seed", "0")
+    assert status == 1 and "--seed has no effect: generation_config.json of this checkpoint does not sample" in err
+    with (tmp_path / "tasks.csv").open("a", encoding="utf-8") as file:
+        file.write("犬" * 1100 + ",例,観点\n")
+    status, _, err = answer()
+    assert status == 1 and "tasks.csv, from task 4 on: the prompt has " in err
+    assert len(read_tasks(tmp_path / "out.csv")) == 3, "the answers until then are kept"
 
 
 def test_other_files_are_not_overwritten(answer, run, tmp_path):
