@@ -24,6 +24,7 @@ from .tasks_file import add_tasks_arguments, answer_file, compare_file, differen
 EXAMPLE = "llama-jp evaluate demo --text held-out.ja.txt --convention documents"
 OF_TEXT = ("against", "convention", "window", "stride")
 OF_TASKS = ("out", "batch", "seed")
+DISTANCE = ("kl", "top1", "first_difference")  # keys of a reference; null where there is no KL divergence
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,8 @@ def measure_text(args: argparse.Namespace) -> int:
         content: dict[str, Any] = {"model": args.model, "text": args.text, **result.as_dict()}
         content |= {"convention": result.convention, "window": result.window, "stride": result.stride}
         if comparisons:
-            content["against"] = [as_dict(each) for each in comparisons]
+            against = [as_dict(each) for each in comparisons]
+            content |= {name: against[0][name] for name in DISTANCE} | {"against": against}
         print(json.dumps(json_values(content), ensure_ascii=False))
     else:
         print_report(args, result, comparisons)
@@ -145,8 +147,8 @@ def why_not_comparable(model: Llama, tokenizer: Tokenizer, reference: Llama, oth
 def as_dict(comparison: Comparison) -> dict[str, Any]:
     """A comparison for JSON: the reference's own measurements, and the distance of the model from it."""
     distance = {} if comparison.compared is None else comparison.compared.as_dict()
-    names = ("kl", "top1", "first_difference")
-    content = {"model": comparison.name, **comparison.own.as_dict(), **{name: distance.get(name) for name in names}}
+    content = {"model": comparison.name, **comparison.own.as_dict(), "window": comparison.own.window}
+    content |= {name: distance.get(name) for name in DISTANCE}
     return content | ({} if comparison.reason is None else {"reason": comparison.reason})
 
 
@@ -174,7 +176,8 @@ def print_report(args: argparse.Namespace, result: Evaluation, comparisons: list
         cells = (value.rjust(width) for value, width in zip(values, widths, strict=True))
         print(f"{name:<22} {'  '.join(cells)}".rstrip())
     for each in comparisons:
-        print(f"\nagainst {each.name}")
+        windows = "" if each.own.window == result.window else f", windows of {each.own.window} tokens"
+        print(f"\nagainst {each.name}{windows}")
         if each.compared is None:
             print(f"  {each.reason}")
             continue

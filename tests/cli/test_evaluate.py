@@ -47,7 +47,10 @@ def test_references_have_keys_of_their_own(measure, folder, base_folder):
     assert same["model"] == str(folder) and same["kl"] == 0 and same["loss"] == found["loss"]
     assert (other["kl"], other["top1"]) == (None, None) and other["bits_per_byte"] > 0
     assert "no KL divergence: it has 3,072 ids" in other["reason"]
+    found = json.loads(measure("--json", "--against", "demo")[1])
+    assert found["kl"] is None and (found["window"], found["against"][0]["window"]) == (512, 1024)
     report = measure("--against", str(base_folder), "--against", "demo")[1]
+    assert "\nagainst demo, windows of 1024 tokens\n" in report
     assert "KL divergence        " in report and "first difference     token " in report
     assert "only bits per byte and per character compare" in report
 
