@@ -7,6 +7,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .cache import Cache
+    from .evaluation.choices import choice_log_likelihoods
+    from .evaluation.perplexity import evaluate
     from .generation.interface import generate, stream_batch, stream_text
     from .generation.options import Options
     from .generation.results import Generation
@@ -28,7 +30,9 @@ MODULES = {
     "LlamaConfig": "model",
     "Options": "generation.options",
     "Tokenizer": "text.tokenizer",
+    "choice_log_likelihoods": "evaluation.choices",
     "compare": "parity",
+    "evaluate": "evaluation.perplexity",
     "generate": "generation.interface",
     "instruct_prompt": "text.template",
     "load": "loading",
@@ -48,7 +52,9 @@ __all__ = [
     "Options",
     "Tokenizer",
     "__version__",
+    "choice_log_likelihoods",
     "compare",
+    "evaluate",
     "generate",
     "instruct_prompt",
     "load",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .documents import Text
+from .documents import Text, Window
 
 ROWS_AT_ONCE = 128  # positions per block: bounds the memory for float64 probabilities (rows, V)
 
@@ -25,6 +26,57 @@ class Divergence:
     perplexity: float
 
 
+class ScoredBlock(NamedTuple):
+    """Up to ROWS_AT_ONCE scored positions of one window."""
+
+    window: int  # its number in the list
+    rows: Tensor  # (N,) int64: row t of the logits predicts the token at t + 1
+    targets: Tensor  # (N,) int64: the tokens at t + 1
+    log_probs: list[Tensor]  # (N, V) float64, one for each model
+
+    def losses(self) -> list[float]:
+        """The sum of -log p(token) of each model, in nats."""
+        return [-each.gather(-1, self.targets[:, None]).sum().item() for each in self.log_probs]
+
+
+class TopDifference(NamedTuple):
+    """The first scored position at which two models have different most probable tokens. Instances sort by position."""
+
+    window: int
+    row: int
+    reference: int  # the reference's most probable token
+    token: int  # the model's
+    margin: float  # log p(reference) - log p(token) in the reference, in nats
+
+
+@dataclass
+class DivergenceSums:
+    """Sums over scored positions of a reference p and a model q."""
+
+    tokens: int = 0
+    divergence: float = 0.0
+    agreeing: int = 0
+    reference_loss: float = 0.0  # sum of -log p(token), in nats
+    loss: float = 0.0
+    first_difference: TopDifference | None = None
+
+    def add(self, block: ScoredBlock) -> tuple[float, float]:
+        """Add a block with the probabilities of the reference and the model. Returns the losses of the two."""
+        p, q = block.log_probs
+        first, second = p.argmax(-1), q.argmax(-1)
+        self.divergence += (p.exp() * (p - q)).sum().item()
+        self.agreeing += int((first == second).sum())
+        reference_loss, loss = block.losses()
+        self.reference_loss += reference_loss
+        self.loss += loss
+        self.tokens += len(block.targets)
+        for i in (first != second).nonzero()[:1, 0].tolist():
+            a, b = int(first[i]), int(second[i])
+            found = TopDifference(block.window, int(block.rows[i]), a, b, float(p[i, a] - p[i, b]))
+            self.first_difference = min(found, self.first_difference or found)
+        return reference_loss, loss
+
+
 def measure_divergence(reference: Iterable[Tensor], model: Iterable[Tensor], text: Text) -> Divergence:
     """Compare the next-token distributions of two models.
 
@@ -33,26 +85,34 @@ def measure_divergence(reference: Iterable[Tensor], model: Iterable[Tensor], tex
 
     Probabilities are float64. Raises ValueError when the numbers of windows differ.
     """
-    divergence, agreeing = 0.0, 0
-    reference_loss, model_loss = 0.0, 0.0  # sums of -log p(token), in nats
-    with (
-        torch.inference_mode(),
-        tqdm(desc="comparing", total=text.scored_tokens, unit=" tokens", disable=None, leave=False) as bar,
-    ):
-        for window, reference_logits, model_logits in zip(text.windows, reference, model, strict=True):
-            # The logits at position t predict the token at t + 1, so the last row is not used.
-            blocks = zip(
-                reference_logits[:-1][window.scored].split(ROWS_AT_ONCE),
-                model_logits[:-1][window.scored].split(ROWS_AT_ONCE),
-                window.ids[0, 1:][window.scored].split(ROWS_AT_ONCE),
-                strict=True,
-            )
-            for first, second, targets in blocks:
-                p, q = first.double().log_softmax(-1), second.double().log_softmax(-1)  # (rows, V)
-                divergence += (p.exp() * (p - q)).sum().item()
-                agreeing += int((first.argmax(-1) == second.argmax(-1)).sum())
-                reference_loss -= p.gather(-1, targets[:, None]).sum().item()
-                model_loss -= q.gather(-1, targets[:, None]).sum().item()
-                bar.update(len(targets))
-    n = text.scored_tokens
-    return Divergence(divergence / n, agreeing / n, math.exp(reference_loss / n), math.exp(model_loss / n))
+    sums = DivergenceSums()
+    for block in scored_blocks(text.windows, reference, model, title="comparing"):
+        sums.add(block)
+    n = sums.tokens
+    return Divergence(
+        sums.divergence / n, sums.agreeing / n, math.exp(sums.reference_loss / n), math.exp(sums.loss / n)
+    )
+
+
+@torch.inference_mode()
+def scored_blocks(
+    windows: Sequence[Window], *models: Iterable[Tensor], title: str, numbers: Sequence[int] | None = None
+) -> Iterator[ScoredBlock]:
+    """The scored positions of windows, block by block, with the log probabilities of each model.
+
+    models   for each model an iterable of the logits (T, V) of each window in order, or (T - 1, V) without the last row
+    title    of the progress bar
+    numbers  of the windows in the blocks; default: 0, 1, 2, …
+
+    Raises ValueError when the numbers of windows differ.
+    """
+    numbers = range(len(windows)) if numbers is None else numbers
+    total = sum(int(window.scored.sum()) for window in windows)
+    with tqdm(desc=title, total=total, unit=" tokens", disable=None, leave=False) as bar:
+        for number, window, *logits in zip(numbers, windows, *models, strict=True):
+            rows = window.scored.nonzero()[:, 0]
+            for block in rows.split(ROWS_AT_ONCE):
+                log_probs = [each[block.to(each.device)].double().log_softmax(-1) for each in logits]
+                targets = window.ids[0, 1:][block].to(log_probs[0].device)
+                yield ScoredBlock(number, block, targets, [each.to(targets.device) for each in log_probs])
+                bar.update(len(block))

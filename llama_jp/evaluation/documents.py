@@ -31,6 +31,8 @@ WINDOW_LENGTH = 512  # tokens; a longer document continues in a new window
 
 MIN_SCORED_TOKENS = 200  # fewer give no meaningful mean
 
+REQUEST = re.compile(r"(<s>)?\[INST\].*?\[/INST\] ?", re.DOTALL)
+
 
 class Window(NamedTuple):
     """A document, or a part of one, that a model processes in one call."""
@@ -74,13 +76,11 @@ def read_text(name: str | Path, tokenizer: Tokenizer, config: LlamaConfig) -> Te
     file = find_text(name)
     content = file.read_bytes()
     try:
-        documents = content.decode("utf-8").split("\n----\n")
+        documents = split_into_documents(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a UTF-8 text: {error}") from error
     length = min(WINDOW_LENGTH, config.max_position_embeddings)
-    windows = [
-        window for document in documents for window in split_into_windows(document.strip("\n"), tokenizer, length)
-    ]
+    windows = [window for document in documents for window in split_into_windows(document, tokenizer, length)]
     text = Text(file.name, hashlib.sha256(content).hexdigest(), windows)
     if text.scored_tokens < MIN_SCORED_TOKENS:
         raise ValueError(
@@ -96,15 +96,30 @@ def read_text(name: str | Path, tokenizer: Tokenizer, config: LlamaConfig) -> Te
     return text
 
 
+def split_into_documents(content: str) -> list[str]:
+    """The documents of a text, which lines of four hyphens separate."""
+    return [document.strip("\n") for document in content.split("\n----\n")]
+
+
+def split_into_turns(document: str) -> list[tuple[str, str]]:
+    """The turns of a document, each as (the whole text, the request at its beginning or "")."""
+    turns = re.split("(?=<s>)", document)
+    return [(turn, request[0] if (request := REQUEST.match(turn)) else "") for turn in turns]
+
+
+def scored_text(document: str) -> str:
+    """The text of a document whose tokens are scored, without special tokens."""
+    return re.sub("</?s>", "", "".join(turn.removeprefix(request) for turn, request in split_into_turns(document)))
+
+
 def split_into_windows(document: str, tokenizer: Tokenizer, length: int) -> Iterator[Window]:
     """Tokenize one document and split it into windows of at most `length` tokens, each with BOS if there is one."""
     ids: list[int] = []
     scored: list[bool] = []
     # The tokenizer encodes the text between two special tokens by itself, so a split at <s> does not change the ids.
-    for turn in re.split("(?=<s>)", document):
+    for turn, request in split_into_turns(document):
         turn_ids = tokenizer.encode(turn, bos=False, parse_special=True)
-        request = re.match(r"(<s>)?\[INST\].*?\[/INST\] ?", turn, re.DOTALL)
-        request_ids = tokenizer.encode(request[0], bos=False, parse_special=True) if request else []
+        request_ids = tokenizer.encode(request, bos=False, parse_special=True)
         # The space after [/INST] may be one token with the text after it. That token is scored.
         unscored = len(os.path.commonprefix([turn_ids, request_ids]))
         ids += turn_ids

@@ -15,7 +15,7 @@ def parse(*words: str):
     return make_parser([words[0]]).parse_args(words)
 
 
-@pytest.mark.parametrize("command", ["info", "chat", "bench"])
+@pytest.mark.parametrize("command", ["info", "chat", "evaluate", "bench"])
 def test_a_model_is_named_in_two_ways(command):
     assert parse(command).model == "demo"
     assert parse(command, "7b").model == parse(command, "--model", "7b").model == "7b"

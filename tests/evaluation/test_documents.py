@@ -9,7 +9,7 @@ import pytest
 import llama_jp
 from llama_jp.checkpoint.hub import demo_folder
 from llama_jp.checkpoint.load import load_model
-from llama_jp.evaluation.documents import TEXTS, read_text, split_into_windows
+from llama_jp.evaluation.documents import TEXTS, read_text, scored_text, split_into_windows
 
 
 def test_the_texts_are_reproducible(tmp_path, monkeypatch):
@@ -33,6 +33,13 @@ def test_texts_are_tokenized_as_in_the_demos_training(monkeypatch):
     for window, turns in zip(held_out.windows, islice(documents, len(held_out.windows)), strict=True):
         ids, learnt = train.encode(tokenizer, turns)
         assert window.ids[0].tolist() == ids and window.scored.tolist() == learnt[1:]
+
+
+def test_the_scored_text_has_no_requests_and_no_special_tokens():
+    """Bits per byte are those of what the model writes. A request is one only at the beginning of a turn."""
+    document = "<s>[INST] 話を書いて [/INST] 犬です。</s><s>[INST] 次 [/INST]猫 [INST] です [/INST] 。</s>"
+    assert scored_text(document) == "犬です。猫 [INST] です [/INST] 。"
+    assert scored_text("<s>吾輩は猫である。</s>") == "吾輩は猫である。"
 
 
 def test_long_documents_are_split_into_windows():
