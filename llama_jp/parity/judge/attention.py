@@ -17,12 +17,16 @@ from torch import Tensor
 from ...model import attend_eager, attend_sdpa, positions_and_mask, repeat_heads
 from .arithmetic import masked_scores
 from .bounds import U32, Judged, judged_queries, sum_bound
-from .context import OperationContext
+from .context import OperationContext, smallest_number, unit_roundoff
 from .kind import LOW_PRECISION, Condition, OperationKind, always
 
-SCORES = OperationKind("scores", bitwise=False, optional=True, has_masked_entries=True, has_heads=True)
-SOFTMAX = OperationKind("softmax", optional=True, has_heads=True, shared_roundings=True)
-ATTENTION = OperationKind("attention", mistakes_on_sample=True, has_heads=True, shared_roundings=True)
+SCORES = OperationKind(
+    "scores", bitwise=False, optional=True, has_masked_entries=True, has_heads=True, narrowest_dtype=torch.bfloat16
+)
+SOFTMAX = OperationKind("softmax", optional=True, has_heads=True, shared_roundings=True, narrowest_dtype=torch.float32)
+ATTENTION = OperationKind(
+    "attention", mistakes_on_sample=True, has_heads=True, shared_roundings=True, narrowest_dtype=torch.bfloat16
+)
 
 MASKED = -1e4  # a score below this is masked: models write other numbers for -inf
 
@@ -38,9 +42,10 @@ Softmax = Callable[[Tensor], Tensor]
 @SCORES.formula
 def scores_in_float64(context: OperationContext) -> Judged:
     (q, k), visible = context.inputs, context.visible
+    u, tiny = unit_roundoff(q.dtype), smallest_number(q.dtype)
     exact = masked_scores(q.double(), k.double(), visible, context.scale)
     terms = masked_scores(q.double().abs(), k.double().abs(), visible, context.scale)
-    bound = sum_bound(terms, q.shape[-1]) + 3 * context.u * exact.abs() + 3 * context.tiny
+    bound = sum_bound(terms, q.shape[-1]) + 3 * u * exact.abs() + 3 * tiny
     out = context.out.double()
     masked = ~visible.expand(out.shape)
     out = torch.where(masked & (out < MASKED), -math.inf, out)
@@ -50,9 +55,11 @@ def scores_in_float64(context: OperationContext) -> Judged:
 @SOFTMAX.formula
 def softmax_in_float64(context: OperationContext) -> Judged:
     scores = context.inputs[0].double()
+    finer = min(context.inputs[0].dtype, context.out.dtype, key=unit_roundoff)
     exact = scores.softmax(-1)
     below_largest = (scores - scores.amax(-1, keepdim=True)).clamp(min=-100).abs()
-    bound = exact * (2.02 * context.u + (24 + 2 * below_largest) * U32) + max(context.tiny, 1e-37)
+    relative = 2.02 * unit_roundoff(finer) + (24 + 2 * below_largest) * U32
+    bound = exact * relative + max(smallest_number(finer), 1e-37)
     return judged_queries(context, context.out, exact, bound)
 
 
@@ -60,23 +67,24 @@ def softmax_in_float64(context: OperationContext) -> Judged:
 def attention_in_float64(context: OperationContext) -> Judged:
     """From q, k, v. Where attention writes its probabilities down, from those and v."""
     q, k, v = context.inputs
+    u, tiny = unit_roundoff(q.dtype), smallest_number(q.dtype)
     values = repeat_heads(v, q.shape[1]).double()
     if (written := written_probabilities(context)) is not None:
         p = written.double()
-        relative = torch.full_like(p, 1.01 * context.u)
+        relative = torch.full_like(p, 1.01 * u)
     else:
         visible = context.visible
         scores = masked_scores(q.double(), k.double(), visible, context.scale)
         terms = masked_scores(q.double().abs(), k.double().abs(), visible, context.scale)
         p = scores.softmax(-1)
         # an error of a score is a relative error of its probability and, through the sum, of all others
-        error = 3 * context.u * scores.abs() + sum_bound(terms, q.shape[-1]) + 3 * context.tiny
+        error = 3 * u * scores.abs() + sum_bound(terms, q.shape[-1]) + 3 * tiny
         error = torch.where(visible, error, 0.0)
-        relative = error + (p * error).sum(-1, keepdim=True) + 3 * context.u + 32 * U32
+        relative = error + (p * error).sum(-1, keepdim=True) + 3 * u + 32 * U32
     exact = p @ values
-    bound = (p * relative) @ values.abs() + sum_bound(p @ values.abs(), p.shape[-1]) + 2 * context.u * exact.abs()
-    underflow = p.shape[-1] * context.tiny * float(values.abs().max())  # probabilities too small for the dtype
-    return judged_queries(context, context.out, exact, bound + underflow + context.tiny)
+    bound = (p * relative) @ values.abs() + sum_bound(p @ values.abs(), p.shape[-1]) + 2 * u * exact.abs()
+    underflow = p.shape[-1] * tiny * float(values.abs().max())  # probabilities too small for the dtype
+    return judged_queries(context, context.out, exact, bound + underflow + tiny)
 
 
 @ATTENTION.derivative("the scores are {:.4g} times the right scores")
@@ -214,26 +222,6 @@ def wrong_heads(cause: str, *, when: Condition = always) -> Callable[[ShareHeads
         return share
 
     return add
-
-
-# Mistakes of written probabilities
-
-
-def is_low_precision(context: OperationContext) -> bool:
-    return context.inputs[0].dtype != torch.float32
-
-
-def has_low_precision_and_probabilities(context: OperationContext) -> bool:
-    return is_low_precision(context) and written_probabilities(context) is not None
-
-
-@ATTENTION.mistake(
-    "probabilities not cast back: multiplied with the values in float32", when=has_low_precision_and_probabilities
-)
-def probabilities_not_cast_back(context: OperationContext) -> Tensor:
-    (q, _, v), written = context.inputs, written_probabilities(context)
-    assert written is not None
-    return (written.float() @ repeat_heads(v, q.shape[1]).float()).to(q.dtype)
 
 
 # Mistakes of the scale
@@ -422,7 +410,8 @@ def softmax_plus_one(context: OperationContext) -> Tensor:
 
 
 def input_dtype_below_float32(context: OperationContext) -> list[torch.dtype]:
-    return [context.inputs[0].dtype] if is_low_precision(context) else []
+    dtype = context.inputs[0].dtype
+    return [dtype] if dtype in LOW_PRECISION else []
 
 
 @ATTENTION.each(input_dtype_below_float32).mistake("softmax not upcast: computed in {}")

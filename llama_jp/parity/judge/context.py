@@ -154,15 +154,30 @@ class OperationContext:
         return self.config.head_dim**-0.5
 
     @cached_property
+    def coarsest(self) -> torch.dtype:
+        """The coarsest dtype of inputs and result: a result may be computed in it and then cast to a wider one."""
+        return max((x.dtype for x in (self.out, *self.inputs)), key=unit_roundoff)
+
+    @cached_property
     def u(self) -> float:
-        """The unit roundoff of the result's dtype: half an ULP of 1."""
-        return torch.finfo(self.out.dtype).eps / 2
+        """The unit roundoff of the operation's dtype: half an ULP of 1."""
+        return unit_roundoff(self.coarsest)
 
     @cached_property
     def tiny(self) -> float:
-        """The smallest positive number of the result's dtype."""
-        info = torch.finfo(self.out.dtype)
-        return info.smallest_normal * info.eps
+        """The smallest positive number of the operation's dtype."""
+        return smallest_number(self.coarsest)
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half an ULP of 1."""
+    return torch.finfo(dtype).eps / 2
+
+
+def smallest_number(dtype: torch.dtype) -> float:
+    """The smallest positive number."""
+    info = torch.finfo(dtype)
+    return info.smallest_normal * info.eps
 
 
 @dataclass

@@ -168,6 +168,18 @@ def has_two_dtypes(pair: Pair, row: Row) -> bool:
     return pair.same_dtype and len({x.dtype for x in pair.recorded(row)}) > 1
 
 
+def model_with_wrong_dtype(pair: Pair, row: Row) -> int | None:
+    """The model whose result is kept in a wrong dtype. A right result that was only cast to a wider one is not."""
+    if not has_two_dtypes(pair, row):
+        return None
+    results = pair.recorded(row)
+    narrow, wide = sorted((0, 1), key=lambda model: results[model].dtype.itemsize)
+    if (narrowest := KINDS[row.operation.kind].narrowest_dtype) is not None:
+        return narrow if results[narrow].dtype.itemsize < narrowest.itemsize else None
+    rounded = results[wide].to(results[narrow].dtype).to(results[wide].dtype)
+    return None if torch.equal(results[wide].nan_to_num(), rounded.nan_to_num()) else 0
+
+
 def rows_to_judge(rows: list[Row]) -> list[Row]:
     """Of each operation's calls: the first two, the last, and the three where the models differ most."""
     calls: dict[str, list[Row]] = {}
@@ -227,9 +239,9 @@ class Judge:
             if self.find_bug(finding, contexts[model], judged[model]):
                 finding.model = names[model]
                 break
-        if finding.verdict == "rounding" and has_two_dtypes(self.pair, row):
-            first, second = (dtype_name(x.dtype) for x in self.pair.recorded(row))
-            finding.verdict, finding.model, finding.cause = "bug", names[0], f"kept in {first}, not in {second}"
+        if finding.verdict == "rounding" and (wrong := model_with_wrong_dtype(self.pair, row)) is not None:
+            here, other = (dtype_name(self.pair.recorded(row)[model].dtype) for model in (wrong, 1 - wrong))
+            finding.verdict, finding.model, finding.cause = "bug", names[wrong], f"kept in {here}, not in {other}"
         if not self.findings or finding.verdict == "bug":
             finding.distance = {names[model]: result.distance for model, result in judged.items()}
         written_by_one = row.difference is None

@@ -101,6 +101,9 @@ class OperationKind:
     has_masked_entries: bool = False  # very low numbers stand for -inf
     has_heads: bool = False  # its result has one vector for each head, (B, H, T, D)
     shared_roundings: bool = False  # one rounding reaches all elements of a vector
+    narrowest_dtype: torch.dtype | None = (
+        None  # right for the result, as all wider ones are; None: only the reference's
+    )
 
     float64_formula: Formula | None = field(default=None, repr=False)
     arithmetics: list[SameArithmetic] = field(default_factory=list, repr=False)
