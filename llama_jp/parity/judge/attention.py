@@ -1,8 +1,10 @@
 """Attention, as up to three operations: the scaled and masked scores, their softmax, and the weighted sum of values.
 
-Fused attention shows only the last of them. A wrong scale, mask or order of heads shows in the scores, if attention
-writes them down, or in its result. The decorators `wrong_scale`, `wrong_mask` and `wrong_heads` add such a mistake to
-both kinds of operation.
+Fused attention has only the last of them. A wrong scale, mask or order of heads changes the scores, and the result of
+attention where no scores are recorded. The decorators `wrong_scale`, `wrong_mask` and `wrong_heads` add such a mistake
+to both kinds of operation.
+
+Attention may compute in float32 or a wider dtype: the bounds are those of the dtype of q.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ ATTENTION = OperationKind(
     "attention", mistakes_on_sample=True, has_heads=True, shared_roundings=True, narrowest_dtype=torch.bfloat16
 )
 
-MASKED = -1e4  # a score below this is masked: models write other numbers for -inf
+MASKED = -1e4  # a score below this is masked: models have other numbers for -inf
 
 Scale = Callable[[OperationContext], float]
 Mask = Callable[[OperationContext], Tensor]
@@ -65,12 +67,12 @@ def softmax_in_float64(context: OperationContext) -> Judged:
 
 @ATTENTION.formula
 def attention_in_float64(context: OperationContext) -> Judged:
-    """From q, k, v. Where attention writes its probabilities down, from those and v."""
+    """From q, k, v. Where the probabilities are recorded, from those and v."""
     q, k, v = context.inputs
     u, tiny = unit_roundoff(q.dtype), smallest_number(q.dtype)
     values = repeat_heads(v, q.shape[1]).double()
-    if (written := written_probabilities(context)) is not None:
-        p = written.double()
+    if (recorded := recorded_probabilities(context)) is not None:
+        p = recorded.double()
         relative = torch.full_like(p, 1.01 * u)
     else:
         visible = context.visible
@@ -97,12 +99,12 @@ def derivative_of_scale(context: OperationContext) -> Tensor:
     return change @ repeat_heads(v, q.shape[1]).double()
 
 
-def written_probabilities(context: OperationContext) -> Tensor | None:
-    """The probabilities that attention writes down, (B, H, T, S). None: they are missing, or have another shape."""
+def recorded_probabilities(context: OperationContext) -> Tensor | None:
+    """The recorded probabilities, (B, H, T, S). None: they are missing, or have another shape."""
     q, k, _ = context.inputs
     name = context.operation.name.replace("attn_output", "probabilities")
-    written = context.at(name) if name in context.call.points else None
-    return None if written is None or written.shape != (*q.shape[:3], k.shape[2]) else written
+    recorded = context.at(name) if name in context.call.points else None
+    return None if recorded is None or recorded.shape != (*q.shape[:3], k.shape[2]) else recorded
 
 
 # The formulas in the model's dtype
@@ -116,13 +118,13 @@ def softmax_in_float32(context: OperationContext) -> Tensor:
 @ATTENTION.same_arithmetic
 def attention_of_probabilities(context: OperationContext) -> Tensor | None:
     q, _, v = context.inputs
-    written = written_probabilities(context)
-    return None if written is None else written.to(q.dtype) @ repeat_heads(v, q.shape[1])
+    recorded = recorded_probabilities(context)
+    return None if recorded is None else recorded.to(q.dtype) @ repeat_heads(v, q.shape[1])
 
 
 def can_replay_attention(context: OperationContext) -> bool:
     """Kernels for fewer queries may round differently, so a sample is no replay."""
-    return context.sample is None and written_probabilities(context) is None
+    return context.sample is None and recorded_probabilities(context) is None
 
 
 @ATTENTION.same_arithmetic

@@ -97,7 +97,7 @@ class OperationContext:
         """The weight of the operation's module. Raises KeyError for an operation without a weight."""
         name = f"{self.operation.weight}.weight"
         if name not in self.weights:
-            raise KeyError(f"{self.operation.name} needs the parameter {name}; `has_weight` tells whether it is there")
+            raise KeyError(f"{self.operation.name} needs the parameter {name}; check `has_weight` first")
         return self.weights[name]
 
     @property

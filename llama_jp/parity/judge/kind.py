@@ -97,7 +97,7 @@ class OperationKind:
     in_one_batch: bool = False  # the formula takes both models as one batch (`BothContexts`)
     reconstructed: bool = False  # computed from its inputs where a model does not show it
     mistakes_on_sample: bool = False  # no mistake mixes tokens, so a large result is replayed on the sample
-    optional: bool = False  # a model need not write the result down
+    optional: bool = False  # a model need not compute the result: fused attention does not
     has_masked_entries: bool = False  # very low numbers stand for -inf
     has_heads: bool = False  # its result has one vector for each head, (B, H, T, D)
     shared_roundings: bool = False  # one rounding reaches all elements of a vector

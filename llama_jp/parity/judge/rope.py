@@ -18,7 +18,7 @@ ROPE = OperationKind("rope", sampled=False)
 
 
 def computes_sin(context: OperationContext) -> bool:
-    """An operation of this kind writes cos or sin."""
+    """Whether the operation is sin. The other of this kind is cos."""
     return context.operation.name == "rope.sin"
 
 
@@ -42,7 +42,7 @@ def rope_in_dtype(context: OperationContext) -> Tensor:
 
 
 def cos_or_sin(context: OperationContext, cos: Tensor, sin: Tensor) -> Tensor:
-    """The one of the two that the operation writes, in the dtype of the model's."""
+    """The result of the operation, cos or sin, in the dtype of the model's."""
     return (sin if computes_sin(context) else cos).to(context.out.dtype)
 
 

@@ -47,16 +47,16 @@ class Settings:
 
 @dataclass
 class ModelDescription:
-    """A model of a comparison as reports show it. A tokenizer has a `reading` and no settings."""
+    """A model of a comparison as reports show it. A tokenizer has a `segmentation` and no settings."""
 
     name: str
     settings: Settings | None = None
     computes_in: str | None = None  # the dtype of the weights
-    reading: str | None = None  # the reading of special tokens in a text, see `Tokenizer.encode`
+    segmentation: str | None = None  # of a text with special tokens, see `Tokenizer.encode`
 
     def as_dict(self) -> dict[str, Any]:
         if self.settings is None:
-            return {"name": self.name, "reading": self.reading}
+            return {"name": self.name, "segmentation": self.segmentation}
         return {"name": self.name, **asdict(self.settings), "computes_in": self.computes_in}
 
 
