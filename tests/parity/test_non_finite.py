@@ -48,6 +48,19 @@ def test_a_number_that_both_models_have_is_a_finding_at_its_operation(folder, na
     assert "NaN or infinite numbers: " in text_report([found])
 
 
+def test_a_number_that_fused_attention_hides_is_a_finding(folder):
+    """Guards against "equal" for NaN queries, whose scores the fused kernel can turn into zeros."""
+    name = "layers.1.self_attn.q_proj.weight"
+    pair = spoiled(folder, name, row=0), spoiled(folder, name, row=0)
+    for mode in FORWARD_MODES:
+        found = compare(*pair, IDS, mode)
+        assert found.verdict == "non-finite" and found.non_finite.operation == name.removesuffix(".weight")
+    found = compare_generation(*map(as_compared_model, pair), IDS, 3, "greedy", CONFIG, Tolerance(), 0)
+    assert found.verdict == "non-finite" and found.mode == "greedy"
+    found = compare(pair[0], reference(folder), IDS)
+    assert found.bug.operation == name.removesuffix(".weight")
+
+
 def test_rounding_and_two_dtypes_do_not_turn_it_into_a_bug(folder):
     name = PARAMETERS[0]
     pair = spoiled(folder, name, attention="eager"), spoiled(folder, name)

@@ -126,7 +126,7 @@ def coefficient(errors: Errors, direction: Tensor) -> float | None:
         y = projected[sizes > 0]
         x = torch.ones_like(y)
     n = len(y)
-    if n < FEWEST_BLOCKS:
+    if n < FEWEST_BLOCKS or not y.any():
         return None
     r2 = float(x @ y) ** 2 / (float(x @ x) * float(y @ y))
     return c if (n - 1) / 2 * math.log1p(-min(r2, 1 - 1e-12)) < math.log(CHANCE) else None

@@ -114,7 +114,10 @@ def apply_expectations(
         others = {row.operation.name for row in found.rows} - differing
         where = f"{len(differing)} operation{'s' * (len(differing) > 1)} of {', '.join(sorted(met))}"
         found.notes.append(f"differs where expected, in {where}; the other {len(others)} operations are right")
-    found.notes += [f"a difference in {pattern} is expected, and there is none" for pattern in found.unmet]
+    for pattern in found.unmet:
+        recorded_by_both = {row.operation.name for row in found.rows} & set(expected[pattern])
+        missing = "there is none" if recorded_by_both else "a model does not show it"
+        found.notes.append(f"a difference in {pattern} is expected, and {missing}")
     return found
 
 
