@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llama_jp.checkpoint.random_checkpoint import random_config
-from llama_jp.parity.judge.causes import bitwise_cause, met_by_chance
+from llama_jp.parity.judge.causes import bitwise_cause, likely_cause, met_by_chance
 from llama_jp.parity.judge.context import OperationContext
 from llama_jp.parity.operations import Operation
 from llama_jp.parity.run.recording import Call
@@ -57,3 +57,12 @@ def test_a_residual_added_twice_is_called_by_its_distance_in_ulps(size, called):
     """`added twice` gives the result to the bit in both cases: 2 and 8 ULPs from the right one."""
     x, y = torch.full((1, 4, 8), 1.0), torch.full((1, 4, 8), size)
     assert bitwise_cause(context_of("residual", [x, y], x + y + y)) == ("added twice" if called else None)
+
+
+@pytest.mark.parametrize(("rest", "cause"), [(1 / 5, None), (1 / 50, "subtracted")])
+def test_a_mistake_is_named_only_if_it_is_far_nearer_than_the_right_formula(rest, cause):
+    """Guards against a wrong name: four times nearer says nothing, 49 times does."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 1, 6, 32, generator=generator)
+    out = x - y + 2 * y * rest  # between the mistake x - y and the right x + y
+    assert likely_cause(context_of("residual", [x, y], out)) == cause

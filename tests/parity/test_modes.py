@@ -128,6 +128,8 @@ def test_tokenizers_are_compared_line_by_line(tmp_path):
     found = compare_tokenizers(str(tmp_path), "transformers", tmp_path, lines)
     assert found.details["segmentations"]["transformers"] == "transformers5"
     assert found.verdict == "documented difference" and found.passed
+    doubled = compare_tokenizers(str(tmp_path), "transformers", tmp_path, ["<s>クマ\n", "クマ\n", "<s>山\n"])
+    assert doubled.details["tokenizer"]["lines"] == 3  # two lines and the prompt
     assert any("both segmentations are known" in note for note in found.notes)
 
 

@@ -1,8 +1,8 @@
 """Attention, as up to three operations: the scaled and masked scores, their softmax, and the weighted sum of values.
 
 Fused attention has only the last of them. A wrong scale, mask or order of heads changes the scores, and the result of
-attention where no scores are recorded. The decorators `wrong_scale`, `wrong_mask` and `wrong_heads` add such a mistake
-to both kinds of operation.
+attention where no scores are recorded. The decorators `wrong_mask` and `wrong_heads` add such a mistake to both kinds
+of operation.
 
 Attention may compute in float32 or a wider dtype: the bounds are those of the dtype of q.
 """
@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...model import attend_eager, attend_sdpa, positions_and_mask, repeat_heads
-from .arithmetic import masked_scores
+from ...model import LlamaConfig, attend_eager, attend_sdpa, positions_and_mask, repeat_heads
+from .arithmetic import MASKED, masked_scores
 from .bounds import U32, Judged, judged_queries, sum_bound
 from .context import OperationContext, smallest_number, unit_roundoff
-from .kind import LOW_PRECISION, Condition, OperationKind, always
+from .kind import LOW_PRECISION, Condition, OperationKind, always, low_precision_input
 
 SCORES = OperationKind(
     "scores", bitwise=False, optional=True, has_masked_entries=True, has_heads=True, narrowest_dtype=torch.bfloat16
@@ -30,9 +30,6 @@ ATTENTION = OperationKind(
     "attention", mistakes_on_sample=True, has_heads=True, shared_roundings=True, narrowest_dtype=torch.bfloat16
 )
 
-MASKED = -1e4  # a score below this is masked: models have other numbers for -inf
-
-Scale = Callable[[OperationContext], float]
 Mask = Callable[[OperationContext], Tensor]
 ShareHeads = Callable[[Tensor, int], Tensor]
 Softmax = Callable[[Tensor], Tensor]
@@ -179,17 +176,6 @@ def attention_with(
     return probabilities @ (repeat_heads(v, q.shape[1]) if values is None else values)
 
 
-def wrong_scale(cause: str) -> Callable[[Scale], Scale]:
-    """A mistake of scores and attention: another factor of the scores."""
-
-    def add(scale: Scale) -> Scale:
-        SCORES.mistake(cause)(lambda context: scores_with(context, scale=scale(context)))
-        ATTENTION.mistake(cause)(lambda context: attention_with(context, scale=scale(context)))
-        return scale
-
-    return add
-
-
 def wrong_mask(cause: str, *, when: Condition = always) -> Callable[[Mask], Mask]:
     """A mistake of scores and attention: another mask, (B or 1, 1, T, S) bool."""
 
@@ -228,30 +214,23 @@ def wrong_heads(cause: str, *, when: Condition = always) -> Callable[[ShareHeads
 
 # Mistakes of the scale
 
-
-@wrong_scale("the scale 1 / sqrt(D) is missing")
-def scale_missing(context: OperationContext) -> float:
-    return 1.0
-
-
-@wrong_scale("scaled twice")
-def scaled_twice(context: OperationContext) -> float:
-    return context.config.head_dim**-1.0
+SCALES: dict[str, Callable[[LlamaConfig], float]] = {
+    "the scale 1 / sqrt(D) is missing": lambda config: 1.0,
+    "scaled twice": lambda config: config.head_dim**-1.0,
+    "scaled by the hidden size, not the head size": lambda config: config.hidden_size**-0.5,
+    "scaled by 1 / sqrt(D / 2)": lambda config: (config.head_dim // 2) ** -0.5,
+    "multiplied by sqrt(D) where it should be divided": lambda config: config.head_dim**0.5,
+}
 
 
-@wrong_scale("scaled by the hidden size, not the head size")
-def scaled_by_hidden_size(context: OperationContext) -> float:
-    return context.config.hidden_size**-0.5
+@SCORES.each(SCALES).mistake("{}")
+def scores_of_other_scale(context: OperationContext, cause: str) -> Tensor:
+    return scores_with(context, scale=SCALES[cause](context.config))
 
 
-@wrong_scale("scaled by 1 / sqrt(D / 2)")
-def scaled_by_half_head(context: OperationContext) -> float:
-    return (context.config.head_dim // 2) ** -0.5
-
-
-@wrong_scale("multiplied by sqrt(D) where it should be divided")
-def scale_inverted(context: OperationContext) -> float:
-    return context.config.head_dim**0.5
+@ATTENTION.each(SCALES).mistake("{}")
+def attention_of_other_scale(context: OperationContext, cause: str) -> Tensor:
+    return attention_with(context, scale=SCALES[cause](context.config))
 
 
 # Mistakes of the mask
@@ -291,32 +270,25 @@ def no_mask(context: OperationContext) -> Tensor:
     return torch.ones_like(context.visible)
 
 
-def has_padding_mask(context: OperationContext) -> bool:
-    return context.call.mask is not None
-
-
-@wrong_mask("the padding mask is ignored", when=has_padding_mask)
+@wrong_mask("the padding mask is ignored", when=OperationContext.has_padding)
 def padding_visible(context: OperationContext) -> Tensor:
     return causal_mask(context)
 
 
-def has_past_tokens(context: OperationContext) -> bool:
-    T, S = queries_and_keys(context)
-    return S > T
-
-
-@wrong_mask("mask aligned to the first key, not the last: past tokens are masked", when=has_past_tokens)
+@wrong_mask(
+    "mask aligned to the first key, not the last: past tokens are masked", when=OperationContext.has_past_tokens
+)
 def aligned_to_first_key(context: OperationContext) -> Tensor:
     return lower_triangle(context, 0)
 
 
-@wrong_mask("the causal mask covers only the new tokens: past tokens are masked", when=has_past_tokens)
+@wrong_mask("the causal mask covers only the new tokens: past tokens are masked", when=OperationContext.has_past_tokens)
 def past_masked(context: OperationContext) -> Tensor:
     T, S = queries_and_keys(context)
     return causal_mask(context) & (torch.arange(S) >= S - T)
 
 
-@wrong_mask("mask offset: the oldest token is masked", when=has_past_tokens)
+@wrong_mask("mask offset: the oldest token is masked", when=OperationContext.has_past_tokens)
 def oldest_masked(context: OperationContext) -> Tensor:
     _, S = queries_and_keys(context)
     return causal_mask(context) & (torch.arange(S) >= 1)
@@ -411,12 +383,7 @@ def softmax_plus_one(context: OperationContext) -> Tensor:
 # The same inside attention
 
 
-def input_dtype_below_float32(context: OperationContext) -> list[torch.dtype]:
-    dtype = context.inputs[0].dtype
-    return [dtype] if dtype in LOW_PRECISION else []
-
-
-@ATTENTION.each(input_dtype_below_float32).mistake("softmax not upcast: computed in {}")
+@ATTENTION.each(low_precision_input).mistake("softmax not upcast: computed in {}")
 def attention_not_upcast(context: OperationContext, dtype: torch.dtype) -> Tensor:
     return attention_with(context, softmax=softmax_without_upcast)
 

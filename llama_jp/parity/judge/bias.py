@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .bounds import Judged
+from .bounds import U32, Judged
 from .causes import at_tokens, replayed
 from .context import OperationContext, unit_roundoff
 from .registry import KINDS
@@ -95,7 +95,7 @@ def errors_of(out: Tensor, right: Tensor, dtype: torch.dtype, shared_roundings: 
     if torch.equal(out.to(right.dtype), right):
         return None
     in_float32 = dtype.itemsize > 2
-    unit = (LEAST_IN_FLOAT32 if in_float32 else LEAST) * unit_roundoff(dtype)
+    unit = LEAST_IN_FLOAT32 * U32 if in_float32 else LEAST * unit_roundoff(dtype)  # `right` has float32 at most
     known = out.isfinite() & right.isfinite()
     x, y = (torch.where(known, each, 0).double() for each in (out, right))
     return Errors(x, y, shared_roundings or in_float32, unit)

@@ -16,7 +16,7 @@ from ...model import LlamaConfig
 from ...rope import make_rope
 from ..operations import Operation
 from ..run.recording import CACHE_POINTS, Call
-from .arithmetic import joined_shape
+from .arithmetic import joined_shape, split_heads
 
 MAX_ROWS, MAX_TOKENS = 4, 8  # the size of a sample: rows of the batch, tokens of a row
 
@@ -63,6 +63,11 @@ class OperationContext:
     @cached_property
     def inputs(self) -> list[Tensor]:
         return [self.at(name) for name in self.operation.inputs]
+
+    @property
+    def input_heads(self) -> Tensor:
+        """The first input as heads, (B, H or K, T, D)."""
+        return split_heads(self.inputs[0], self.config.head_dim)
 
     @cached_property
     def other_out(self) -> Tensor | None:
@@ -125,6 +130,12 @@ class OperationContext:
     def tokens(self) -> Tensor:
         """Whether a position holds a token, not padding, (B, T)."""
         return self.sampled(self.call.tokens, 1)
+
+    def has_padding(self) -> bool:
+        return self.call.mask is not None
+
+    def has_past_tokens(self) -> bool:
+        return self.call.length > self.call.ids.shape[1]
 
     @property
     def past(self) -> Tensor | None:

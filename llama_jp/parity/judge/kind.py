@@ -39,6 +39,12 @@ Condition = Callable[[OperationContext], bool]
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
+def low_precision_input(context: OperationContext) -> list[torch.dtype]:
+    """The dtype of the first input if it has 16 bits: a value for `OperationKind.each`."""
+    dtype = context.inputs[0].dtype
+    return [dtype] if dtype in LOW_PRECISION else []
+
+
 class Trial(NamedTuple):
     """A known mistake for one context. `compute` does the work: a mistake that is not tried costs nothing."""
 

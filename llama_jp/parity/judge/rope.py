@@ -105,21 +105,15 @@ def positions_shifted(context: OperationContext, offset: int) -> Tensor:
     return at_positions(context, (context.positions + offset).clamp(min=0))
 
 
-def has_past_tokens(context: OperationContext) -> bool:
-    return context.call.length > context.positions.shape[1]
-
-
-def has_mask(context: OperationContext) -> bool:
-    return context.call.mask is not None
-
-
-@ROPE.mistake("position offset: counted from zero in every call, past tokens forgotten", when=has_past_tokens)
+@ROPE.mistake(
+    "position offset: counted from zero in every call, past tokens forgotten", when=OperationContext.has_past_tokens
+)
 def past_forgotten(context: OperationContext) -> Tensor:
     T = context.positions.shape[1]
     return at_positions(context, torch.arange(T)[None])
 
 
-@ROPE.mistake("position offset: padding counted as tokens", when=has_mask)
+@ROPE.mistake("position offset: padding counted as tokens", when=OperationContext.has_padding)
 def padding_counted(context: OperationContext) -> Tensor:
     T, S = context.positions.shape[1], context.call.length
     return at_positions(context, torch.arange(S - T, S)[None])
