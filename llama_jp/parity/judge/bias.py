@@ -30,7 +30,7 @@ from .causes import at_tokens, replayed
 from .context import OperationContext, unit_roundoff
 from .registry import KINDS
 
-LEAST = 0.5  # unit roundoffs, in 16 bits: 0.2 % in bfloat16. Clean pairs have up to 0.15
+LEAST = 0.5  # unit roundoffs, in 16 bits: 0.2 % in bfloat16. Clean pairs reach it only with few elements
 LEAST_IN_FLOAT32 = 4.0  # other libraries' exp and rsqrt differ by an ULP everywhere
 CHANCE = 1e-7  # of a false alarm for one projection
 FEWEST_BLOCKS = 12
