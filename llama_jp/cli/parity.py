@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,7 +169,8 @@ def run_comparison(args: argparse.Namespace) -> int:
     for file in filter(None, (args.report, args.certificate)):  # before the comparison, which may take minutes
         if Path(file).is_dir() or not Path(file).absolute().parent.is_dir():
             raise ValueError(f"{file} cannot be written: it is a folder, or its folder does not exist")
-    comparisons = run_request(request)
+    with redirect_stdout(sys.stderr):  # a function may print, and standard output is for the result
+        comparisons = run_request(request)
     if args.report:
         write_html_report(Path(args.report), request, comparisons)
     if args.certificate:
@@ -208,7 +211,8 @@ def to_request(args: argparse.Namespace) -> Request:
 
 
 def run_replay(args: argparse.Namespace) -> int:
-    runs, changes = replay(Path(args.replay))
+    with redirect_stdout(sys.stderr):
+        runs, changes = replay(Path(args.replay))
     same = all(run.same for run in runs)
     if args.json:
         results = [{"request": r.request.as_dict(), "same": r.same, "then_and_now": r.results} for r in runs]

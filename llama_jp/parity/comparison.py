@@ -41,7 +41,7 @@ class Comparison:
     expected                an operation named in `expect` differs, and every other operation is right
     documented difference   two tokenizers have different known segmentations of special tokens, and no other difference
     bug                     an operation is wrong
-    non-finite              the logits have NaN or infinite numbers, in one model or in both
+    non-finite              an operation or the embedding has NaN or infinite numbers, in one model or in both
     unknown                 different, without the means to judge it
     """
 
@@ -80,7 +80,7 @@ class Comparison:
 
     @property
     def non_finite(self) -> Finding | None:
-        """The first operation with NaN or infinite numbers, if they reach the logits or are in the embedding."""
+        """The first operation with NaN or infinite numbers, or the embedding."""
         return next((each for each in self.findings if each.verdict == "non-finite"), None)
 
     def as_dict(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from .modes.forward import compare
 from .modes.generation import GENERATION_MODES, compare_generation
 from .modes.gradients import compare_gradients
 from .modes.tokenizer_mode import compare_tokenizers
-from .run.models import ComparedModel, Settings, describe_failure, is_function, open_model
+from .run.models import ComparedModel, Settings, describe_failure, is_function, open_model, own_frame
 from .run.recording import FORWARD_MODES
 
 MODES = (*FORWARD_MODES, *GENERATION_MODES, "tokenizer", "gradients")
@@ -67,11 +67,12 @@ def run_request(request: Request) -> list[Comparison]:
     """
     try:
         return run_modes(request)
-    except (ValueError, OSError, MemoryError):
+    except MemoryError:
         raise
     except (Exception, SystemExit) as error:
         functions = [spec for spec in (request.model, request.against) if is_function(spec)]
-        if not functions:
+        is_refusal = isinstance(error, (ValueError, OSError)) and own_frame(error) is None
+        if not functions or is_refusal:
             raise
         raise ValueError(f"the model of {' or '.join(functions)} failed: {describe_failure(error)}") from error
 

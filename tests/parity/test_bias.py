@@ -12,7 +12,7 @@ from helpers.faults import eager_with, rewritten
 
 from llama_jp.model import attend_sdpa, repeat_heads
 from llama_jp.parity import compare
-from llama_jp.parity.judge.bias import errors_of, factor_or_offset
+from llama_jp.parity.judge.bias import coefficient, errors_of, factor_or_offset
 
 ATTENTION = "layers.1.self_attn"
 
@@ -150,5 +150,52 @@ def test_roundings_have_no_common_factor_and_no_offset():
         for _ in range(500):
             exact = torch.randn(size, 1, generator=generator, dtype=torch.float64)
             noisy = (exact + exact * 2**-8 * (torch.rand(size, 1, generator=generator) - 0.5)).bfloat16()
-            errors = errors_of(noisy, exact.bfloat16(), shared_roundings=False)
+            errors = errors_of(noisy, exact.bfloat16(), torch.bfloat16, shared_roundings=False)
             assert errors is None or factor_or_offset(errors) is None
+
+
+def errors_with_chance(chance: float, n: int = 100):
+    """The errors of n elements, with a factor that roundings alone have with this probability."""
+    r2 = 1 - chance ** (2 / (n - 1))
+    signs = torch.tensor([1.0, -1.0]).repeat(n // 2)[:, None]
+    error = 2**-8 * (1 + signs * math.sqrt(1 / r2 - 1))  # its squared correlation with ones is r2
+    right = torch.ones(n, 1, dtype=torch.float64)
+    return errors_of(right + error, right, torch.bfloat16, shared_roundings=False)
+
+
+@pytest.mark.parametrize(("chance", "is_bias"), [(0.9e-7, True), (1.1e-7, False)])
+def test_the_chance_of_a_false_alarm_decides(chance, is_bias):
+    """Guards against a looser CHANCE, which calls roundings a bug, and a stricter one, which misses small factors."""
+    for n in (40, 100, 1000):
+        assert (factor_or_offset(errors_with_chance(chance, n)) is not None) == is_bias
+
+
+@pytest.mark.parametrize(
+    ("dtype", "least"), [(torch.bfloat16, 2**-9), (torch.float16, 2**-12), (torch.float32, 2**-22)]
+)
+def test_the_least_factor_that_is_a_bias(dtype, least):
+    """Half a unit roundoff in 16 bits, four in float32: other right formulas have less."""
+    right = torch.randn(50, 16, dtype=torch.float64)
+    for factor in (1.02, -1.02, 0.98, -0.98):
+        errors = errors_of(right * (1 + factor * least), right, dtype, shared_roundings=False)
+        assert (coefficient(errors, right) is not None) == (abs(factor) > 1)
+
+
+def test_a_factor_of_few_elements_is_no_bias():
+    """Guards against a bias from numbers that can have one sign by chance."""
+    for n in (11, 12):
+        right = torch.ones(n, 1, dtype=torch.float64)
+        found = coefficient(errors_of(right * 1.1, right, torch.bfloat16, shared_roundings=False), right)
+        assert (found is not None) == (n == 12)
+
+
+def test_a_vector_without_effect_does_not_hide_the_others():
+    """Guards against the noise of vectors on which a derivative has next to no effect."""
+    generator = torch.Generator().manual_seed(0)
+    right = torch.randn(60, 16, generator=generator, dtype=torch.float64)
+    derivative = torch.randn(60, 16, generator=generator, dtype=torch.float64)
+    derivative[:20] *= 1e-3
+    noise = 2**-8 * (torch.rand(60, 16, generator=generator, dtype=torch.float64) - 0.5) * right
+    for factor in (0.005, 0.0):
+        errors = errors_of(right + noise + factor * derivative, right, torch.bfloat16, shared_roundings=True)
+        assert (coefficient(errors, derivative) is not None) == (factor > 0)

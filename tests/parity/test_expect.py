@@ -58,6 +58,14 @@ def test_an_expected_difference_that_is_not_there_does_not_pass(folder):
     assert found.unmet == ["norm"] and not found.passed
 
 
+def test_an_expectation_of_an_operation_that_a_model_does_not_show_says_so(folder):
+    """Guards against "there is none" where nothing was compared."""
+    model = here(folder)
+    holder = [model]
+    found = compare(lambda ids: holder[0](ids), reference(folder), IDS, expect=["norm"])
+    assert found.notes == ["a difference in norm is expected, and a model does not show it"] and not found.passed
+
+
 def test_an_operation_that_rounds_otherwise_is_an_expected_difference(folder):
     found = compare(here(folder, attention="eager"), reference(folder), IDS, expect=["layers.*.self_attn.attn_output"])
     assert found.verdict == "expected" and found.passed

@@ -13,7 +13,10 @@ from helpers.faults import FAULTS
 from llama_jp.checkpoint.random_checkpoint import random_config, random_ids, write_random
 from llama_jp.model import Llama, repeat_heads
 from llama_jp.parity import Settings, compare, open_model
-from llama_jp.parity.judge.weights import weight_cause
+from llama_jp.parity.judge.findings import rows_to_judge
+from llama_jp.parity.judge.rows import Row
+from llama_jp.parity.judge.weights import same_weights, weight_cause
+from llama_jp.parity.operations import Operation
 from llama_jp.parity.run import recording
 from llama_jp.parity.run.recording import FORWARD_MODES
 
@@ -158,6 +161,21 @@ def test_causes_of_wrong_weights_are_told_apart():
     }
     for cause, wrong in told.items():
         assert cause in weight_cause("a.weight", {**right, "a.weight": wrong}, right)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_two_dtypes_are_the_same_only_within_one_rounding(dtype):
+    """Guards against other weights that pass as rounded ones."""
+    weight = torch.rand(4, 4) + 1
+    assert same_weights(weight.to(dtype), weight) and same_weights(weight, weight.to(dtype))
+    assert not same_weights(weight.to(dtype), weight * (1 + 2 * torch.finfo(dtype).eps))
+
+
+def test_of_many_calls_the_first_two_the_last_and_the_worst_are_judged():
+    """Guards against a mistake in the last call that nobody judges."""
+    op = Operation("norm", "norm")
+    rows = [Row(call, op, None, torch.full((1, 1), float(call % 7))) for call in range(20)]
+    assert [row.call for row in rows_to_judge(rows)] == [0, 1, 5, 6, 13, 19]
 
 
 def clean_pair(draw: random.Random, folder: Path, number: int):

@@ -122,18 +122,20 @@ def test_tokenizers_are_compared_line_by_line(tmp_path):
     lines = tokenizer_files.TEXT.splitlines(keepends=True)
 
     found = compare_tokenizers(str(tmp_path), str(tmp_path), tmp_path, lines)
-    assert found.verdict == "equal" and set(found.details["readings"].values()) == {"published"}
+    assert found.verdict == "equal" and set(found.details["segmentations"].values()) == {"published"}
     with pytest.raises(ValueError, match="is a function"):
         compare_tokenizers("somebody:make", "transformers", tmp_path, lines)
     found = compare_tokenizers(str(tmp_path), "transformers", tmp_path, lines)
-    assert found.details["readings"]["transformers"] == "transformers5"
+    assert found.details["segmentations"]["transformers"] == "transformers5"
     assert found.verdict == "documented difference" and found.passed
-    assert any("both readings are known" in note for note in found.notes)
+    doubled = compare_tokenizers(str(tmp_path), "transformers", tmp_path, ["<s>クマ\n", "クマ\n", "<s>山\n"])
+    assert doubled.details["tokenizer"]["lines"] == 3  # two lines and the prompt
+    assert any("both segmentations are known" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("wrong", [lambda ids: ids[:1] + ids, lambda ids: ids[1:], lambda ids: [*ids[:-1], 5]])
-def test_a_tokenizer_with_a_known_reading_and_another_mistake_is_a_bug(wrong, monkeypatch):
-    """Guards against a double BOS that passes as the documented reading of `<s>`."""
+def test_a_tokenizer_with_a_known_segmentation_and_another_mistake_is_a_bug(wrong, monkeypatch):
+    """Guards against a double BOS that passes as the documented segmentation of `<s>`."""
     open_encoder = tokenizer_mode.open_encoder
 
     def open_wrong(spec, folder):

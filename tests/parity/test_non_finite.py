@@ -13,10 +13,12 @@ from llama_jp.checkpoint.random_checkpoint import write_random
 from llama_jp.model import Llama
 from llama_jp.parity import as_compared_model, compare
 from llama_jp.parity.comparison import Tolerance
+from llama_jp.parity.judge.non_finite import where_non_finite
 from llama_jp.parity.modes.generation import compare_generation
 from llama_jp.parity.modes.gradients import compare_gradients
+from llama_jp.parity.operations import Operation
 from llama_jp.parity.report.text import text_report
-from llama_jp.parity.run.recording import FORWARD_MODES
+from llama_jp.parity.run.recording import FORWARD_MODES, Call
 
 PARAMETERS = (
     "layers.1.mlp.up_proj.weight",
@@ -48,6 +50,19 @@ def test_a_number_that_both_models_have_is_a_finding_at_its_operation(folder, na
     assert "NaN or infinite numbers: " in text_report([found])
 
 
+def test_a_number_that_fused_attention_hides_is_a_finding(folder):
+    """Guards against "equal" for NaN queries, whose scores the fused kernel can turn into zeros."""
+    name = "layers.1.self_attn.q_proj.weight"
+    pair = spoiled(folder, name, row=0), spoiled(folder, name, row=0)
+    for mode in FORWARD_MODES:
+        found = compare(*pair, IDS, mode)
+        assert found.verdict == "non-finite" and found.non_finite.operation == name.removesuffix(".weight")
+    found = compare_generation(*map(as_compared_model, pair), IDS, 3, "greedy", CONFIG, Tolerance(), 0)
+    assert found.verdict == "non-finite" and found.mode == "greedy"
+    found = compare(pair[0], reference(folder), IDS)
+    assert found.bug.operation == name.removesuffix(".weight")
+
+
 def test_rounding_and_two_dtypes_do_not_turn_it_into_a_bug(folder):
     name = PARAMETERS[0]
     pair = spoiled(folder, name, attention="eager"), spoiled(folder, name)
@@ -59,6 +74,7 @@ def test_rounding_and_two_dtypes_do_not_turn_it_into_a_bug(folder):
 def test_a_number_of_one_model_only_is_a_bug(folder):
     for pair in ((spoiled(folder, PARAMETERS[0]), here(folder)), (here(folder), spoiled(folder, PARAMETERS[0]))):
         found = compare(*pair, IDS)
+        assert found.verdict == "bug" and found.non_finite is not None
         assert found.bug.operation == "layers.1.mlp.up_proj" and "NaN or infinite numbers" in found.bug.cause
 
 
@@ -66,6 +82,13 @@ def test_an_embedding_row_that_no_id_uses_is_a_finding(folder):
     unused = next(i for i in range(CONFIG.vocab_size) if i not in IDS)
     found = compare(*(spoiled(folder, "embed_tokens.weight", row=unused) for _ in "ab"), IDS)
     assert found.verdict == "non-finite" and f"rows that no id uses: {unused}" in found.non_finite.cause
+
+
+def test_only_minus_infinity_is_the_score_of_a_masked_key():
+    """Guards against an overflow of a score that passes as a mask."""
+    scores = torch.tensor([0.0, -math.inf, math.inf, math.nan]).view(1, 1, 1, 4)
+    call = Call(torch.zeros(1, 1, dtype=torch.long), None, 4, scores, {"scores": scores})
+    assert where_non_finite(Operation("scores", "scores"), call).flatten().tolist() == [False, False, True, True]
 
 
 def test_an_overflow_is_named_as_one(folder):

@@ -78,6 +78,8 @@ def fails_later(): return lambda ids: ids / (1 - 1) @ 0
 def gives_a_tuple(): return lambda ids: (torch.zeros(*ids.shape, 5),)
 def gives_ids(): return lambda ids: ids
 def gives_two_dimensions(): return lambda ids: torch.zeros(len(ids), 5)
+def refuses_ids(): return lambda ids: int("my value")
+def needs_a_file(): return lambda ids: open("my file")
 number = 3
 """
 FAILURES = {
@@ -88,6 +90,8 @@ FAILURES = {
     "gives_a_tuple": "returns a tuple for ids; a tensor of logits",
     "gives_ids": r"give torch.int64 logits \(2, 4\)",
     "gives_two_dimensions": r"ids \(2, 4\) give torch.float32 logits \(2, 5\)",
+    "refuses_ids": r"failing_llama:refuses_ids failed: ValueError: .*'my value' \(failing_llama.py, line 10\)",
+    "needs_a_file": r"the model of failing_llama:needs_a_file failed: FileNotFoundError: .*line 11\)",
     "number": "is a int, not a function",
     "missing": "cannot find failing_llama:missing",
 }
@@ -101,6 +105,20 @@ def test_a_function_that_fails_is_status_2_and_one_line(function, capsys, tmp_pa
     assert parity("--model", f"failing_llama:{function}", "--checkpoint", "demo", "--tokens", "4") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and re.search(FAILURES[function], error), error
+
+
+def test_what_a_function_prints_is_no_part_of_the_result(capsys, tmp_path, monkeypatch):
+    """Guards against a line before the JSON that another program reads."""
+    (tmp_path / "talking_llama.py").write_text(
+        "from llama_jp import Llama\n"
+        "def make(folder):\n"
+        "    print('loading')\n"
+        "    return Llama.from_pretrained(folder, device='cpu')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert parity("--model", "talking_llama:make", "--checkpoint", "demo", "--tokens", "4", "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["comparisons"][0]["verdict"] == "equal" and "loading" in printed.err
 
 
 @pytest.mark.parametrize("code", ["raise RuntimeError('at import')", "def f(:", "import sys; sys.exit(0)"])

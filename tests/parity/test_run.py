@@ -64,6 +64,14 @@ def test_equal_names_are_told_apart_without_a_change_of_the_callers_models(folde
     assert compare(model, model, IDS).verdict == "equal" and model.name == "transformers"
 
 
+def test_a_model_that_changes_its_ids_does_not_change_those_of_the_other(folder):
+    """Guards against "equal" for two runs of other ids than the given ones."""
+    model, ids = here(folder), IDS.clone()
+    for run, verdict in ((lambda ids: model(ids.fill_(3)), "bug"), (model, "equal")):
+        found = compare(run, reference(folder), ids)
+        assert found.verdict == verdict and torch.equal(ids, IDS)
+
+
 def test_models_that_cannot_be_compared_are_refused_by_name(folder):
     with pytest.raises(ValueError, match="'no model' is a str, which cannot be called with ids"):
         as_compared_model("no model")

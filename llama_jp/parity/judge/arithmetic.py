@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ...model import repeat_heads
 
+MASKED = -1e4  # a score below it is masked: models have other numbers for -inf
+
 
 def rms_norm_in(dtype: torch.dtype, x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm with its inner steps in `dtype`. In float32 it is `model.rms_norm`.

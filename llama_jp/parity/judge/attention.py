@@ -1,8 +1,10 @@
 """Attention, as up to three operations: the scaled and masked scores, their softmax, and the weighted sum of values.
 
-Fused attention shows only the last of them. A wrong scale, mask or order of heads shows in the scores, if attention
-writes them down, or in its result. The decorators `wrong_scale`, `wrong_mask` and `wrong_heads` add such a mistake to
-both kinds of operation.
+Fused attention has only the last of them. A wrong scale, mask or order of heads changes the scores, and the result of
+attention where no scores are recorded. The decorators `wrong_mask` and `wrong_heads` add such a mistake to both kinds
+of operation.
+
+Attention may compute in float32 or a wider dtype: the bounds are those of the dtype of q.
 """
 
 from __future__ import annotations
@@ -14,19 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...model import attend_eager, attend_sdpa, positions_and_mask, repeat_heads
-from .arithmetic import masked_scores
+from ...model import LlamaConfig, attend_eager, attend_sdpa, positions_and_mask, repeat_heads
+from .arithmetic import MASKED, masked_scores
 from .bounds import U32, Judged, judged_queries, sum_bound
-from .context import OperationContext
-from .kind import LOW_PRECISION, Condition, OperationKind, always
+from .context import OperationContext, smallest_number, unit_roundoff
+from .kind import LOW_PRECISION, Condition, OperationKind, always, low_precision_input
 
-SCORES = OperationKind("scores", bitwise=False, optional=True, has_masked_entries=True, has_heads=True)
-SOFTMAX = OperationKind("softmax", optional=True, has_heads=True, shared_roundings=True)
-ATTENTION = OperationKind("attention", mistakes_on_sample=True, has_heads=True, shared_roundings=True)
+SCORES = OperationKind(
+    "scores", bitwise=False, optional=True, has_masked_entries=True, has_heads=True, narrowest_dtype=torch.bfloat16
+)
+SOFTMAX = OperationKind("softmax", optional=True, has_heads=True, shared_roundings=True, narrowest_dtype=torch.float32)
+ATTENTION = OperationKind(
+    "attention", mistakes_on_sample=True, has_heads=True, shared_roundings=True, narrowest_dtype=torch.bfloat16
+)
 
-MASKED = -1e4  # a score below this is masked: models write other numbers for -inf
-
-Scale = Callable[[OperationContext], float]
 Mask = Callable[[OperationContext], Tensor]
 ShareHeads = Callable[[Tensor, int], Tensor]
 Softmax = Callable[[Tensor], Tensor]
@@ -38,9 +41,10 @@ Softmax = Callable[[Tensor], Tensor]
 @SCORES.formula
 def scores_in_float64(context: OperationContext) -> Judged:
     (q, k), visible = context.inputs, context.visible
+    u, tiny = unit_roundoff(q.dtype), smallest_number(q.dtype)
     exact = masked_scores(q.double(), k.double(), visible, context.scale)
     terms = masked_scores(q.double().abs(), k.double().abs(), visible, context.scale)
-    bound = sum_bound(terms, q.shape[-1]) + 3 * context.u * exact.abs() + 3 * context.tiny
+    bound = sum_bound(terms, q.shape[-1]) + 3 * u * exact.abs() + 3 * tiny
     out = context.out.double()
     masked = ~visible.expand(out.shape)
     out = torch.where(masked & (out < MASKED), -math.inf, out)
@@ -50,33 +54,36 @@ def scores_in_float64(context: OperationContext) -> Judged:
 @SOFTMAX.formula
 def softmax_in_float64(context: OperationContext) -> Judged:
     scores = context.inputs[0].double()
+    finer = min(context.inputs[0].dtype, context.out.dtype, key=unit_roundoff)
     exact = scores.softmax(-1)
     below_largest = (scores - scores.amax(-1, keepdim=True)).clamp(min=-100).abs()
-    bound = exact * (2.02 * context.u + (24 + 2 * below_largest) * U32) + max(context.tiny, 1e-37)
+    relative = 2.02 * unit_roundoff(finer) + (24 + 2 * below_largest) * U32
+    bound = exact * relative + max(smallest_number(finer), 1e-37)
     return judged_queries(context, context.out, exact, bound)
 
 
 @ATTENTION.formula
 def attention_in_float64(context: OperationContext) -> Judged:
-    """From q, k, v. Where attention writes its probabilities down, from those and v."""
+    """From q, k, v. Where the probabilities are recorded, from those and v."""
     q, k, v = context.inputs
+    u, tiny = unit_roundoff(q.dtype), smallest_number(q.dtype)
     values = repeat_heads(v, q.shape[1]).double()
-    if (written := written_probabilities(context)) is not None:
-        p = written.double()
-        relative = torch.full_like(p, 1.01 * context.u)
+    if (recorded := recorded_probabilities(context)) is not None:
+        p = recorded.double()
+        relative = torch.full_like(p, 1.01 * u)
     else:
         visible = context.visible
         scores = masked_scores(q.double(), k.double(), visible, context.scale)
         terms = masked_scores(q.double().abs(), k.double().abs(), visible, context.scale)
         p = scores.softmax(-1)
         # an error of a score is a relative error of its probability and, through the sum, of all others
-        error = 3 * context.u * scores.abs() + sum_bound(terms, q.shape[-1]) + 3 * context.tiny
+        error = 3 * u * scores.abs() + sum_bound(terms, q.shape[-1]) + 3 * tiny
         error = torch.where(visible, error, 0.0)
-        relative = error + (p * error).sum(-1, keepdim=True) + 3 * context.u + 32 * U32
+        relative = error + (p * error).sum(-1, keepdim=True) + 3 * u + 32 * U32
     exact = p @ values
-    bound = (p * relative) @ values.abs() + sum_bound(p @ values.abs(), p.shape[-1]) + 2 * context.u * exact.abs()
-    underflow = p.shape[-1] * context.tiny * float(values.abs().max())  # probabilities too small for the dtype
-    return judged_queries(context, context.out, exact, bound + underflow + context.tiny)
+    bound = (p * relative) @ values.abs() + sum_bound(p @ values.abs(), p.shape[-1]) + 2 * u * exact.abs()
+    underflow = p.shape[-1] * tiny * float(values.abs().max())  # probabilities too small for the dtype
+    return judged_queries(context, context.out, exact, bound + underflow + tiny)
 
 
 @ATTENTION.derivative("the scores are {:.4g} times the right scores")
@@ -89,12 +96,12 @@ def derivative_of_scale(context: OperationContext) -> Tensor:
     return change @ repeat_heads(v, q.shape[1]).double()
 
 
-def written_probabilities(context: OperationContext) -> Tensor | None:
-    """The probabilities that attention writes down, (B, H, T, S). None: they are missing, or have another shape."""
+def recorded_probabilities(context: OperationContext) -> Tensor | None:
+    """The recorded probabilities, (B, H, T, S). None: they are missing, or have another shape."""
     q, k, _ = context.inputs
     name = context.operation.name.replace("attn_output", "probabilities")
-    written = context.at(name) if name in context.call.points else None
-    return None if written is None or written.shape != (*q.shape[:3], k.shape[2]) else written
+    recorded = context.at(name) if name in context.call.points else None
+    return None if recorded is None or recorded.shape != (*q.shape[:3], k.shape[2]) else recorded
 
 
 # The formulas in the model's dtype
@@ -108,13 +115,13 @@ def softmax_in_float32(context: OperationContext) -> Tensor:
 @ATTENTION.same_arithmetic
 def attention_of_probabilities(context: OperationContext) -> Tensor | None:
     q, _, v = context.inputs
-    written = written_probabilities(context)
-    return None if written is None else written.to(q.dtype) @ repeat_heads(v, q.shape[1])
+    recorded = recorded_probabilities(context)
+    return None if recorded is None else recorded.to(q.dtype) @ repeat_heads(v, q.shape[1])
 
 
 def can_replay_attention(context: OperationContext) -> bool:
     """Kernels for fewer queries may round differently, so a sample is no replay."""
-    return context.sample is None and written_probabilities(context) is None
+    return context.sample is None and recorded_probabilities(context) is None
 
 
 @ATTENTION.same_arithmetic
@@ -169,17 +176,6 @@ def attention_with(
     return probabilities @ (repeat_heads(v, q.shape[1]) if values is None else values)
 
 
-def wrong_scale(cause: str) -> Callable[[Scale], Scale]:
-    """A mistake of scores and attention: another factor of the scores."""
-
-    def add(scale: Scale) -> Scale:
-        SCORES.mistake(cause)(lambda context: scores_with(context, scale=scale(context)))
-        ATTENTION.mistake(cause)(lambda context: attention_with(context, scale=scale(context)))
-        return scale
-
-    return add
-
-
 def wrong_mask(cause: str, *, when: Condition = always) -> Callable[[Mask], Mask]:
     """A mistake of scores and attention: another mask, (B or 1, 1, T, S) bool."""
 
@@ -216,52 +212,25 @@ def wrong_heads(cause: str, *, when: Condition = always) -> Callable[[ShareHeads
     return add
 
 
-# Mistakes of written probabilities
-
-
-def is_low_precision(context: OperationContext) -> bool:
-    return context.inputs[0].dtype != torch.float32
-
-
-def has_low_precision_and_probabilities(context: OperationContext) -> bool:
-    return is_low_precision(context) and written_probabilities(context) is not None
-
-
-@ATTENTION.mistake(
-    "probabilities not cast back: multiplied with the values in float32", when=has_low_precision_and_probabilities
-)
-def probabilities_not_cast_back(context: OperationContext) -> Tensor:
-    (q, _, v), written = context.inputs, written_probabilities(context)
-    assert written is not None
-    return (written.float() @ repeat_heads(v, q.shape[1]).float()).to(q.dtype)
-
-
 # Mistakes of the scale
 
-
-@wrong_scale("the scale 1 / sqrt(D) is missing")
-def scale_missing(context: OperationContext) -> float:
-    return 1.0
-
-
-@wrong_scale("scaled twice")
-def scaled_twice(context: OperationContext) -> float:
-    return context.config.head_dim**-1.0
+SCALES: dict[str, Callable[[LlamaConfig], float]] = {
+    "the scale 1 / sqrt(D) is missing": lambda config: 1.0,
+    "scaled twice": lambda config: config.head_dim**-1.0,
+    "scaled by the hidden size, not the head size": lambda config: config.hidden_size**-0.5,
+    "scaled by 1 / sqrt(D / 2)": lambda config: (config.head_dim // 2) ** -0.5,
+    "multiplied by sqrt(D) where it should be divided": lambda config: config.head_dim**0.5,
+}
 
 
-@wrong_scale("scaled by the hidden size, not the head size")
-def scaled_by_hidden_size(context: OperationContext) -> float:
-    return context.config.hidden_size**-0.5
+@SCORES.each(SCALES).mistake("{}")
+def scores_of_other_scale(context: OperationContext, cause: str) -> Tensor:
+    return scores_with(context, scale=SCALES[cause](context.config))
 
 
-@wrong_scale("scaled by 1 / sqrt(D / 2)")
-def scaled_by_half_head(context: OperationContext) -> float:
-    return (context.config.head_dim // 2) ** -0.5
-
-
-@wrong_scale("multiplied by sqrt(D) where it should be divided")
-def scale_inverted(context: OperationContext) -> float:
-    return context.config.head_dim**0.5
+@ATTENTION.each(SCALES).mistake("{}")
+def attention_of_other_scale(context: OperationContext, cause: str) -> Tensor:
+    return attention_with(context, scale=SCALES[cause](context.config))
 
 
 # Mistakes of the mask
@@ -301,32 +270,25 @@ def no_mask(context: OperationContext) -> Tensor:
     return torch.ones_like(context.visible)
 
 
-def has_padding_mask(context: OperationContext) -> bool:
-    return context.call.mask is not None
-
-
-@wrong_mask("the padding mask is ignored", when=has_padding_mask)
+@wrong_mask("the padding mask is ignored", when=OperationContext.has_padding)
 def padding_visible(context: OperationContext) -> Tensor:
     return causal_mask(context)
 
 
-def has_past_tokens(context: OperationContext) -> bool:
-    T, S = queries_and_keys(context)
-    return S > T
-
-
-@wrong_mask("mask aligned to the first key, not the last: past tokens are masked", when=has_past_tokens)
+@wrong_mask(
+    "mask aligned to the first key, not the last: past tokens are masked", when=OperationContext.has_past_tokens
+)
 def aligned_to_first_key(context: OperationContext) -> Tensor:
     return lower_triangle(context, 0)
 
 
-@wrong_mask("the causal mask covers only the new tokens: past tokens are masked", when=has_past_tokens)
+@wrong_mask("the causal mask covers only the new tokens: past tokens are masked", when=OperationContext.has_past_tokens)
 def past_masked(context: OperationContext) -> Tensor:
     T, S = queries_and_keys(context)
     return causal_mask(context) & (torch.arange(S) >= S - T)
 
 
-@wrong_mask("mask offset: the oldest token is masked", when=has_past_tokens)
+@wrong_mask("mask offset: the oldest token is masked", when=OperationContext.has_past_tokens)
 def oldest_masked(context: OperationContext) -> Tensor:
     _, S = queries_and_keys(context)
     return causal_mask(context) & (torch.arange(S) >= 1)
@@ -421,11 +383,7 @@ def softmax_plus_one(context: OperationContext) -> Tensor:
 # The same inside attention
 
 
-def input_dtype_below_float32(context: OperationContext) -> list[torch.dtype]:
-    return [context.inputs[0].dtype] if is_low_precision(context) else []
-
-
-@ATTENTION.each(input_dtype_below_float32).mistake("softmax not upcast: computed in {}")
+@ATTENTION.each(low_precision_input).mistake("softmax not upcast: computed in {}")
 def attention_not_upcast(context: OperationContext, dtype: torch.dtype) -> Tensor:
     return attention_with(context, softmax=softmax_without_upcast)
 

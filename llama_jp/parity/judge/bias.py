@@ -7,12 +7,14 @@ The error e = out - right is projected on a direction g: the right result itself
 derivative of a parameter. A bias is a finding if it is both of these:
 
 large         the coefficient c = <e, g> / <g, g> is at least LEAST unit roundoffs
-significant   the same projection in n independent blocks has one sign far more often than chance allows. With the sum
-              s and the sum of squares q of the blocks, s² / (n q) has the distribution Beta(1/2, (n - 1) / 2). Its tail
-              beyond x is at most (1 - x) to the power (n - 1) / 2.
+significant   the projections of n independent blocks follow the direction far better than chance allows. The squared
+              correlation r² of y, the projections, with x, what a bias gives, is (Σ x y)² / (Σ x² Σ y²). For roundings
+              alone it has the distribution Beta(1/2, (n - 1) / 2), whose tail beyond r² is at most (1 - r²) to the
+              power (n - 1) / 2.
 
 The blocks are single elements where each element has a rounding of its own. They are whole vectors where one rounding
-reaches all of a vector: the probability of a key, or the scale of a row in float32.
+reaches all of a vector: the probability of a key, or the scale of a row in float32. A vector's x and y are in units of
+its rounding, so that a vector without effect, such as attention to a single key, adds no noise.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .bounds import Judged
+from .bounds import U32, Judged
 from .causes import at_tokens, replayed
-from .context import OperationContext
+from .context import OperationContext, unit_roundoff
 from .registry import KINDS
 
-LEAST = 0.5  # unit roundoffs, in 16 bits: 0.2 % in bfloat16. Clean pairs have up to 0.15
+LEAST = 0.5  # unit roundoffs, in 16 bits: 0.2 % in bfloat16. Clean pairs reach it only with few elements
 LEAST_IN_FLOAT32 = 4.0  # other libraries' exp and rsqrt differ by an ULP everywhere
 CHANCE = 1e-7  # of a false alarm for one projection
 FEWEST_BLOCKS = 12
@@ -59,7 +61,7 @@ def bias_cause(context: OperationContext, judged: Judged) -> str | None:
         if same:
             pairs = [at_tokens(part, part.out, result.to(part.out.dtype)) for result in same]
             out, right = min(pairs, key=lambda pair: float((pair[0].double() - pair[1].double()).abs().nansum()))
-    errors = errors_of(out, right, kind.shared_roundings)
+    errors = errors_of(out, right, context.coarsest, kind.shared_roundings)
     if errors is None:
         return None
     whole = factor_or_offset(errors)
@@ -81,19 +83,19 @@ def bias_cause(context: OperationContext, judged: Judged) -> str | None:
 def has_bias(out: Tensor, exact: Tensor) -> bool:
     """Whether all elements of a result without shared roundings have a common factor or offset."""
     right = exact.to(out.dtype)
-    unit = LEAST * torch.finfo(out.dtype).eps / 2
+    unit = LEAST * unit_roundoff(out.dtype)
     if float((out - right).norm()) < unit * float(right.norm()):  # too small for any factor or offset
         return False
-    errors = errors_of(out, right, shared_roundings=False)
+    errors = errors_of(out, right, out.dtype, shared_roundings=False)
     return errors is not None and factor_or_offset(errors) is not None
 
 
-def errors_of(out: Tensor, right: Tensor, shared_roundings: bool) -> Errors | None:
-    """None: there is no error."""
+def errors_of(out: Tensor, right: Tensor, dtype: torch.dtype, shared_roundings: bool) -> Errors | None:
+    """The errors of an operation that computes in `dtype`. None: there is no error."""
     if torch.equal(out.to(right.dtype), right):
         return None
-    in_float32 = right.dtype.itemsize > 2
-    unit = (LEAST_IN_FLOAT32 if in_float32 else LEAST) * torch.finfo(right.dtype).eps / 2
+    in_float32 = dtype.itemsize > 2
+    unit = LEAST_IN_FLOAT32 * U32 if in_float32 else LEAST * unit_roundoff(dtype)  # `right` has float32 at most
     known = out.isfinite() & right.isfinite()
     x, y = (torch.where(known, each, 0).double() for each in (out, right))
     return Errors(x, y, shared_roundings or in_float32, unit)
@@ -116,10 +118,15 @@ def coefficient(errors: Errors, direction: Tensor) -> float | None:
     if not total or abs(c := float(projected.sum()) / total) < errors.unit:
         return None
     if errors.by_vector:
-        sizes = sizes.sum(-1)
-        projected = torch.where(sizes > 0, projected.sum(-1) / sizes, 0)
-    n = int((sizes > 0).sum())
-    if n < FEWEST_BLOCKS:
+        length, rounding = direction.norm(dim=-1), errors.right.norm(dim=-1)
+        affected = (length > 0) & (rounding > 0)
+        x = (length / rounding)[affected]
+        y = (projected.sum(-1) / (length * rounding))[affected]
+    else:
+        y = projected[sizes > 0]
+        x = torch.ones_like(y)
+    n = len(y)
+    if n < FEWEST_BLOCKS or not y.any():
         return None
-    x = float(projected.sum()) ** 2 / (n * float(projected.square().sum()))
-    return c if (n - 1) / 2 * math.log1p(-min(x, 1 - 1e-12)) < math.log(CHANCE) else None
+    r2 = float(x @ y) ** 2 / (float(x @ x) * float(y @ y))
+    return c if (n - 1) / 2 * math.log1p(-min(r2, 1 - 1e-12)) < math.log(CHANCE) else None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...numerics import ulps
+from .arithmetic import MASKED
 from .bounds import Judged
 from .context import OperationContext
 from .registry import KINDS
@@ -20,7 +21,6 @@ MAX_REPLAYED = 1 << 18  # elements of a result; larger results are replayed on a
 NEARER = 16  # a cause or a factor explains a result if it is this many times nearer than the right formula
 FEW_ULPS = 4  # right formulas in float32 differ by up to so many ULPs
 FEW_ELEMENTS = 4  # right formulas in 16 bits differ in fewer elements: those between two numbers
-MASKED = 1e4  # a score below -MASKED is masked
 
 
 def has_right_bits(context: OperationContext) -> bool:
@@ -114,15 +114,15 @@ def mean_distance(context: OperationContext, x: Tensor, y: Tensor) -> float:
     x, y = x.double(), y.double()
     distance = (x - y).abs()
     if KINDS[context.operation.kind].has_masked_entries:
-        shown = x.isfinite() & y.isfinite() & (x.abs() < MASKED) & (y.abs() < MASKED)
-        distance = torch.where(shown, distance, ((x < -MASKED) != (y < -MASKED)) * MASKED)
+        shown = x.isfinite() & y.isfinite() & (x.abs() < -MASKED) & (y.abs() < -MASKED)
+        distance = torch.where(shown, distance, ((x < MASKED) != (y < MASKED)) * -MASKED)
     return float(torch.nan_to_num(distance, nan=1e9, posinf=1e9).mean())
 
 
 def multiple(judged: Judged) -> str | None:
     """The factor, in words, if the result is the right one times a number."""
     x, y = judged.out.double(), judged.exact
-    shown = x.isfinite() & y.isfinite() & (x.abs() < MASKED)
+    shown = x.isfinite() & y.isfinite() & (x.abs() < -MASKED)
     x, y = x[shown], y[shown]
     factor = float(x @ y) / (float(y @ y) or 1.0)
     if factor and float((x - factor * y).abs().mean()) < float((x - y).abs().mean()) / NEARER:

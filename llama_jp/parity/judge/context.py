@@ -16,7 +16,7 @@ from ...model import LlamaConfig
 from ...rope import make_rope
 from ..operations import Operation
 from ..run.recording import CACHE_POINTS, Call
-from .arithmetic import joined_shape
+from .arithmetic import joined_shape, split_heads
 
 MAX_ROWS, MAX_TOKENS = 4, 8  # the size of a sample: rows of the batch, tokens of a row
 
@@ -64,6 +64,11 @@ class OperationContext:
     def inputs(self) -> list[Tensor]:
         return [self.at(name) for name in self.operation.inputs]
 
+    @property
+    def input_heads(self) -> Tensor:
+        """The first input as heads, (B, H or K, T, D)."""
+        return split_heads(self.inputs[0], self.config.head_dim)
+
     @cached_property
     def other_out(self) -> Tensor | None:
         """The result of the other model, or None where it is missing or has another shape."""
@@ -97,7 +102,7 @@ class OperationContext:
         """The weight of the operation's module. Raises KeyError for an operation without a weight."""
         name = f"{self.operation.weight}.weight"
         if name not in self.weights:
-            raise KeyError(f"{self.operation.name} needs the parameter {name}; `has_weight` tells whether it is there")
+            raise KeyError(f"{self.operation.name} needs the parameter {name}; check `has_weight` first")
         return self.weights[name]
 
     @property
@@ -125,6 +130,12 @@ class OperationContext:
     def tokens(self) -> Tensor:
         """Whether a position holds a token, not padding, (B, T)."""
         return self.sampled(self.call.tokens, 1)
+
+    def has_padding(self) -> bool:
+        return self.call.mask is not None
+
+    def has_past_tokens(self) -> bool:
+        return self.call.length > self.call.ids.shape[1]
 
     @property
     def past(self) -> Tensor | None:
@@ -154,15 +165,30 @@ class OperationContext:
         return self.config.head_dim**-0.5
 
     @cached_property
+    def coarsest(self) -> torch.dtype:
+        """The coarsest dtype of inputs and result: a result may be computed in it and then cast to a wider one."""
+        return max((x.dtype for x in (self.out, *self.inputs)), key=unit_roundoff)
+
+    @cached_property
     def u(self) -> float:
-        """The unit roundoff of the result's dtype: half an ULP of 1."""
-        return torch.finfo(self.out.dtype).eps / 2
+        """The unit roundoff of the operation's dtype: half an ULP of 1."""
+        return unit_roundoff(self.coarsest)
 
     @cached_property
     def tiny(self) -> float:
-        """The smallest positive number of the result's dtype."""
-        info = torch.finfo(self.out.dtype)
-        return info.smallest_normal * info.eps
+        """The smallest positive number of the operation's dtype."""
+        return smallest_number(self.coarsest)
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half an ULP of 1."""
+    return torch.finfo(dtype).eps / 2
+
+
+def smallest_number(dtype: torch.dtype) -> float:
+    """The smallest positive number."""
+    info = torch.finfo(dtype)
+    return info.smallest_normal * info.eps
 
 
 @dataclass

@@ -1,9 +1,13 @@
 """Where two runs begin to differ, and whether the difference is a mistake or rounding.
 
-Every operation whose result differs is judged for both models, each from its own inputs: its distance from float64 is
-held against the largest distance that rounding explains. An operation is a *bug* in one of four cases: the distance is
-larger, the weights of the models are different numbers, a known mistake gives the result to the bit and the right
-formula does not, or all elements share a bias.
+Every operation whose result differs is judged for both models, each from its own inputs. Its distance from float64 is
+compared with the largest distance that rounding explains. An operation is a *bug* in one of these cases:
+
+- The distance is larger.
+- The weights of the models are different numbers.
+- A known mistake gives the result to the bit, and the right formula does not.
+- All elements share a bias.
+- The result is kept in a wrong dtype.
 """
 
 from __future__ import annotations
@@ -124,14 +128,14 @@ def reconstruct_call(pair: Pair, model: int, call: Call, operations: list[Operat
 
 
 def with_optional_rows(pair: Pair, rows: list[Row], operations: list[Operation]) -> list[Row]:
-    """The rows, plus those of scores and probabilities that only one model writes down."""
+    """The rows, plus those of scores and probabilities that only one model computes."""
     order = {op.name: i for i, op in enumerate(operations)}
     compared = {(row.call, row.operation.name): row for row in rows}
     more = []
     for number, calls in enumerate(zip(*pair.calls, strict=True)):
         for op in operations:
-            written = KINDS[op.kind].optional and any(op.name in call.points for call in calls)
-            if written and (number, op.name) not in compared:
+            recorded = KINDS[op.kind].optional and any(op.name in call.points for call in calls)
+            if recorded and (number, op.name) not in compared:
                 attention = compared.get((number, f"{op.name.rpartition('.')[0]}.attn_output"))
                 if attention is None:
                     more.append(Row(number, op, None))
@@ -166,6 +170,18 @@ def differs(pair: Pair, row: Row) -> bool:
 def has_two_dtypes(pair: Pair, row: Row) -> bool:
     """Whether models with one dtype have two dtypes at this point."""
     return pair.same_dtype and len({x.dtype for x in pair.recorded(row)}) > 1
+
+
+def model_with_wrong_dtype(pair: Pair, row: Row) -> int | None:
+    """The model whose result is kept in a wrong dtype. A right result that was only cast to a wider one is not."""
+    if not has_two_dtypes(pair, row):
+        return None
+    results = pair.recorded(row)
+    narrow, wide = sorted((0, 1), key=lambda model: results[model].dtype.itemsize)
+    if (narrowest := KINDS[row.operation.kind].narrowest_dtype) is not None:
+        return narrow if results[narrow].dtype.itemsize < narrowest.itemsize else None
+    rounded = results[wide].to(results[narrow].dtype).to(results[wide].dtype)
+    return None if torch.equal(results[wide].nan_to_num(), rounded.nan_to_num()) else 0
 
 
 def rows_to_judge(rows: list[Row]) -> list[Row]:
@@ -211,7 +227,7 @@ class Judge:
         return self.judge_contexts(row, contexts)
 
     def judge_contexts(self, row: Row, contexts: dict[int, OperationContext]) -> Finding | None:
-        """Hold the results of the models against float64 and against the known mistakes."""
+        """Compare the results of the models with float64 and with the known mistakes."""
         names, kind = self.pair.names, KINDS[row.operation.kind]
         finding = new_finding(row, "rounding")
         judged: dict[int, Judged] = {}
@@ -227,13 +243,13 @@ class Judge:
             if self.find_bug(finding, contexts[model], judged[model]):
                 finding.model = names[model]
                 break
-        if finding.verdict == "rounding" and has_two_dtypes(self.pair, row):
-            first, second = (dtype_name(x.dtype) for x in self.pair.recorded(row))
-            finding.verdict, finding.model, finding.cause = "bug", names[0], f"kept in {first}, not in {second}"
+        if finding.verdict == "rounding" and (wrong := model_with_wrong_dtype(self.pair, row)) is not None:
+            here, other = (dtype_name(self.pair.recorded(row)[model].dtype) for model in (wrong, 1 - wrong))
+            finding.verdict, finding.model, finding.cause = "bug", names[wrong], f"kept in {here}, not in {other}"
         if not self.findings or finding.verdict == "bug":
             finding.distance = {names[model]: result.distance for model, result in judged.items()}
-        written_by_one = row.difference is None
-        return None if written_by_one and finding.verdict == "rounding" else finding
+        only_in_one = row.difference is None
+        return None if only_in_one and finding.verdict == "rounding" else finding
 
     def find_bug(self, finding: Finding, context: OperationContext, judged: Judged) -> bool:
         """Whether the result of one model is wrong. The finding then has the verdict and the cause."""
@@ -247,7 +263,7 @@ class Judge:
         return True
 
     def bug_of_first(self, row: Row, cause: str) -> Finding:
-        """A bug that shows in the comparison of both models. The second is the reference, so the first has it."""
+        """A bug that only the comparison shows. The second model is the reference, so the first has the bug."""
         finding = new_finding(row, "bug")
         finding.model, finding.cause = self.pair.names[0], cause
         return finding
@@ -312,7 +328,7 @@ def both_right(contexts: dict[int, OperationContext]) -> bool:
 
 
 def blame_skipped_input(finding: Finding, context: OperationContext) -> None:
-    """Move a finding to an operation that the model skips. The mistake is there, not where the result shows it."""
+    """Move a finding to an operation that the model skips. The mistake is there, not where the result differs."""
     for name in context.operation.inputs:
         if name in context.call.reconstructed and name in context.call.skipped and f"{name}.weight" in context.weights:
             why = f": {finding.cause}" if finding.cause else ""

@@ -39,6 +39,12 @@ Condition = Callable[[OperationContext], bool]
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
+def low_precision_input(context: OperationContext) -> list[torch.dtype]:
+    """The dtype of the first input if it has 16 bits: a value for `OperationKind.each`."""
+    dtype = context.inputs[0].dtype
+    return [dtype] if dtype in LOW_PRECISION else []
+
+
 class Trial(NamedTuple):
     """A known mistake for one context. `compute` does the work: a mistake that is not tried costs nothing."""
 
@@ -97,10 +103,13 @@ class OperationKind:
     in_one_batch: bool = False  # the formula takes both models as one batch (`BothContexts`)
     reconstructed: bool = False  # computed from its inputs where a model does not show it
     mistakes_on_sample: bool = False  # no mistake mixes tokens, so a large result is replayed on the sample
-    optional: bool = False  # a model need not write the result down
+    optional: bool = False  # a model need not compute the result: fused attention does not
     has_masked_entries: bool = False  # very low numbers stand for -inf
     has_heads: bool = False  # its result has one vector for each head, (B, H, T, D)
     shared_roundings: bool = False  # one rounding reaches all elements of a vector
+    narrowest_dtype: torch.dtype | None = (
+        None  # right for the result, as all wider ones are; None: only the reference's
+    )
 
     float64_formula: Formula | None = field(default=None, repr=False)
     arithmetics: list[SameArithmetic] = field(default_factory=list, repr=False)

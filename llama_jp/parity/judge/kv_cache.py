@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ...model import rotate
-from .arithmetic import split_heads
 from .bounds import Judged
 from .context import OperationContext
 from .kind import LOW_PRECISION, OperationKind
@@ -16,20 +15,15 @@ from .kind import LOW_PRECISION, OperationKind
 KV_CACHE = OperationKind("cache", sampled=False, bitwise=False, reconstructed=True)
 
 
-def new_entries(context: OperationContext) -> Tensor:
-    """The keys or values of this call, (B, K, T, D)."""
-    return split_heads(context.inputs[0], context.config.head_dim)
-
-
 def past_entries(context: OperationContext) -> Tensor:
     """The keys or values of earlier calls, (B, K, S - T, D)."""
-    return new_entries(context)[:, :, :0] if context.past is None else context.past
+    return context.input_heads[:, :, :0] if context.past is None else context.past
 
 
 @KV_CACHE.formula
 def kv_cache_in_float64(context: OperationContext) -> Judged:
     out, exact = context.out.transpose(1, 2), all_entries(context).transpose(1, 2)  # (B, S, K, D)
-    if torch.equal(out, exact):
+    if out.dtype == exact.dtype and torch.equal(out, exact):
         out, exact = out[:, -1:], exact[:, -1:]
     elif context.call.mask is not None:
         tokens = context.call.mask.bool()
@@ -40,7 +34,7 @@ def kv_cache_in_float64(context: OperationContext) -> Judged:
 
 @KV_CACHE.same_arithmetic
 def all_entries(context: OperationContext) -> Tensor:
-    new = new_entries(context)
+    new = context.input_heads
     return new if context.past is None else torch.cat((context.past, new), 2)
 
 
@@ -60,7 +54,7 @@ def first_row_for_all(context: OperationContext) -> Tensor:
 
 @KV_CACHE.mistake("the first row's for all rows, of the new ones")
 def first_new_row_for_all(context: OperationContext) -> Tensor:
-    new = new_entries(context)
+    new = context.input_heads
     return torch.cat((past_entries(context), new[:1].expand_as(new)), 2)
 
 
@@ -75,7 +69,7 @@ def rounded(context: OperationContext, low: torch.dtype) -> Tensor:
 
 @KV_CACHE.mistake("rotated like queries and keys")
 def values_rotated(context: OperationContext) -> Tensor:
-    return rotate(new_entries(context), *context.rotation)
+    return rotate(context.input_heads, *context.rotation)
 
 
 # Mistakes of positions
@@ -93,7 +87,7 @@ def one_token_late(context: OperationContext) -> Tensor:
 
 @KV_CACHE.mistake("the new entries come before the old ones")
 def new_before_past(context: OperationContext) -> Tensor:
-    return torch.cat((new_entries(context), past_entries(context)), 2)
+    return torch.cat((context.input_heads, past_entries(context)), 2)
 
 
 def has_past_entries(context: OperationContext) -> bool:
@@ -102,7 +96,7 @@ def has_past_entries(context: OperationContext) -> bool:
 
 @KV_CACHE.mistake("cache off by one: new entries overwrite the last old one", when=has_past_entries)
 def written_one_early(context: OperationContext) -> Tensor:
-    past, new = past_entries(context), new_entries(context)
+    past, new = past_entries(context), context.input_heads
     start = past.shape[2] - 1
     entries = context.out.clone()
     entries[:, :, : start + 1] = past
@@ -112,7 +106,7 @@ def written_one_early(context: OperationContext) -> Tensor:
 
 @KV_CACHE.mistake("the old entries are forgotten", when=has_past_entries)
 def past_forgotten(context: OperationContext) -> Tensor:
-    return torch.cat((torch.zeros_like(past_entries(context)), new_entries(context)), 2)
+    return torch.cat((torch.zeros_like(past_entries(context)), context.input_heads), 2)
 
 
 # Stale entries
@@ -124,7 +118,7 @@ def equal_entries(x: Tensor, y: Tensor) -> Tensor:
 
 
 def has_all_entries(context: OperationContext) -> bool:
-    return context.out.shape[2] == past_entries(context).shape[2] + new_entries(context).shape[2]
+    return context.out.shape[2] == past_entries(context).shape[2] + context.input_heads.shape[2]
 
 
 def unchanged_past(context: OperationContext) -> Tensor:
@@ -135,7 +129,7 @@ def unchanged_past(context: OperationContext) -> Tensor:
 
 def written_new(context: OperationContext) -> Tensor:
     """Whether each new entry has the value of this call, (T,)."""
-    return equal_entries(context.out[:, :, past_entries(context).shape[2] :], new_entries(context))
+    return equal_entries(context.out[:, :, past_entries(context).shape[2] :], context.input_heads)
 
 
 def first_numbers(wrong: Tensor, start: int = 0) -> str:
@@ -162,7 +156,7 @@ def past_entry_changed(context: OperationContext, entries: str) -> Tensor:
     """The model's own past entries where they differ; all others are right."""
     past = past_entries(context)
     unchanged = unchanged_past(context)[None, None, :, None]
-    return torch.cat((torch.where(unchanged, past, context.out[:, :, : past.shape[2]]), new_entries(context)), 2)
+    return torch.cat((torch.where(unchanged, past, context.out[:, :, : past.shape[2]]), context.input_heads), 2)
 
 
 @KV_CACHE.each(unwritten_entries).mistake("stale cache: entry {} was not written in this call")

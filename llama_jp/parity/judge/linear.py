@@ -22,6 +22,8 @@ def linear_in_float64(context: OperationContext) -> Judged:
     """The product on a sample of its columns: those where the models differ most, and some at even distances."""
     x = without_padding(context, join_heads(context.inputs[0]))  # (N, in)
     out = without_padding(context, context.out)  # (N, out)
+    if x.dtype.itemsize > out.dtype.itemsize:  # rounded before the product, whose operands have its dtype
+        x = x.to(out.dtype)
     other = context.other_out
     distance = out.new_zeros(out.shape[1]) if other is None else (out - without_padding(context, other)).abs_().amax(0)
     columns = sample_indices(distance, MAX_COLUMNS)

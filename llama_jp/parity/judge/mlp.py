@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,79 +32,33 @@ def activation(context: OperationContext) -> Tensor:
     return F.silu(gate) * up
 
 
-@MLP_ACTIVATION.mistake("activation: gelu, not silu")
-def gelu(context: OperationContext) -> Tensor:
+# Mistakes
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu (tanh)": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "quick gelu": lambda gate: gate * (1.702 * gate).sigmoid(),
+    "tanh": torch.tanh,
+    "squared relu": lambda gate: F.relu(gate).square(),
+}
+COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gate and up exchanged": lambda gate, up: F.silu(up) * gate,
+    "activation left out": lambda gate, up: gate * up,
+    "up left out": lambda gate, up: F.silu(gate),
+    "activation on both": lambda gate, up: F.silu(gate) * F.silu(up),
+    "activation after the product": lambda gate, up: F.silu(gate * up),
+    "added, not multiplied": lambda gate, up: F.silu(gate) + up,
+}
+
+
+@MLP_ACTIVATION.each(ACTIVATIONS).mistake("activation: {}, not silu")
+def other_activation(context: OperationContext, name: str) -> Tensor:
     gate, up = context.inputs
-    return F.gelu(gate) * up
+    return ACTIVATIONS[name](gate) * up
 
 
-@MLP_ACTIVATION.mistake("activation: gelu (tanh), not silu")
-def gelu_tanh(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return F.gelu(gate, approximate="tanh") * up
-
-
-@MLP_ACTIVATION.mistake("gate and up exchanged")
-def exchanged(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return F.silu(up) * gate
-
-
-@MLP_ACTIVATION.mistake("activation: relu, not silu")
-def relu(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return F.relu(gate) * up
-
-
-@MLP_ACTIVATION.mistake("activation: sigmoid, not silu")
-def sigmoid(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return gate.sigmoid() * up
-
-
-@MLP_ACTIVATION.mistake("activation: quick gelu, not silu")
-def quick_gelu(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return gate * (1.702 * gate).sigmoid() * up
-
-
-@MLP_ACTIVATION.mistake("activation: tanh, not silu")
-def tanh(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return gate.tanh() * up
-
-
-@MLP_ACTIVATION.mistake("activation left out")
-def activation_left_out(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return gate * up
-
-
-@MLP_ACTIVATION.mistake("up left out")
-def up_left_out(context: OperationContext) -> Tensor:
-    gate, _ = context.inputs
-    return F.silu(gate)
-
-
-@MLP_ACTIVATION.mistake("activation on both")
-def activation_on_both(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return F.silu(gate) * F.silu(up)
-
-
-@MLP_ACTIVATION.mistake("activation after the product")
-def activation_after_product(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return F.silu(gate * up)
-
-
-@MLP_ACTIVATION.mistake("activation: squared relu, not silu")
-def squared_relu(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return F.relu(gate).square() * up
-
-
-@MLP_ACTIVATION.mistake("added, not multiplied")
-def added(context: OperationContext) -> Tensor:
-    gate, up = context.inputs
-    return F.silu(gate) + up
+@MLP_ACTIVATION.each(COMBINATIONS).mistake("{}")
+def other_combination(context: OperationContext, cause: str) -> Tensor:
+    return COMBINATIONS[cause](*context.inputs)

@@ -12,7 +12,7 @@ from ...model import rms_norm
 from .arithmetic import normalized, rms_norm_in
 from .bounds import U32, Judged, judged_tokens
 from .context import OperationContext
-from .kind import OperationKind
+from .kind import OperationKind, low_precision_input
 
 NORM = OperationKind("norm", in_one_batch=True, reconstructed=True, mistakes_on_sample=True)
 
@@ -57,12 +57,7 @@ def weight_before_cast(context: OperationContext) -> Tensor:
     return (context.weight.float() * normalized(x.float(), context.config.rms_norm_eps)).to(x.dtype)
 
 
-def input_dtype_below_float32(context: OperationContext) -> list[torch.dtype]:
-    dtype = context.inputs[0].dtype
-    return [dtype] if dtype != torch.float32 else []
-
-
-@NORM.each(input_dtype_below_float32).mistake("computed in {}, not in float32")
+@NORM.each(low_precision_input).mistake("computed in {}, not in float32")
 def not_upcast(context: OperationContext, dtype: torch.dtype) -> Tensor:
     return rms_norm_in(dtype, context.inputs[0], context.weight, context.config.rms_norm_eps)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from .bounds import Judged, judged_tokens
@@ -24,34 +26,18 @@ def residual_in_dtype(context: OperationContext) -> Tensor:
     return x + y
 
 
-@RESIDUAL.mistake("the residual is left out")
-def residual_left_out(context: OperationContext) -> Tensor:
-    _, y = context.inputs
-    return y
+SUMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "the residual is left out": lambda x, y: y,
+    "the output of the block is left out": lambda x, y: x,
+    "added twice": lambda x, y: x + y + y,
+    "subtracted": lambda x, y: x - y,
+    "halved": lambda x, y: (x + y) * 0.5,
+}
 
 
-@RESIDUAL.mistake("the output of the block is left out")
-def output_left_out(context: OperationContext) -> Tensor:
-    x, _ = context.inputs
-    return x
-
-
-@RESIDUAL.mistake("added twice")
-def added_twice(context: OperationContext) -> Tensor:
-    x, y = context.inputs
-    return x + y + y
-
-
-@RESIDUAL.mistake("subtracted")
-def subtracted(context: OperationContext) -> Tensor:
-    x, y = context.inputs
-    return x - y
-
-
-@RESIDUAL.mistake("halved")
-def halved(context: OperationContext) -> Tensor:
-    x, y = context.inputs
-    return (x + y) * 0.5
+@RESIDUAL.each(SUMS).mistake("{}")
+def other_sum(context: OperationContext, cause: str) -> Tensor:
+    return SUMS[cause](*context.inputs)
 
 
 @RESIDUAL.each(OperationContext.points_like_input).mistake("it adds to {}, not to {operation.inputs[0]}")

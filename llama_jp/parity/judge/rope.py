@@ -18,7 +18,7 @@ ROPE = OperationKind("rope", sampled=False)
 
 
 def computes_sin(context: OperationContext) -> bool:
-    """An operation of this kind writes cos or sin."""
+    """Whether the operation is sin. The other of this kind is cos."""
     return context.operation.name == "rope.sin"
 
 
@@ -42,7 +42,7 @@ def rope_in_dtype(context: OperationContext) -> Tensor:
 
 
 def cos_or_sin(context: OperationContext, cos: Tensor, sin: Tensor) -> Tensor:
-    """The one of the two that the operation writes, in the dtype of the model's."""
+    """The result of the operation, cos or sin, in the dtype of the model's."""
     return (sin if computes_sin(context) else cos).to(context.out.dtype)
 
 
@@ -105,21 +105,15 @@ def positions_shifted(context: OperationContext, offset: int) -> Tensor:
     return at_positions(context, (context.positions + offset).clamp(min=0))
 
 
-def has_past_tokens(context: OperationContext) -> bool:
-    return context.call.length > context.positions.shape[1]
-
-
-def has_mask(context: OperationContext) -> bool:
-    return context.call.mask is not None
-
-
-@ROPE.mistake("position offset: counted from zero in every call, past tokens forgotten", when=has_past_tokens)
+@ROPE.mistake(
+    "position offset: counted from zero in every call, past tokens forgotten", when=OperationContext.has_past_tokens
+)
 def past_forgotten(context: OperationContext) -> Tensor:
     T = context.positions.shape[1]
     return at_positions(context, torch.arange(T)[None])
 
 
-@ROPE.mistake("position offset: padding counted as tokens", when=has_mask)
+@ROPE.mistake("position offset: padding counted as tokens", when=OperationContext.has_padding)
 def padding_counted(context: OperationContext) -> Tensor:
     T, S = context.positions.shape[1], context.call.length
     return at_positions(context, torch.arange(S - T, S)[None])

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ...model import rotate
 from ...rope import plain_rope
-from .arithmetic import split_heads
 from .bounds import Judged, judged_tokens
 from .context import OperationContext
 from .kind import LOW_PRECISION, OperationKind
@@ -18,14 +17,9 @@ from .kind import LOW_PRECISION, OperationKind
 ROTATION = OperationKind("rotate", in_one_batch=True, reconstructed=True, has_heads=True)
 
 
-def unrotated(context: OperationContext) -> Tensor:
-    """The queries or keys before the rotation, (B, H or K, T, D)."""
-    return split_heads(context.inputs[0], context.config.head_dim)
-
-
 @ROTATION.formula
 def rotation_in_float64(context: OperationContext) -> Judged:
-    x = unrotated(context).double()
+    x = context.input_heads.double()
     cos, sin = (part.double() for part in context.rotation)
     first, second = x.abs().chunk(2, -1)
     terms = x.abs() * cos.abs()[:, None] + torch.cat((second, first), -1) * sin.abs()[:, None]
@@ -34,12 +28,12 @@ def rotation_in_float64(context: OperationContext) -> Judged:
 
 @ROTATION.same_arithmetic
 def rotation_in_dtype(context: OperationContext) -> Tensor:
-    return rotate(unrotated(context), *context.rotation)
+    return rotate(context.input_heads, *context.rotation)
 
 
 def rotated_by(context: OperationContext, cos: Tensor, sin: Tensor) -> Tensor:
     """The queries or keys rotated by float32 angles, in the model's dtype."""
-    x = unrotated(context)
+    x = context.input_heads
     return rotate(x, cos.to(x.dtype), sin.to(x.dtype))
 
 
@@ -53,14 +47,14 @@ def rotated_neighbours(x: Tensor) -> Tensor:
 
 @ROTATION.mistake("pair layout: neighbours (i, i + 1) are rotated, not halves (i, i + D/2)")
 def neighbours_rotated(context: OperationContext) -> Tensor:
-    x, D = unrotated(context), context.config.head_dim
+    x, D = context.input_heads, context.config.head_dim
     cos, sin = (part[..., : D // 2].repeat_interleave(2, -1) for part in context.rotation)
     return x * cos[:, None] + rotated_neighbours(x) * sin[:, None]
 
 
 @ROTATION.mistake("pair layout: neighbours rotated by the angles of halves")
 def neighbours_rotated_as_halves(context: OperationContext) -> Tensor:
-    x, (cos, sin) = unrotated(context), context.rotation
+    x, (cos, sin) = context.input_heads, context.rotation
     return x * cos[:, None] + rotated_neighbours(x) * sin[:, None]
 
 
@@ -69,14 +63,14 @@ def neighbours_rotated_as_halves(context: OperationContext) -> Tensor:
 
 def rotations_before_rounding(context: OperationContext) -> Iterator[tuple[Tensor, Tensor]]:
     """The model's cos and sin, then the configured ones, which are not rounded to the model's dtype."""
-    if unrotated(context).dtype != torch.float32:
+    if context.input_heads.dtype != torch.float32:
         yield context.rotation
         yield context.configured_rotation()
 
 
 @ROTATION.each(rotations_before_rounding).mistake("computed in float32 and rounded once")
 def rounded_once(context: OperationContext, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    x, (cos, sin) = unrotated(context), rotation
+    x, (cos, sin) = context.input_heads, rotation
     return rotate(x.float(), cos.float(), sin.float()).to(x.dtype)
 
 
@@ -85,18 +79,18 @@ def rounded_once(context: OperationContext, rotation: tuple[Tensor, Tensor]) -> 
 
 @ROTATION.mistake("not rotated")
 def not_rotated(context: OperationContext) -> Tensor:
-    return unrotated(context)
+    return context.input_heads
 
 
 @ROTATION.mistake("rotated the other way")
 def rotated_backwards(context: OperationContext) -> Tensor:
     cos, sin = context.rotation
-    return rotate(unrotated(context), cos, -sin)
+    return rotate(context.input_heads, cos, -sin)
 
 
 @ROTATION.mistake("the halves are exchanged without the minus sign")
 def minus_sign_left_out(context: OperationContext) -> Tensor:
-    x, (cos, sin) = unrotated(context), context.rotation
+    x, (cos, sin) = context.input_heads, context.rotation
     first, second = x.chunk(2, -1)
     return x * cos[:, None] + torch.cat((second, first), -1) * sin[:, None]
 
@@ -104,7 +98,7 @@ def minus_sign_left_out(context: OperationContext) -> Tensor:
 @ROTATION.mistake("cos and sin exchanged")
 def cos_and_sin_exchanged(context: OperationContext) -> Tensor:
     cos, sin = context.rotation
-    return rotate(unrotated(context), sin, cos)
+    return rotate(context.input_heads, sin, cos)
 
 
 @ROTATION.mistake("rotated twice")
@@ -153,7 +147,7 @@ def heads_reversed(context: OperationContext) -> Tensor:
 
 @ROTATION.mistake("(tokens, heads) viewed as (heads, tokens)")
 def tokens_viewed_as_heads(context: OperationContext) -> Tensor:
-    x = unrotated(context)
+    x = context.input_heads
     return rotate(x.transpose(1, 2).reshape(x.shape), *context.rotation)
 
 

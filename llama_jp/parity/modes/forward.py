@@ -78,7 +78,7 @@ def compare(
         tolerance or Tolerance(),
         sha256=[sha256_of(call.logits for call in model_calls) for model_calls in calls],
     )
-    return hold_against_expectations(found, expected, recorded, same_dtype) if expect else found
+    return apply_expectations(found, expected, recorded, same_dtype) if expect else found
 
 
 def match_expectations(patterns: Sequence[str], wanted: list[Operation]) -> dict[str, list[str]]:
@@ -92,7 +92,7 @@ def match_expectations(patterns: Sequence[str], wanted: list[Operation]) -> dict
     return matches
 
 
-def hold_against_expectations(
+def apply_expectations(
     found: Comparison, expected: dict[str, list[str]], recorded: Recorded, same_dtype: bool
 ) -> Comparison:
     """Turn the bugs of expected operations into expected differences, and name the expectations that are not met."""
@@ -114,12 +114,15 @@ def hold_against_expectations(
         others = {row.operation.name for row in found.rows} - differing
         where = f"{len(differing)} operation{'s' * (len(differing) > 1)} of {', '.join(sorted(met))}"
         found.notes.append(f"differs where expected, in {where}; the other {len(others)} operations are right")
-    found.notes += [f"a difference in {pattern} is expected, and there is none" for pattern in found.unmet]
+    for pattern in found.unmet:
+        recorded_by_both = {row.operation.name for row in found.rows} & set(expected[pattern])
+        missing = "there is none" if recorded_by_both else "a model does not show it"
+        found.notes.append(f"a difference in {pattern} is expected, and {missing}")
     return found
 
 
 def shows_one_of(finding: Finding, names: list[str], recorded: Recorded) -> bool:
-    """Whether the finding is of fused attention, which writes no scores, and one of the names is its scores."""
+    """Whether the finding is of fused attention, which has no scores, and one of the names is its scores."""
     layer, _, point = finding.operation.rpartition(".")
     if point != "attn_output":
         return False

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ...generation.interface import generate
 from ...model import LlamaConfig
-from ...numerics import all_finite
 from ...tracing import is_reference
 from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding
@@ -42,8 +41,8 @@ def compare_generation(
     operation. Raises ValueError for a model that cannot generate.
     """
     first, second = with_distinct_names(first, second)
-    if not all(finite_logits(model, prompts) for model in (first, second)):  # no token is the right one
-        found = compare(first, second, prompts, config=config, tolerance=tolerance, expect=expect)
+    found = compare(first, second, prompts, config=config, tolerance=tolerance, expect=expect)
+    if found.non_finite is not None:  # no token is the right one
         found.mode = mode
         return found
     options = GENERATION_MODES[mode] | {"max_new_tokens": new_tokens}
@@ -68,13 +67,6 @@ def compare_generation(
         cause = "all logits before this token are equal, but the models choose different tokens"
         found.findings = [Finding("choice", "choice", None, step, "bug", first.name, cause, token=(row, step))]
     return found
-
-
-@torch.no_grad()
-def finite_logits(model: ComparedModel, prompts: Tensor) -> bool:
-    """Whether the logits of the prompts are free of NaN and infinity."""
-    with torch_threads(model.settings.threads):
-        return all_finite(model.run_whole(prompts))
 
 
 def first_difference(a: list[int], b: list[int]) -> int | None:

@@ -1,6 +1,6 @@
-"""The mode `tokenizer`: encode a text line by line with two tokenizers, and find their reading of `<s>` in a prompt.
+"""The mode `tokenizer`: encode a text line by line with two tokenizers, and find their segmentation of a prompt.
 
-The readings are those of `Tokenizer.encode`.
+The prompt has `<s>` in it. The segmentations are those of `Tokenizer.encode`.
 """
 
 from __future__ import annotations
@@ -42,48 +42,51 @@ def compare_tokenizers(first: str, second: str, folder: Path, lines: list[str]) 
     tokenizer = Tokenizer.from_pretrained(folder)
     name_a, encode_a = open_encoder(first, folder)
     name_b, encode_b = open_encoder(second, folder)
-    reading_a, reading_b = reading_of(encode_a, tokenizer), reading_of(encode_b, tokenizer)
-    models = ModelDescription(name_a, reading=reading_a), ModelDescription(name_b, reading=reading_b)
+    segmentation_a, segmentation_b = segmentation_of(encode_a, tokenizer), segmentation_of(encode_b, tokenizer)
+    models = (
+        ModelDescription(name_a, segmentation=segmentation_a),
+        ModelDescription(name_b, segmentation=segmentation_b),
+    )
     found = Comparison("tokenizer", "equal", models)
-    found.details["readings"] = {name_a: reading_a, name_b: reading_b}
-    found.notes.append(f"reading of a prompt with <s>: {name_a} {reading_a}, {name_b} {reading_b}")
+    found.details["segmentations"] = {name_a: segmentation_a, name_b: segmentation_b}
+    found.notes.append(f"segmentation of a prompt with <s>: {name_a} {segmentation_a}, {name_b} {segmentation_b}")
     difference = find_line(encode_a, encode_b, lines)
     if difference is None:
         found.notes.append(f"{len(lines)} lines and ELYZA's prompt have equal ids")
         return found
 
-    documented = explained_by_readings(encode_a, encode_b, (reading_a, reading_b), tokenizer, lines)
+    documented = explained_by_segmentations(encode_a, encode_b, (segmentation_a, segmentation_b), tokenizer, lines)
     found.verdict = "documented difference" if documented else "bug"
     found.details["tokenizer"] = asdict(difference)
     token, (a, b) = difference.token, difference.ids
-    cause = likely_cause(a, b, tokenizer, reading_a, reading_b)
+    cause = likely_cause(a, b, tokenizer, segmentation_a, segmentation_b)
     found.notes += [
         f"{difference.lines} of {len(lines) + 1} lines differ; "
         f"first: {difference.where} at token {token}: {difference.line!r}",
         f"  {name_a}: {show_pieces(tokenizer, a[max(0, token - 2) : token + 6])}",
         f"  {name_b}: {show_pieces(tokenizer, b[max(0, token - 2) : token + 6])}",
-        "  documented: both readings are known, and explain every difference (docs/parity.md, The tokenizer)"
+        "  documented: both segmentations are known, and explain every difference (docs/parity.md, The tokenizer)"
         if documented
         else f"  likely cause: {cause}",
     ]
     return found
 
 
-def explained_by_readings(
-    encode_a: Encode, encode_b: Encode, readings: tuple[str, str], tokenizer: Tokenizer, lines: list[str]
+def explained_by_segmentations(
+    encode_a: Encode, encode_b: Encode, segmentations: tuple[str, str], tokenizer: Tokenizer, lines: list[str]
 ) -> bool:
-    """Whether the two readings are known and different, and give the ids of every line that differs.
+    """Whether the two segmentations are known and different, and give the ids of every line that differs.
 
-    A text that begins with `<s>` has a second BOS from some tokenizers, and that is part of their reading. An ordinary
-    line has not: the one here guards against a BOS too many or too few.
+    Some tokenizers put a second BOS before a text that begins with `<s>`, as part of their segmentation. They put none
+    before an ordinary line: the one here guards against a BOS too many or too few.
     """
-    if readings[0] == readings[1] or "unknown" in readings:
+    if segmentations[0] == segmentations[1] or "unknown" in segmentations:
         return False
     for line in [*lines, "クマ", PROMPT]:
         a, b = encode_a(line), encode_b(line)
         if a == b:
             continue
-        expected = [encode_as(reading, tokenizer, line) for reading in readings]
+        expected = [encode_as(segmentation, tokenizer, line) for segmentation in segmentations]
         pairs = list(zip((a, b), expected, strict=True))
         if line.startswith("<s>"):
             pairs = [(without_bos(x, tokenizer), without_bos(y, tokenizer)) for x, y in pairs]
@@ -92,9 +95,9 @@ def explained_by_readings(
     return True
 
 
-def encode_as(reading: str, tokenizer: Tokenizer, line: str) -> list[int]:
-    """The ids of a line in one reading of special tokens."""
-    return tokenizer.encode(line, bos=tokenizer.bos_id is not None, parse_special=True, segmentation=reading)
+def encode_as(segmentation: str, tokenizer: Tokenizer, line: str) -> list[int]:
+    """The ids of a line in one segmentation."""
+    return tokenizer.encode(line, bos=tokenizer.bos_id is not None, parse_special=True, segmentation=segmentation)
 
 
 def find_line(encode_a: Encode, encode_b: Encode, lines: list[str]) -> LineDifference | None:
@@ -130,12 +133,12 @@ def open_encoder(spec: str, folder: Path) -> tuple[str, Encode]:
     return "transformers", lambda line: list(reference(line).input_ids)
 
 
-def reading_of(encode: Encode, tokenizer: Tokenizer) -> str:
-    """The known reading of special tokens that gives the same ids for ELYZA's prompt, leading BOS tokens aside."""
+def segmentation_of(encode: Encode, tokenizer: Tokenizer) -> str:
+    """The known segmentation that gives the same ids for ELYZA's prompt, without the BOS tokens at the start."""
     expected = without_bos(encode(PROMPT), tokenizer)
-    for reading in SEGMENTATIONS:
-        if without_bos(encode_as(reading, tokenizer, PROMPT), tokenizer) == expected:
-            return reading
+    for segmentation in SEGMENTATIONS:
+        if without_bos(encode_as(segmentation, tokenizer, PROMPT), tokenizer) == expected:
+            return segmentation
     return "unknown"
 
 
@@ -149,13 +152,13 @@ def count_bos(ids: list[int], tokenizer: Tokenizer) -> int:
     return len(list(takewhile(lambda token: token == tokenizer.bos_id, ids)))
 
 
-def likely_cause(a: list[int], b: list[int], tokenizer: Tokenizer, reading_a: str, reading_b: str) -> str:
+def likely_cause(a: list[int], b: list[int], tokenizer: Tokenizer, segmentation_a: str, segmentation_b: str) -> str:
     causes = []
     bos_a, bos_b = count_bos(a, tokenizer), count_bos(b, tokenizer)
     if bos_a != bos_b:
         causes.append("double BOS" if max(bos_a, bos_b) > 1 else "BOS in one model only")
-    if reading_a != reading_b:
-        causes.append(f"different readings of the prompt: {reading_a} and {reading_b}")
+    if segmentation_a != segmentation_b:
+        causes.append(f"different segmentations of the prompt: {segmentation_a} and {segmentation_b}")
     return "; ".join(causes) or "different vocabularies or normalisers"
 
 

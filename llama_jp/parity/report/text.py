@@ -32,8 +32,8 @@ def compared_models(comparisons: list[Comparison]) -> tuple[ModelDescription, Mo
 
 
 def describe_model(model: ModelDescription) -> str:
-    """A model's name with its settings, or a tokenizer's name with its reading of special tokens."""
-    properties = [model.reading]
+    """A model's name with its settings, or a tokenizer's name with its segmentation."""
+    properties = [model.segmentation]
     if (settings := model.settings) is not None:
         properties = [model.computes_in, settings.attention]
         properties += [f"{settings.threads} threads"] if settings.threads else []

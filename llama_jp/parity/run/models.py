@@ -47,16 +47,16 @@ class Settings:
 
 @dataclass
 class ModelDescription:
-    """A model of a comparison as reports show it. A tokenizer has a `reading` and no settings."""
+    """A model of a comparison as reports show it. A tokenizer has a `segmentation` and no settings."""
 
     name: str
     settings: Settings | None = None
     computes_in: str | None = None  # the dtype of the weights
-    reading: str | None = None  # the reading of special tokens in a text, see `Tokenizer.encode`
+    segmentation: str | None = None  # of a text with special tokens, see `Tokenizer.encode`
 
     def as_dict(self) -> dict[str, Any]:
         if self.settings is None:
-            return {"name": self.name, "reading": self.reading}
+            return {"name": self.name, "segmentation": self.segmentation}
         return {"name": self.name, **asdict(self.settings), "computes_in": self.computes_in}
 
 
@@ -256,12 +256,17 @@ def open_from_function(spec: str, settings: Settings, checkpoint: Path | None) -
     return as_compared_model(result, settings, spec, checkpoint)
 
 
-def describe_failure(error: BaseException) -> str:
-    """An exception as one line: type, message, and the last line of the person's own code that it came through."""
+def own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The last line of a person's own code that an exception came through."""
     frames = traceback.extract_tb(error.__traceback__)
     libraries = (str(Path(__file__).parents[2]), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen")
-    own = [frame for frame in frames if not frame.filename.startswith(libraries)]
-    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return next((frame for frame in reversed(frames) if not frame.filename.startswith(libraries)), None)
+
+
+def describe_failure(error: BaseException) -> str:
+    """An exception as one line: type, message, and the last line of a person's own code."""
+    frame = own_frame(error)
+    place = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
     message = " ".join(str(error).split())
     return f"{type(error).__name__}{': ' * bool(message)}{message}{place}"
 

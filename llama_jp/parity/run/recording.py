@@ -120,7 +120,7 @@ def record_rows(model: ComparedModel, plan: list[PlannedCall], wanted: list[Oper
     for ids, mask in plan:
         length += ids.shape[1]
         with trace_points(model.module, names) as activations:
-            logits = run(ids, mask)
+            logits = run(ids.clone(), mask)  # a model that works in place must not change the other model's ids
         check_logits(logits, ids, model.name)
         points = {name: activations.calls(name)[0] for name in activations} | {"logits": logits}
         passes = {name: len(activations.calls(name)) for name in activations}
