@@ -89,7 +89,7 @@ def find_chat_templates(folder: Path) -> dict[str, ChatTemplate]:
 def choose_template(
     templates: Mapping[str, ChatTemplate], name: str | None = None, with_tools: bool = False
 ) -> ChatTemplate | None:
-    """The template of a name; without one, "tool_use" for a conversation with tools, else "default", as in transformers.
+    """The template of a name. Without one, as in transformers: "tool_use" if there are tools, else "default".
 
     The result is None if there is no template at all. Raises ValueError, with the names, for a name that is not there
     and for several templates of which none is the default.

@@ -15,7 +15,8 @@ MODEL_FILE = re.compile(
     r"config\.json|generation_config\.json|certificate\.json"
     r"|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
 )
-# The files that decide the tokenizer and its chat templates. transformers takes the last ones for those of other models.
+# The files that decide the tokenizer and its chat templates. The last line has those of other tokenizers, which
+# transformers finds as well.
 TOKENIZER_FILE = re.compile(
     r"tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     rf"|chat_template\.jinja|{TEMPLATE_FOLDER}/[^/]+\.jinja"
@@ -45,8 +46,9 @@ def remove_stale(folder: Path, new_files: Collection[Path]) -> None:
 
     new_files  the files of this save, as paths in the folder
 
-    A save of a model replaces the model files, and a save of a tokenizer the tokenizer files. The tokenizer files stay
-    when a model without a tokenizer is saved, because its tokenizer may have been saved before it. All other files stay.
+    A save of a model replaces the model files, and a save of a tokenizer the tokenizer files. When a model without a
+    tokenizer is saved, the tokenizer files stay, because its tokenizer may have been saved before it. All other files
+    stay.
     """
     for kind in (MODEL_FILE, TOKENIZER_FILE):
         if not any(kind.fullmatch(name.as_posix()) for name in new_files):

@@ -68,6 +68,7 @@ class Tokenizer:
         self._backend = backend
         self._as_transformers5: SentencePieceAsTransformers5 | JsonFile | None = None
         self._config = read_json(folder / "tokenizer_config.json", missing_ok=True)
+        self._named_tokens = {role: token.content for role, token in added.named.items()}
         special_tokens = SpecialTokens(folder, added.named, self.vocabulary, backend.special_ids)
         self.bos_id = special_tokens.id_of("bos")
         self.eos_id = special_tokens.id_of("eos")
@@ -187,18 +188,39 @@ class Tokenizer:
         Raises ValueError for messages that are no conversation, for a template that fails or refuses them, and for a
         name that the checkpoint has no template of.
         """
-        names = {role: getattr(self, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
-        given: dict[str, Any] = {
-            f"{role}_token": self.vocabulary.piece(i) for role, i in names.items() if i is not None
-        }
-        given |= {"add_generation_prompt": add_generation_prompt} | dict(variables or {})
-        chosen = choose_template(self.chat_templates, template, given.get("tools") is not None) or elyza_template()
+        chosen, given = self._chat_settings(add_generation_prompt, variables, template)
         control = self._control_tokens(chosen)
         text, spellings = render(chosen, messages, control, given)
         check_unicode(text)
         if spellings == control:
             return self._backend.encode(text, parse_special=True)
         return self._backend.encode_spelled(text, spellings)
+
+    def chat_text(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+        template: str | None = None,
+    ) -> str:
+        """The text of a conversation, which `apply_chat_template(…, tokenize=False)` returns. Arguments as in `chat`.
+
+        Whoever encodes it parses control tokens, those in messages included; the ids of `chat` are safe from that.
+        """
+        chosen, given = self._chat_settings(add_generation_prompt, variables, template)
+        return render(chosen, messages, {}, given)[0]
+
+    def _chat_settings(
+        self, add_generation_prompt: bool, variables: Mapping[str, Any] | None, template: str | None
+    ) -> tuple[ChatTemplate, dict[str, Any]]:
+        """The template of a conversation and its variables."""
+        ids = {role: getattr(self, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
+        given: dict[str, Any] = self._named_tokens | {
+            f"{role}_token": self.vocabulary.piece(i) for role, i in ids.items() if i is not None
+        }
+        given |= {"add_generation_prompt": add_generation_prompt} | dict(variables or {})
+        return choose_template(self.chat_templates, template, given.get("tools") is not None) or elyza_template(), given
 
     def _control_tokens(self, template: ChatTemplate) -> dict[str, int]:
         """The tokens by name that only a template writes: special tokens, and added tokens in the template's text.
@@ -224,7 +246,8 @@ class Tokenizer:
         bytes that are not UTF-8   each becomes one U+FFFD, and whole characters around it remain, as in sentencepiece.
                                    In tokenizers one bad byte also replaces its neighbours, so no character would be
                                    certain before the next token
-        special tokens             `<unk>` is left out like the others, as in tokenizers; sentencepiece shows ` ⁇ `
+        special tokens             `<unk>` is left out like the others, as in tokenizers; sentencepiece shows ` ⁇ `.
+                                   tokenizers shows one with the flag `normalized` whose name the normaliser changes
         leading space              the space that encoding added is removed once, from whichever token begins the text,
                                    as in tokenizers; sentencepiece does not remove a space that is a byte token
 
@@ -294,7 +317,7 @@ def find_difference(folder: Path, model_file: SentencePieceFile, json_file: Back
     pieces = [vocabulary.text(i) for i in sorted(vocabulary.pieces.keys() - vocabulary.byte_values - vocabulary.added)]
     newest = ["".join(pieces[k : k + 64]) for k in range(max(0, len(pieces) - 4096), len(pieces), 64)]
     texts = [(text, False) for text in [*PROBES, *newest]]
-    for i in sorted((vocabulary.added | json_file.vocabulary.added) - model_file.base_pieces.keys()):
+    for i in sorted(vocabulary.added | json_file.vocabulary.added):
         texts += [(f"猫 {json_pieces[i]} 犬{json_pieces[i]}a{json_pieces[i]}", parse) for parse in (False, True)]
     for text, parse_special in texts:
         model_ids, json_ids = (file.encode(text, parse_special) for file in (model_file, json_file))
