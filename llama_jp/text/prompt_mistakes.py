@@ -149,7 +149,9 @@ def find_mistakes(tokenizer: Tokenizer, ids: Sequence[int], message: str | None 
         raise ValueError(f"{min(ids)} is no id; -100 marks labels that training ignores, so these are labels, not ids")
     template = tokenizer.chat_template
     if not has_card_prompt(tokenizer, message or "犬") and template is not None:
-        raise ValueError(f"{template.file}: the chat template is not ELYZA's, and only ids of ELYZA's are explained")
+        raise ValueError(
+            f"{template.file}: the chat template is not ELYZA's, and only mistakes in ids of ELYZA's prompt can be named"
+        )
     if message is not None and ids == tokenizer.encode(card_prompt(message)):
         return Diagnosis(ids, [], message, ids)
     search = Search(tokenizer, message)
