@@ -150,7 +150,7 @@ def find_mistakes(tokenizer: Tokenizer, ids: Sequence[int], message: str | None 
     template = tokenizer.chat_template
     if not has_card_prompt(tokenizer, message or "犬") and template is not None:
         raise ValueError(
-            f"{template.file}: the chat template is not ELYZA's, and only mistakes in ids of ELYZA's prompt can be named"
+            f"{template.file}: the chat template is not ELYZA's, and only mistakes in ids of ELYZA's are known"
         )
     if message is not None and ids == tokenizer.encode(card_prompt(message)):
         return Diagnosis(ids, [], message, ids)

@@ -49,7 +49,8 @@ def test_the_forms_of_another_template(tmp_path, begin, third):
     template = CHATML.replace("{{ begin }}", begin)
     folder = write(llama_folder(tmp_path), chat_template_jinja=template)
     write(folder, added_tokens_json={"<|im_start|>": 560, "<|im_end|>": 561})
-    write(folder, special_tokens_map_json={"eos_token": "<|im_end|>", "extra_special_tokens": ["<|im_start|>"]})
+    named = {"bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>", "pad_token": "<|im_start|>"}
+    write(folder, special_tokens_map_json=named)
     tokenizer = Tokenizer.from_pretrained(folder)
     reference = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     turn = [{"role": "user", "content": MESSAGE}]
