@@ -189,6 +189,8 @@ class Tokenizer:
         name that the checkpoint has no template of.
         """
         chosen, given = self._chat_settings(add_generation_prompt, variables, template)
+        if self._config.get("split_special_tokens"):  # as in transformers, the names of special tokens are then text
+            return self.encode(render(chosen, messages, {}, given)[0], bos=False)
         control = self._control_tokens(chosen)
         text, spellings = render(chosen, messages, control, given)
         check_unicode(text)

@@ -142,6 +142,19 @@ def test_each_named_template_is_the_one_of_transformers(folders, tmp_path, place
         tokenizer.chat(TURNS, template="x")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"split_special_tokens": True}, {"sep_token": "<sep>", "image_token": "<image>", "extra_special_tokens": ["<x>"]}],
+)
+def test_settings_of_the_tokenizer_count_as_in_transformers(folders, tmp_path, kind, change):
+    """Guards against special tokens that transformers encodes as text, and against a template without its variables."""
+    template = "{{ bos_token }}{{ messages[1].content }}{{ sep_token }}<x>{{ image_token }}{{ eos_token }}"
+    folder = llama_folder(tmp_path)
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write(folder, tokenizer_config_json=named | change | {"chat_template": template})
+    assert Tokenizer.from_pretrained(folder, kind=kind).chat(TURNS) == reference(folder, TURNS)
+
+
 def test_a_key_without_a_value_counts_as_missing(folders, tmp_path):
     """Guards against the word None in a prompt."""
     template = "{% for message in messages %}{{ message.name }}{{ message.content is defined }}{% endfor %}"
