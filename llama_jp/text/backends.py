@@ -46,7 +46,9 @@ class SentencePieceFile:
             if processor.is_control(i) or processor.is_unknown(i)
         }
         known = {piece: i for i, piece in self.base_pieces.items()}
-        for token in added.missing_from(tokens.values()):
+        # a role gives the piece <s> the flags of its token
+        roles = {token.content for token in added.named.values()}
+        for token in added.missing_from([token for token in tokens.values() if token.content not in roles]):
             # tokenizer.json also lists the file's own user-defined symbols; SentencePiece finds these itself
             if token.special or token.content not in known or token.content not in added.only_in_json:
                 tokens[known.setdefault(token.content, len(known))] = token
