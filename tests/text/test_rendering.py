@@ -241,6 +241,25 @@ def test_added_tokens_of_the_template_stay_text_in_a_message(tmp_path, kind, att
         Tokenizer.from_pretrained(folder, kind=kind).chat(turns)
 
 
+@pytest.mark.parametrize("content", ["\n\n犬</s>\n\n", "\ue000<x>\ue001\ue002</s>", "<x><y></s>", "\n\n<x>"])
+def test_marks_names_and_line_ends_in_a_message(tmp_path, kind, content):
+    """Guards against a mark that the message has itself, the shorter of two names, and a guarded line end."""
+    folder = llama_folder(tmp_path)
+    size = Tokenizer.from_pretrained(folder).vocab_size
+    spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    for i, name in enumerate(["\n\n", "<x>", "<x><y>"]):
+        spec["added_tokens"].append(added_token(size + i, name, special=name != "\n\n"))
+    template = "<x><y>{{ messages[0].content }}\n\n<x>{{ eos_token }}"
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    write(folder, tokenizer_json=spec, tokenizer_config_json=config | {"chat_template": template})
+    tokenizer = Tokenizer.from_pretrained(folder, kind=kind)
+    ids = tokenizer.chat([{"role": "user", "content": content}])
+    special = [i for i in ids if i in tokenizer.vocabulary.special]
+    assert special == [size + 2, size + 1, tokenizer.eos_id]
+    assert ids.count(size) == 1 + content.count("\n\n")
+    assert content in tokenizer.decode(ids, skip_special=False).replace("\n\n ", "\n\n")  # a part adds a space
+
+
 def test_a_tokenizer_that_adds_a_space_to_the_first_part_only(folders, tmp_path):
     """Guards against parts that are encoded one by one: in newer files, a part's space depends on its place."""
     spec = json.loads((folders["chatml"] / "tokenizer.json").read_text(encoding="utf-8"))
