@@ -119,7 +119,7 @@ def yarn(**keys: object) -> dict[str, object]:
         ({"vocab_size": 45043.0}, "vocab_size is 45043.0, but it has to be a positive whole number"),
         ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf, but"),
         ({"torch_dtype": 16}, "torch_dtype is 16, but it has to be a string"),
-        ({"dtype": {"": "float16"}}, "json: dtype is {'': 'float16'}, but it has to be a string"),
+        ({"dtype": {"": "float16"}}, r"(?<!torch_)dtype is \{'': 'float16'\}, but it has to be a string"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_by_name(tmp_path, change, sentence):
