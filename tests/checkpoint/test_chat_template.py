@@ -40,6 +40,8 @@ def test_additional_templates_follow_transformers(tmp_path):
         "tool_use": ("t", "additional_chat_templates/tool_use.jinja"),
     }
     assert find_chat_template(folder).text == "d"
+    write(folder / "additional_chat_templates", default_jinja="e")
+    assert find_chat_template(folder).text == "e"
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,15 @@ def test_a_folder_with_an_adapter_is_refused(small, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["adapter_config.json"]
 
 
+def test_two_parameters_that_are_one_are_both_saved(small, tmp_path):
+    """Guards against the error of safetensors for tensors that share memory."""
+    model = load_model(small, dtype="float32", device="cpu")
+    model.layers[1].mlp.up_proj.weight = model.layers[0].mlp.up_proj.weight
+    model.save_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        assert torch.equal(logits(tmp_path / "out"), model(IDS))
+
+
 def test_a_model_under_fsdp2_is_gathered(small, tmp_path):
     """Guards against "invalid python storage", and against processes that leave before the files are there."""
     worker = Path(__file__).resolve().parents[1] / "helpers" / "fsdp_worker.py"
