@@ -167,6 +167,8 @@ def test_two_parameters_that_are_one_are_both_saved(small, tmp_path):
     model.save_pretrained(tmp_path / "out")
     with torch.no_grad():
         assert torch.equal(logits(tmp_path / "out"), model(IDS))
+    modes = {file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1, "the weights can be read by whoever can read config.json"
 
 
 def test_a_model_under_fsdp2_is_gathered(small, tmp_path):
