@@ -9,6 +9,7 @@ tensors.py              list and read stored tensors, memory-mapped
 adapter.py              a PEFT (LoRA) adapter, merged into the weights
 load.py                 a folder to a model
 save.py                 a model to a folder
+saved_files.py          the tokenizer files of a save, and the files of an earlier save that it removes
 random_checkpoint.py    checkpoints with random weights, for tests and benchmarks
 published_form.py       the same at 7B size, in the file format of ELYZA's published checkpoints
 """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .hub import SHORT_NAMES
+from .hub import SHORT_NAMES, TEMPLATE_FILE, TEMPLATE_FOLDER
 from .json_files import read_json
 
-TEMPLATE_FILE = "chat_template.jinja"
 ELYZA_FILE = Path(__file__).with_name("elyza.jinja")
 
 # Instruct models that are published without a chat template; their cards show one and the same prompt.
@@ -48,38 +48,69 @@ def elyza_template(origin: str = "llama_jp, because the checkpoint has none") ->
 
 
 def find_chat_template(folder: Path) -> ChatTemplate | None:
-    """The chat template of the checkpoint in a folder; None for a base model.
+    """The default chat template of the checkpoint in a folder; None for a base model. See `find_chat_templates`.
 
-    The order of precedence is chat_template.jinja, `chat_template` in tokenizer_config.json, and the repository's name.
-    The first two are transformers'. Of several named templates, the one with the name "default" counts.
-
-    Raises ValueError for a template that is not text, and for several of which none is the default.
+    Raises ValueError for several templates of which none is the default.
     """
-    file = folder / TEMPLATE_FILE
-    if file.is_file():
-        try:
-            return ChatTemplate(file.read_text(encoding="utf-8"), file, file.name)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return choose_template(find_chat_templates(folder))
+
+
+def find_chat_templates(folder: Path) -> dict[str, ChatTemplate]:
+    """The chat templates of the checkpoint in a folder, by name; nothing for a base model.
+
+    The order of precedence is chat_template.jinja and additional_chat_templates/NAME.jinja, `chat_template` in
+    tokenizer_config.json, and the repository's name. The first two are transformers': files count alone, without
+    tokenizer_config.json. A template that is alone has the name "default".
+
+    Raises ValueError for a template that is not text, and for a list that is not made of names and templates.
+    """
+    files = [folder / TEMPLATE_FILE] if (folder / TEMPLATE_FILE).is_file() else []
+    files += sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))
+    if files:
+        names = ["default" if file.parent == folder else file.stem for file in files]
+        return {name: read_template(file, folder) for name, file in zip(names, files, strict=True)}
     file = folder / "tokenizer_config.json"
     value = read_json(file, missing_ok=True).get("chat_template")
     if isinstance(value, list):
         if not all(isinstance(each, dict) and {"name", "template"} <= each.keys() for each in value):
             raise ValueError(f"{file}: chat_template is a list, but not of objects with a name and a template")
-        value = {each["name"]: each["template"] for each in value}
-    if isinstance(value, dict):
-        if "default" not in value:
-            raise ValueError(
-                f"{file}: chat_template names {', '.join(map(str, value))}, but none of them is the default; "
-                'name one "default"'
-            )
-        value = value["default"]
-    if isinstance(value, str):
-        return ChatTemplate(value, file, file.name)
-    if value is not None:
-        raise ValueError(f"{file}: chat_template is a {type(value).__name__} where text was expected")
+        value = {str(each["name"]): each["template"] for each in value}
+    named = value if isinstance(value, dict) else {"default": value}
+    templates = {name: template for name, template in named.items() if template is not None}
+    for template in templates.values():
+        if not isinstance(template, str):
+            raise ValueError(f"{file}: chat_template is a {type(template).__name__} where text was expected")
     repository = published_repository(folder)
-    return elyza_template(f"the name {repository}") if repository in INSTRUCT_REPOSITORIES else None
+    if not templates and repository in INSTRUCT_REPOSITORIES:
+        return {"default": elyza_template(f"the name {repository}")}
+    return {name: ChatTemplate(template, file, file.name) for name, template in templates.items()}
+
+
+def choose_template(
+    templates: Mapping[str, ChatTemplate], name: str | None = None, with_tools: bool = False
+) -> ChatTemplate | None:
+    """The template of a name. Without one, as in transformers: "tool_use" if there are tools, else "default".
+
+    The result is None if there is no template at all. Raises ValueError, with the names, for a name that is not there
+    and for several templates of which none is the default.
+    """
+    if name is None and (not templates or "default" in templates or (with_tools and "tool_use" in templates)):
+        return templates.get("tool_use" if with_tools and "tool_use" in templates else "default")
+    if name is not None and name in templates:
+        return templates[name]
+    known = ", ".join(templates)
+    if name is not None:
+        raise ValueError(f"the checkpoint has no chat template {name!r}; it has {known or 'none'}")
+    file = next(iter(templates.values())).file
+    raise ValueError(f'{file}: chat_template names {known}, but none of them is the default; name one "default"')
+
+
+def read_template(file: Path, folder: Path) -> ChatTemplate:
+    """The chat template in a file. Raises ValueError for a file that is not UTF-8 text."""
+    try:
+        return ChatTemplate(file.read_text(encoding="utf-8"), file, file.relative_to(folder).as_posix())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def published_repository(folder: Path) -> str | None:
@@ -98,10 +129,7 @@ def published_repository(folder: Path) -> str | None:
 def carry_chat_template(source: Path, target: Path) -> None:
     """Write the template that the name of the source decides, so that a copy in another folder keeps it.
 
-    A template in the source's files is copied with them.
+    The templates in the source's files are copied with them.
     """
-    present = (target / TEMPLATE_FILE).is_file() or "chat_template" in read_json(
-        target / "tokenizer_config.json", missing_ok=True
-    )
-    if not present and published_repository(source) in INSTRUCT_REPOSITORIES:
+    if published_repository(source) in INSTRUCT_REPOSITORIES and not find_chat_templates(target):
         shutil.copyfile(ELYZA_FILE, target / TEMPLATE_FILE)

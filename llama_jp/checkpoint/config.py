@@ -191,6 +191,8 @@ def parse_config(raw: dict[str, Any]) -> LlamaConfig:
     value of the wrong type, and for a missing or impossible size.
     """
     refuse_unsupported(raw)
+    if raw.get("dtype") is not None:
+        check_kinds(raw, {"dtype": NAME})
     if (quantized := raw.get("quantization_config")) is not None:
         Scheme.from_json(quantized)
     values = {key: value for key, value in raw.items() if key in SUPPORTED}

@@ -25,14 +25,24 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+TEMPLATE_FILE = "chat_template.jinja"
+TEMPLATE_FOLDER = "additional_chat_templates"  # NAME.jinja for each template that is not the default
+
+# Patterns of the files that a tokenizer and its chat templates consist of.
 TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    TEMPLATE_FILE,
+    f"{TEMPLATE_FOLDER}/*.jinja",
 )
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The tokenizer files in the folder of a checkpoint."""
+    return [file for pattern in TOKENIZER_FILES for file in sorted(folder.glob(pattern)) if file.is_file()]
 
 
 def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:

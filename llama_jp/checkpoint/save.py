@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model import Llama
-from .chat_template import carry_chat_template
 from .description import describe_model, model_state
-from .hub import TOKENIZER_FILES
 from .json_files import write_json
+from .saved_files import copy_tokenizer, remove_stale
 from .tensors import SAFETENSORS_DTYPES, checkpoint_name
-
-WEIGHT_FILE = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 
 
 def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5GB") -> None:
@@ -31,15 +26,20 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
     The configuration is that of the modules and functions that are there. transformers loads a plain model without a
     warning and with equal logits. A changed one, with its own class, attention, rope or norm, is recorded by the names
     of these parts (see parts.py), and transformers refuses it. An interrupted save leaves the folder as it was, and a
-    complete one replaces the weights of an earlier save. Of a model under FSDP2, every process calls this function,
-    and the one of rank 0 writes.
+    complete one replaces an earlier save, see `remove_stale`. Of a model under FSDP2, every process calls this
+    function, and the one of rank 0 writes.
 
-    Raises ValueError if the target is a file, if the model has no weights, and for a change that config.json cannot
-    hold: a part that cannot be imported, a replaced module, a forward hook.
+    Raises ValueError if the target is a file or holds an adapter, if the model has no weights, and for a change that
+    config.json cannot hold: a part that cannot be imported, a replaced module, a forward hook.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cannot save to {folder}: it is a file")
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder} holds an adapter (adapter_config.json), and transformers would load its base model in the place "
+            "of this one; choose another folder, or remove the adapter"
+        )
     state = model_state(model)
     if any(tensor.is_meta for tensor in state.values()):
         raise ValueError("the model has no weights to save: it is on the meta device")
@@ -119,33 +119,21 @@ def check_target_is_new(folder: Path) -> None:
         raise ValueError(f"{folder} exists and is not an empty folder; choose another, or remove it")
 
 
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer files of a checkpoint, byte for byte, into another folder, and its chat template with them."""
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    carry_chat_template(source, target)
-
-
 @contextmanager
-def write_atomically(folder: Path, weights: re.Pattern[str] = WEIGHT_FILE) -> Iterator[Path]:
+def write_atomically(folder: Path) -> Iterator[Path]:
     """A temporary folder to write a checkpoint to; its files move to `folder` at the end.
 
-    weights  the names of weight files: those of an earlier save are removed
-
-    After an exception, nothing moves.
+    The moved files replace an earlier save, see `remove_stale`. After an exception, nothing moves.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         new_folder = Path(temporary)
         yield new_folder
-        folder.mkdir(exist_ok=True)
-        new_names = {file.name for file in new_folder.iterdir()}
+        new_files = {file.relative_to(new_folder) for file in new_folder.rglob("*") if file.is_file()}
         # safetensors creates files that only their owner can read; the JSON files have the usual permissions
         mode = next(new_folder.glob("*.json")).stat().st_mode
-        for name in new_names:
+        for name in new_files:
             (new_folder / name).chmod(mode)
+            (folder / name).parent.mkdir(exist_ok=True)
             (new_folder / name).replace(folder / name)
-        for file in folder.iterdir():
-            if file.name not in new_names and weights.fullmatch(file.name):
-                file.unlink()
+        remove_stale(folder, new_files)

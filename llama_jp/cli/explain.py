@@ -1,4 +1,4 @@
-"""llama-jp tokenize --explain: ELYZA's prompt in five forms, and the mistakes in ids that somebody pastes."""
+"""llama-jp tokenize --explain: a model's prompt in five forms, and the mistakes in ids that somebody pastes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""llama-jp tokenize: the tokens of a text, by one tokenizer or several side by side; and ELYZA's prompt, explained."""
+"""llama-jp tokenize: the tokens of a text, by one tokenizer or several; and the prompt of a model, explained."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="show TEXT in ELYZA's prompt as trained, and as other tools encode it",
+        help="show TEXT in the model's prompt as trained, and as other tools encode it",
     )
     parser.add_argument(
         "--ids",

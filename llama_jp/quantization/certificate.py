@@ -18,7 +18,7 @@ from typing import Any, TypedDict, cast
 import torch
 
 from ..checkpoint.config import dtype_name, read_config, read_scheme
-from ..checkpoint.hub import TOKENIZER_FILES, find_checkpoint
+from ..checkpoint.hub import find_checkpoint, tokenizer_files
 from ..checkpoint.json_files import read_json
 from ..checkpoint.tensors import weight_files
 from ..evaluation.divergence import measure_divergence
@@ -150,10 +150,9 @@ def certify(
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """sha256 of every file of a checkpoint: config, weights, tokenizer. Keys are file names."""
-    small = [folder / name for name in ("config.json", *TOKENIZER_FILES)]
-    files = [file for file in small if file.is_file()] + weight_files(folder)
-    return {file.name: sha256(file) for file in sorted(files)}
+    """sha256 of every file of a checkpoint: config, weights, tokenizer. Keys are paths in its folder."""
+    files = [folder / "config.json", *tokenizer_files(folder), *weight_files(folder)]
+    return {file.relative_to(folder).as_posix(): sha256(file) for file in sorted(files)}
 
 
 def sha256(file: Path) -> str:

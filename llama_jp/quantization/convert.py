@@ -23,7 +23,8 @@ from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json, write_json
 from ..checkpoint.load import check_complete, load_model, untie_if_stored_separately
 from ..checkpoint.parts import is_function_name, recorded_parts
-from ..checkpoint.save import check_target_is_new, copy_tokenizer, write_atomically
+from ..checkpoint.save import check_target_is_new, write_atomically
+from ..checkpoint.saved_files import copy_tokenizer
 from ..checkpoint.tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor
 from ..evaluation.documents import CALIBRATION, HELD_OUT, Text, read_text
 from ..evaluation.layerwise import choose_compute_dtype

@@ -18,6 +18,7 @@ from tokenizers import AddedToken
 from ..checkpoint.json_files import read_json
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+EXTRA, ADDITIONAL = MORE = ("extra_special_tokens", "additional_special_tokens")  # the newer and the older name
 FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
@@ -47,41 +48,33 @@ class AddedTokens:
         config_file, map_file = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
         config = read_json(config_file, missing_ok=True)
         in_json = json_tokens(spec, folder / "tokenizer.json")
-        named, extra = special_tokens(config, config_file)
+        in_config, in_map = special_tokens(config, config_file), {}
         if config.get("added_tokens_decoder") is not None:
             # special_tokens_map.json and added_tokens.json are older, and do not count beside it
             beside = decoder_tokens(config["added_tokens_decoder"], config_file)
             declared = in_json | beside
         else:
-            content_of_map = read_json(map_file, missing_ok=True)
-            names_in_map, extra_in_map = special_tokens(content_of_map, map_file)
-            named, extra = named | names_in_map, extra + extra_in_map
-            # As in transformers 5, two forms do not make a token of added_tokens.json special: an object in
-            # tokenizer_config.json, and additional_special_tokens in special_tokens_map.json.
-            plain = {key for key in named if key in names_in_map or isinstance(config.get(key), str)}
-            special = {named[key].content for key in plain}
-            special |= {each for each in more_special_tokens(config, config_file) if isinstance(each, str)}
-            if "extra_special_tokens" in content_of_map:
-                special |= {token.content for token in extra_in_map}
-            beside = added_tokens_file(folder / "added_tokens.json", special)
+            in_map = special_tokens(read_json(map_file, missing_ok=True), map_file)
+            beside = added_tokens_file(folder / "added_tokens.json", special_names(config, in_config, in_map))
             declared = beside | in_json
+        named, extra = merge_special_tokens(config, in_config, in_map)
         elsewhere = {token.content for token in [*beside.values(), *named.values(), *extra]}
         only_in_json = frozenset(token.content for token in in_json.values()) - elsewhere
         return cls(declared, named, extra, only_in_json)
 
     def missing_from(self, existing: Iterable[AddedToken]) -> list[AddedToken]:
-        """The tokens to add to a tokenizer with these added tokens, in the order of their ids."""
-        same = {repr(token) for token in existing}
-        names = {token.content for token in existing} | {token.content for token in self.declared.values()}
-        tokens = [token for _, token in sorted(self.declared.items()) if repr(token) not in same]
-        for token in [*self.named.values(), *self.extra]:
-            if token.content not in names:
-                names.add(token.content)
-                tokens.append(token)
+        """The tokens to add to a tokenizer with these added tokens, in the order of their ids.
+
+        A token with a role is special, whatever its file says. Of two tokens with one name, the later one counts.
+        """
+        tokens = [token for _, token in sorted(self.declared.items())]
+        names = {token.content for token in [*existing, *tokens]}
+        tokens += [token for token in [*self.named.values(), *self.extra] if token.content not in names]
         roles = {token.content for token in self.named.values()}
         for token in tokens:
             token.special = token.special or token.content in roles
-        return tokens
+        same = {repr(token) for token in existing}
+        return [token for token in tokens if repr(token) not in same]
 
 
 def make_token(value: object, file: Path, special: bool | None = None) -> AddedToken:
@@ -101,33 +94,73 @@ def make_token(value: object, file: Path, special: bool | None = None) -> AddedT
     return AddedToken(content, **flags)
 
 
-def special_tokens(content: Mapping[str, Any], file: Path) -> tuple[dict[str, AddedToken], list[AddedToken]]:
-    """The special tokens that tokenizer_config.json or special_tokens_map.json names: (with a role, more of them)."""
+def special_tokens(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The special tokens that tokenizer_config.json or special_tokens_map.json names.
+
+    A role has a token, or None: "pad_token" -> token. The keys in MORE have a list of tokens without a role, or an
+    object with roles. Models with images and the like name roles of their own: image_token, …
+    """
     in_map = file.name == "special_tokens_map.json"
-    more = more_special_tokens(content, file)
-    named = {key: value for key, value in content.items() if key in NAMES and value}
-    # models with images and the like name tokens of their own: image_token, …
-    named |= {
-        key: value for key, value in content.items() if key.endswith("_token") and isinstance(value, str) and value
+
+    def token(value: object) -> AddedToken:
+        # an object in tokenizer_config.json has a flag `special` of its own
+        return make_token(value, file, True if in_map or isinstance(value, str) else None)
+
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if key in MORE:
+            if not isinstance(value, list | dict | None):
+                raise ValueError(f"{file}: {key} is {value!r}, but it has to be a list or an object")
+            if isinstance(value, dict):
+                found[key] = {role: token(each) for role, each in value.items()}
+            else:
+                found[key] = [token(each) for each in value or []]
+        elif key in NAMES:
+            found[key] = token(value) if value else None
+        elif key.endswith("_token") and value and (isinstance(value, str) or is_token_object(value, in_map)):
+            found[key] = token(value)
+    if ADDITIONAL in found and not found.get(EXTRA) and not in_map:
+        found[EXTRA] = found.pop(ADDITIONAL)
+    return found
+
+
+def merge_special_tokens(
+    config: Mapping[str, Any], in_config: Mapping[str, Any], in_map: Mapping[str, Any]
+) -> tuple[dict[str, AddedToken], list[AddedToken]]:
+    """The special tokens of both files: (with a role, in the order of their ids; without a role).
+
+    config             the content of tokenizer_config.json
+    in_config, in_map  the results of `special_tokens`; a role in special_tokens_map.json has precedence
+    """
+    roles = {key: token for key, token in in_config.items() if key not in MORE}
+    last = {key: token for key, token in roles.items() if key not in NAMES and isinstance(config[key], str)}
+    merged = {key: value for key, value in in_config.items() if key not in last} | dict(in_map)
+    if isinstance(in_map.get(EXTRA), list) and isinstance(in_config.get(EXTRA), list):
+        merged[EXTRA] = [*in_config[EXTRA], *in_map[EXTRA]]
+    for more in (in_config.get(EXTRA), in_map.get(EXTRA)):
+        last |= more if isinstance(more, dict) else {}
+    lists = [merged[key] for key in MORE if isinstance(merged.get(key), list)]
+    merged = {key: merged.get(key) for key in (*NAMES, *merged) if key not in MORE} | last
+    return {key: token for key, token in merged.items() if token is not None}, lists[0] if lists else []
+
+
+def special_names(config: Mapping[str, Any], in_config: Mapping[str, Any], in_map: Mapping[str, Any]) -> set[str]:
+    """The names that make a token of added_tokens.json special.
+
+    As in transformers 5, two forms do not: an object in tokenizer_config.json, and additional_special_tokens in
+    special_tokens_map.json.
+    """
+    of_map = [in_map.get(key) for key in NAMES] + [*in_map.get(EXTRA, [])]
+    of_config = [config.get(key) for key in NAMES if key not in in_map]
+    of_config += config.get(EXTRA) or config.get(ADDITIONAL) or []
+    return {each.content for each in of_map if isinstance(each, AddedToken)} | {
+        each for each in of_config if isinstance(each, str)
     }
-    if isinstance(more, dict):
-        named, more = named | more, []
-    tokens = {key: make_token(value, file, special_flag(value, in_map)) for key, value in named.items()}
-    roles = {key: tokens[key] for key in NAMES if key in tokens}  # in the order of their ids
-    return roles | tokens, [make_token(value, file, special_flag(value, in_map)) for value in more]
 
 
-def more_special_tokens(content: Mapping[str, Any], file: Path) -> list[Any] | dict[str, Any]:
-    """The special tokens without a role, under the newer or the older name of the key; an object gives them names."""
-    more = content.get("extra_special_tokens") or content.get("additional_special_tokens") or []
-    if not isinstance(more, list | dict):
-        raise ValueError(f"{file}: extra_special_tokens is {more!r}, but it has to be a list or an object")
-    return more
-
-
-def special_flag(value: object, in_map: bool) -> bool | None:
-    """The flag `special` of a named token: an object in tokenizer_config.json has its own."""
-    return True if in_map or isinstance(value, str) else None
+def is_token_object(value: object, in_map: bool) -> bool:
+    """Whether a value is a token as an object: any object in special_tokens_map.json, else one with its `__type`."""
+    return isinstance(value, dict) and (in_map or value.get("__type") == "AddedToken")
 
 
 def json_tokens(spec: Mapping[str, Any], file: Path) -> dict[int, AddedToken]:

@@ -46,7 +46,9 @@ class SentencePieceFile:
             if processor.is_control(i) or processor.is_unknown(i)
         }
         known = {piece: i for i, piece in self.base_pieces.items()}
-        for token in added.missing_from(tokens.values()):
+        # a role gives the piece <s> the flags of its token
+        roles = {token.content for token in added.named.values()}
+        for token in added.missing_from([token for token in tokens.values() if token.content not in roles]):
             # tokenizer.json also lists the file's own user-defined symbols; SentencePiece finds these itself
             if token.special or token.content not in known or token.content not in added.only_in_json:
                 tokens[known.setdefault(token.content, len(known))] = token
@@ -140,7 +142,8 @@ class JsonFile:
         pieces = {i: piece for piece, i in self._text_only.get_vocab(with_added_tokens=True).items()}
         replacements, bytes_are_pieces, strip = decoder_rules(path, spec.get("decoder"))
         match_byte = re.compile("<0x([0-9A-Fa-f]{2})>").fullmatch
-        matches = {i: match_byte(piece) for i, piece in pieces.items()} if bytes_are_pieces else {}
+        spellings = {i: self._normalize(token.content) for i, token in tokens.items() if token.normalized}
+        matches = {i: match_byte(spellings.get(i, piece)) for i, piece in pieces.items()} if bytes_are_pieces else {}
         self.vocabulary = Vocabulary(
             pieces=pieces,
             byte_values={i: int(match[1], 16) for i, match in matches.items() if match},
@@ -148,7 +151,7 @@ class JsonFile:
             special=frozenset(i for i, token in tokens.items() if token.special),
             replacements=replacements,
             strip=strip,
-            spellings={i: self._normalize(token.content) for i, token in tokens.items() if token.normalized},
+            spellings=spellings,
         )
         # A tokenizer.json names only its <unk>. The other names are Llama's, for a folder without other files.
         names = {"bos": "<s>", "eos": "</s>", "unk": spec["model"].get("unk_token")}

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations, takewhile
 
-from .prompt_forms import card_prompt
+from .prompt_forms import card_prompt, has_card_prompt
 from .template import DEFAULT_SYSTEM_PROMPT
 from .tokenizer import Tokenizer
 
@@ -139,15 +139,19 @@ def find_mistakes(tokenizer: Tokenizer, ids: Sequence[int], message: str | None 
     message  the message that the ids should hold. Without it, the message is taken from the ids, and a changed message
              is not noticed
 
-    Raises ValueError for an empty list, negative ids, and a tokenizer without BOS.
+    Raises ValueError for an empty list, negative ids, a tokenizer without BOS, and a checkpoint whose chat template is
+    not ELYZA's.
     """
     ids = [*ids]
     if not ids:
         raise ValueError("there are no ids to explain")
     if min(ids) < 0:
         raise ValueError(f"{min(ids)} is no id; -100 marks labels that training ignores, so these are labels, not ids")
-    if tokenizer.bos_id is None:
-        raise ValueError("this tokenizer has no BOS token, with which ELYZA's prompt begins")
+    template = tokenizer.chat_template
+    if not has_card_prompt(tokenizer, message or "犬") and template is not None:
+        raise ValueError(
+            f"{template.file}: the chat template is not ELYZA's, and only mistakes in ids of ELYZA's are known"
+        )
     if message is not None and ids == tokenizer.encode(card_prompt(message)):
         return Diagnosis(ids, [], message, ids)
     search = Search(tokenizer, message)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +35,7 @@ def render(
 ) -> tuple[str, dict[str, int]]:
     """Render a conversation: (text, the special tokens in it).
 
-    special    name -> id of the special tokens of the tokenizer
+    special    name -> id of the tokens that only the template may write, such as the special tokens
     variables  further variables of the template, such as add_generation_prompt
 
     The second result maps each spelling of a special token in the text to its id. It is `special` itself, except for a
@@ -96,9 +97,16 @@ def plain(value: Any, change: Callable[[str], str] = str) -> Any:
 
 
 def run(template: ChatTemplate, variables: dict[str, Any]) -> str:
-    """Run a template. Every failure becomes a ValueError that names the template's file."""
-    try:
+    """Run a template. Raises the errors of `one_sentence`."""
+    with one_sentence(template):
         return compile_template(template.text).render(variables)
+
+
+@contextmanager
+def one_sentence(template: ChatTemplate) -> Iterator[None]:
+    """Turn every failure of a template into a ValueError that names its file."""
+    try:
+        yield
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(
             f"{template.file}: the chat template is not valid Jinja: line {error.lineno}: {error}"
@@ -121,6 +129,16 @@ def compile_template(text: str) -> jinja2.Template:
     environment.filters["tojson"] = to_json
     environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
     return environment.from_string(text)
+
+
+@functools.lru_cache(maxsize=8)
+def literal_text(template: ChatTemplate) -> str:
+    """The literal texts of a template, joined with null characters. A failure is that of `run`."""
+    with one_sentence(template):
+        tree = compile_template(template.text).environment.parse(template.text)
+    texts = [node.data for node in tree.find_all(nodes.TemplateData)]
+    texts += [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
+    return "\0".join(texts)
 
 
 class GenerationTag(jinja2.ext.Extension):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.chat_template import ChatTemplate, carry_chat_template, elyza_template, find_chat_template
-from ..checkpoint.hub import TOKENIZER_FILES, find_checkpoint
+from ..checkpoint.chat_template import ChatTemplate, choose_template, elyza_template, find_chat_templates
+from ..checkpoint.hub import find_checkpoint, tokenizer_files
 from ..checkpoint.json_files import read_json
 from ..checkpoint.recognise import describe_folder
+from ..checkpoint.saved_files import copy_tokenizer
 from .added_tokens import AddedTokens
 from .backends import KINDS, JsonFile, SentencePieceAsTransformers5, SentencePieceFile
-from .rendering import render
+from .rendering import literal_text, render
 from .special_tokens import SpecialTokens
 from .streaming import TextStream
 
@@ -62,12 +62,13 @@ class Tokenizer:
     def __init__(self, folder: Path, kind: str, backend: Backend, added: AddedTokens) -> None:
         self.folder = folder
         self.kind = kind
-        self.files = tuple(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())
+        self.files = tuple(tokenizer_files(folder))
         self.vocabulary = backend.vocabulary
         self.vocab_size = max(self.vocabulary.pieces, default=-1) + 1
         self._backend = backend
         self._as_transformers5: SentencePieceAsTransformers5 | JsonFile | None = None
         self._config = read_json(folder / "tokenizer_config.json", missing_ok=True)
+        self._named_tokens = {role: token.content for role, token in added.named.items()}
         special_tokens = SpecialTokens(folder, added.named, self.vocabulary, backend.special_ids)
         self.bos_id = special_tokens.id_of("bos")
         self.eos_id = special_tokens.id_of("eos")
@@ -130,7 +131,8 @@ class Tokenizer:
         bos            True begins the ids with BOS, unless they begin with it already (`<s>…` with parse_special)
         parse_special  False encodes `<s>` in the text as three characters, so that a user's text cannot end a turn or
                        begin one. True makes it the special token, and encodes each part between two special tokens as a
-                       text of its own
+                       text of its own. Added tokens that are not special are split off in both cases, as in
+                       transformers
         segmentation   "published" follows the checkpoint's file, as in ELYZA's training. The others are for comparison:
                        "transformers5" follows `LlamaTokenizer` of transformers 5, which replaces the file's normaliser.
                        It adds a space at the start of the text, not at each part, and only if there is none yet.
@@ -150,9 +152,17 @@ class Tokenizer:
         return ids
 
     @cached_property
+    def chat_templates(self) -> dict[str, ChatTemplate]:
+        """The checkpoint's chat templates by name; nothing for a base model. See `find_chat_templates`."""
+        return find_chat_templates(self.folder)
+
+    @property
     def chat_template(self) -> ChatTemplate | None:
-        """The checkpoint's chat template; None for a base model. See `find_chat_template`."""
-        return find_chat_template(self.folder)
+        """The checkpoint's default chat template; None for a base model.
+
+        Raises ValueError for several templates of which none is the default.
+        """
+        return choose_template(self.chat_templates)
 
     def chat(
         self,
@@ -160,29 +170,74 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = True,
         variables: Mapping[str, Any] | None = None,
+        template: str | None = None,
     ) -> list[int]:
         """The ids of a conversation, by the checkpoint's chat template, or by ELYZA's if it has none.
 
         messages               `{"role": "system", "user" or "assistant", "content": "…"}`, oldest first
         add_generation_prompt  whether the template adds what comes before an answer, if it distinguishes the two
         variables              further variables of the template, such as tools
+        template               a name in `chat_templates`; None is "tool_use" for a conversation with tools, if there is
+                               one, else "default"
 
-        The ids equal those of transformers' `apply_chat_template`, with the tokenizer as its file is written. One thing
-        differs: the name of a special token in a message is text, so that a message cannot end a turn or begin one.
+        The ids equal those of transformers' `apply_chat_template(…, sanitize_control_tokens=True)`, with the tokenizer
+        as its file is written: the name of a control token in a message is text, so that a message cannot end a turn or
+        begin one. Control tokens are the special tokens and the added tokens that the template writes. Other added
+        tokens are split off from every text, as in `encode`.
 
-        Raises ValueError for messages that are no conversation, and for a template that fails or refuses them.
+        Raises ValueError for messages that are no conversation, for a template that fails or refuses them, and for a
+        name that the checkpoint has no template of.
         """
-        names = {role: getattr(self, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
-        given: dict[str, Any] = {
-            f"{role}_token": self.vocabulary.piece(i) for role, i in names.items() if i is not None
-        }
-        given |= {"add_generation_prompt": add_generation_prompt} | dict(variables or {})
-        special = {self.vocabulary.pieces[i]: i for i in self.vocabulary.special}
-        text, spellings = render(self.chat_template or elyza_template(), messages, special, given)
+        chosen, given = self._chat_settings(add_generation_prompt, variables, template)
+        if self._config.get("split_special_tokens"):  # as in transformers, the names of special tokens are then text
+            return self.encode(render(chosen, messages, {}, given)[0], bos=False)
+        control = self._control_tokens(chosen)
+        text, spellings = render(chosen, messages, control, given)
         check_unicode(text)
-        if spellings == special:
+        if spellings == control:
             return self._backend.encode(text, parse_special=True)
         return self._backend.encode_spelled(text, spellings)
+
+    def chat_text(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
+        template: str | None = None,
+    ) -> str:
+        """The text of a conversation, which `apply_chat_template(…, tokenize=False)` returns. Arguments as in `chat`.
+
+        Whoever encodes it parses control tokens, those in messages included; the ids of `chat` are safe from that.
+        """
+        chosen, given = self._chat_settings(add_generation_prompt, variables, template)
+        return render(chosen, messages, {}, given)[0]
+
+    def _chat_settings(
+        self, add_generation_prompt: bool, variables: Mapping[str, Any] | None, template: str | None
+    ) -> tuple[ChatTemplate, dict[str, Any]]:
+        """The template of a conversation and its variables."""
+        ids = {role: getattr(self, f"{role}_id") for role in ("bos", "eos", "unk", "pad")}
+        given: dict[str, Any] = self._named_tokens | {
+            f"{role}_token": self.vocabulary.piece(i) for role, i in ids.items() if i is not None
+        }
+        given |= {"add_generation_prompt": add_generation_prompt} | dict(variables or {})
+        return choose_template(self.chat_templates, template, given.get("tools") is not None) or elyza_template(), given
+
+    def _control_tokens(self, template: ChatTemplate) -> dict[str, int]:
+        """The tokens by name that only a template writes: special tokens, and added tokens in the template's text.
+
+        `chat_control_tokens` in tokenizer_config.json lists the added tokens in place of the template's text.
+        """
+        vocabulary, listed = self.vocabulary, self._config.get("chat_control_tokens")
+        if not isinstance(listed, list | None):
+            file = self.folder / "tokenizer_config.json"
+            raise ValueError(f"{file}: chat_control_tokens is {listed!r}, but it has to be a list of tokens")
+        added = {vocabulary.pieces[i]: i for i in vocabulary.added}
+        if listed is None:
+            text = literal_text(template)
+            listed = [name for name in added if name in text and not name.isspace()]
+        return {name: i for name, i in added.items() if i in vocabulary.special or name in listed}
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Decode ids to text. With `skip_special=False`, special tokens appear by name.
@@ -193,7 +248,8 @@ class Tokenizer:
         bytes that are not UTF-8   each becomes one U+FFFD, and whole characters around it remain, as in sentencepiece.
                                    In tokenizers one bad byte also replaces its neighbours, so no character would be
                                    certain before the next token
-        special tokens             `<unk>` is left out like the others, as in tokenizers; sentencepiece shows ` ⁇ `
+        special tokens             `<unk>` is left out like the others, as in tokenizers; sentencepiece shows ` ⁇ `.
+                                   tokenizers shows one with the flag `normalized` whose name the normaliser changes
         leading space              the space that encoding added is removed once, from whichever token begins the text,
                                    as in tokenizers; sentencepiece does not remove a space that is a byte token
 
@@ -216,14 +272,11 @@ class Tokenizer:
         return [self.vocabulary.piece(token_id) for token_id in ids]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Copy the tokenizer files, byte for byte, and the chat template to a folder, which is created if needed."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in self.files:
-            target = folder / file.name
-            if not (target.exists() and target.samefile(file)):
-                shutil.copyfile(file, target)
-        carry_chat_template(self.folder, folder)
+        """Copy the tokenizer files, byte for byte, and the chat templates to a folder, which is created if needed.
+
+        Other tokenizer files in that folder are removed, because they would make it another tokenizer.
+        """
+        copy_tokenizer(self.folder, Path(folder))
 
     def _transformers5(self) -> SentencePieceAsTransformers5 | JsonFile:
         if self._as_transformers5 is None:
@@ -266,7 +319,7 @@ def find_difference(folder: Path, model_file: SentencePieceFile, json_file: Back
     pieces = [vocabulary.text(i) for i in sorted(vocabulary.pieces.keys() - vocabulary.byte_values - vocabulary.added)]
     newest = ["".join(pieces[k : k + 64]) for k in range(max(0, len(pieces) - 4096), len(pieces), 64)]
     texts = [(text, False) for text in [*PROBES, *newest]]
-    for i in sorted((vocabulary.added | json_file.vocabulary.added) - model_file.base_pieces.keys()):
+    for i in sorted(vocabulary.added | json_file.vocabulary.added):
         texts += [(f"猫 {json_pieces[i]} 犬{json_pieces[i]}a{json_pieces[i]}", parse) for parse in (False, True)]
     for text, parse_special in texts:
         model_ids, json_ids = (file.encode(text, parse_special) for file in (model_file, json_file))

@@ -12,7 +12,6 @@ model that it wraps, such as `layers.0.…`, where transformers has `model.layer
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-STALE = re.compile("|".join(map(re.escape, WEIGHT_FILES)))  # the weights of an earlier save
 
 
 def import_peft() -> ModuleType:
@@ -149,7 +147,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     parameters = dict(model.named_parameters(remove_duplicate=False))  # without the base's quantised buffers
     state = get_peft_model_state_dict(model, parameters, name, save_embedding_layers=False)
     tensors = {PREFIX + checkpoint_name(own_name(key)): tensor.detach().contiguous() for key, tensor in state.items()}
-    with write_atomically(folder, STALE) as new_folder:
+    with write_atomically(folder) as new_folder:
         save_file(separate_memory(tensors), new_folder / WEIGHT_FILES[0], metadata={"format": "pt"})
         write_json(settings, new_folder / CONFIG_FILE)
 

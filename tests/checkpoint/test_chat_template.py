@@ -9,7 +9,7 @@ import pytest
 from helpers.checkpoint_files import IDS
 from helpers.tokenizer_files import llama_folder, write
 
-from llama_jp.checkpoint.chat_template import elyza_template, find_chat_template
+from llama_jp.checkpoint.chat_template import elyza_template, find_chat_template, find_chat_templates
 from llama_jp.checkpoint.load import load_model
 from llama_jp.text.tokenizer import Tokenizer
 
@@ -24,6 +24,24 @@ def test_the_order_of_precedence(tmp_path):
     assert (find_chat_template(folder).text, find_chat_template(folder).origin) == ("b", "tokenizer_config.json")
     write(folder, chat_template_jinja="a")
     assert (find_chat_template(folder).text, find_chat_template(folder).origin) == ("a", "chat_template.jinja")
+
+
+def test_additional_templates_follow_transformers(tmp_path):
+    """Guards against templates that are ignored, and against tokenizer_config.json beside files, which count alone."""
+    folder = write(tmp_path, tokenizer_config_json={"chat_template": "c"})
+    write(folder / "additional_chat_templates", rag_jinja="r", tool_use_jinja="t", notes_txt="no template")
+    with pytest.raises(ValueError, match="chat_template names rag, tool_use, but none of them is the default"):
+        find_chat_template(folder)
+    write(folder, chat_template_jinja="d")
+    found = {name: (each.text, each.origin) for name, each in find_chat_templates(folder).items()}
+    assert found == {
+        "default": ("d", "chat_template.jinja"),
+        "rag": ("r", "additional_chat_templates/rag.jinja"),
+        "tool_use": ("t", "additional_chat_templates/tool_use.jinja"),
+    }
+    assert find_chat_template(folder).text == "d"
+    write(folder / "additional_chat_templates", default_jinja="e")
+    assert find_chat_template(folder).text == "e"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +112,7 @@ def test_the_demo_carries_elyzas_template():
     assert config["chat_template"] == elyza_template().text.rstrip("\n")
 
 
-@pytest.mark.parametrize("source", ["published", "config", "jinja", "base"])
+@pytest.mark.parametrize("source", ["published", "config", "jinja", "named", "base"])
 def test_copies_carry_the_template(small, tmp_path, source):
     """Guards against a converted, quantised or saved model that has lost its template, and against one it never had."""
     folder = shutil.copytree(small, tmp_path / (NAME if source == "published" else "model"))
@@ -104,14 +122,17 @@ def test_copies_carry_the_template(small, tmp_path, source):
         write(folder, tokenizer_config_json=config | {"chat_template": "x {{ messages[0].content }}"})
     if source == "jinja":
         write(folder, chat_template_jinja="y {{ messages[0].content }}")
+    if source == "named":
+        write(folder, chat_template_jinja="z {{ messages[0].content }}")
+        write(folder / "additional_chat_templates", rag_jinja="{{ documents }}")
     expected = Tokenizer.from_pretrained(folder).chat([{"role": "user", "content": "犬"}])
     assert (find_chat_template(folder) is None) == (source == "base")
 
     load_model(folder, dtype="float32").save_pretrained(tmp_path / "model-saved")
     Tokenizer.from_pretrained(folder).save_pretrained(tmp_path / "tokenizer-saved")
     for copy in ("model-saved", "tokenizer-saved"):
-        template = find_chat_template(tmp_path / copy)
-        assert (template is None) == (source == "base")
+        templates = find_chat_templates(tmp_path / copy)
+        assert (templates == {}) == (source == "base") and ("rag" in templates) == (source == "named")
         assert Tokenizer.from_pretrained(tmp_path / copy).chat([{"role": "user", "content": "犬"}]) == expected
     assert load_model(tmp_path / "model-saved", dtype="float32")(IDS).shape[:2] == IDS.shape
 

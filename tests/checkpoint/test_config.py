@@ -119,6 +119,7 @@ def yarn(**keys: object) -> dict[str, object]:
         ({"vocab_size": 45043.0}, "vocab_size is 45043.0, but it has to be a positive whole number"),
         ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf, but"),
         ({"torch_dtype": 16}, "torch_dtype is 16, but it has to be a string"),
+        ({"dtype": {"": "float16"}}, r"(?<!torch_)dtype is \{'': 'float16'\}, but it has to be a string"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_by_name(tmp_path, change, sentence):
@@ -134,6 +135,7 @@ def test_a_null_counts_as_an_absent_key():
     nulls = dict.fromkeys(["head_dim", "num_key_value_heads", "attention_bias", "attention_dropout", "sliding_window"])
     assert parse_config(ELYZA | nulls) == parse_config(ELYZA)
     assert parse_config(ELYZA | {"eos_token_id": None}).eos_token_id is None
+    assert parse_config(ELYZA | {"bos_token_id": None}).bos_token_id is None
     assert parse_config(ELYZA | yarn(attention_factor=None, mscale=None)) == parse_config(ELYZA | yarn())
 
 
@@ -145,6 +147,7 @@ JUDGED = [
     ("supported", yarn()),
     ("supported", yarn(factor=None, original_max_position_embeddings=64)),
     ("supported", yarn(attention_factor=0.7, beta_fast=16, beta_slow=2, truncate=False)),
+    ("supported", yarn(original_max_position_embeddings=64) | {"original_max_position_embeddings": 32}),
     ("supported", {"rope_theta": 500}),
     ("supported", {"tie_word_embeddings": True}),
     ("supported", {"hidden_act": "swish"}),

@@ -175,3 +175,11 @@ def test_peak_memory_of_a_conversion(tmp_path, form):
     )
     done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1.05
+
+
+def test_generation_config_replaces_the_ids_of_the_configuration(copy):
+    """Guards against an EOS of config.json beside the settings of a file that names none, as in transformers."""
+    (copy / "generation_config.json").write_text('{"temperature": 0.5}')
+    assert load_model(copy, device="cpu").generation_config == {"temperature": 0.5}
+    (copy / "generation_config.json").unlink()
+    assert load_model(copy, device="cpu").generation_config["eos_token_id"] == 2

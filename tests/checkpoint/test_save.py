@@ -13,12 +13,13 @@ import pytest
 import torch
 from helpers.checkpoint_files import ELYZA, IDS, logits
 from helpers.reference import random_config, save_random, theirs
-from helpers.tokenizer_files import llama_folder
+from helpers.tokenizer_files import llama_folder, llama_model, write
 
 import llama_jp
 from llama_jp.checkpoint import save
 from llama_jp.checkpoint.config import parse_config
 from llama_jp.checkpoint.load import load_model
+from llama_jp.text.tokenizer import Tokenizer
 
 
 def test_transformers_loads_a_saved_model_without_a_warning(small, tmp_path):
@@ -88,6 +89,86 @@ def test_the_files_of_the_tokenizer_are_carried_on(small, tmp_path):
     for out in (tmp_path / "model", tmp_path / "tokenizer"):
         for name in ("chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"):
             assert (out / name).read_bytes() == (folder / name).read_bytes()
+
+
+STALE = [
+    "generation_config.json",
+    "certificate.json",
+    "pytorch_model-00001-of-00002.bin",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "additional_chat_templates/rag.jinja",
+    "tekken.json",
+    "vocab.json",
+]
+OF_A_TOKENIZER = STALE[3:]
+
+
+def old_folder(folder: Path) -> Path:
+    """A folder with the files of another model, and with files that belong to nobody."""
+    for name in [*STALE, "README.md", "additional_chat_templates/notes.txt", "modeling.py"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    return folder
+
+
+def present(folder: Path, names: list[str]) -> list[str]:
+    return [name for name in names if (folder / name).is_file()]
+
+
+def test_the_files_of_another_model_do_not_stay(small, tmp_path):
+    """Guards against a folder with one model's weights and the chat template, or the sampling, of another."""
+    source = write(shutil.copytree(small, tmp_path / "in"), tokenizer_model=llama_model())
+    (source / "generation_config.json").unlink(missing_ok=True)
+    out = old_folder(tmp_path / "out")
+    model, tokenizer = load_model(source), Tokenizer.from_pretrained(source)
+    model.generation_config = {}
+    model.save_pretrained(out)
+    assert present(out, STALE) == [] and (out / "tokenizer.model").is_file()
+    assert len(present(out, ["README.md", "additional_chat_templates/notes.txt", "modeling.py"])) == 3
+    assert Tokenizer.from_pretrained(out).chat_templates == {}
+
+    other = old_folder(tmp_path / "tokenizer")
+    tokenizer.save_pretrained(other)
+    assert present(other, STALE) == [name for name in STALE if name not in OF_A_TOKENIZER]
+
+
+def test_a_model_without_a_tokenizer_leaves_the_one_that_is_there(small, tmp_path):
+    """Guards against the loss of a tokenizer that was saved before its model."""
+    out = old_folder(tmp_path / "out")
+    load_model(small).save_pretrained(out)
+    assert present(out, STALE) == [*present(out, ["generation_config.json"]), *OF_A_TOKENIZER]
+
+
+def test_a_copy_does_not_write_through_a_link(small, tmp_path):
+    """Guards against a changed hub cache, to which the files of a folder can be links."""
+    source = write(tmp_path / "in", tokenizer_model=llama_model(), tokenizer_config_json={"legacy": True})
+    original = write(tmp_path / "cache", tokenizer_config_json={"legacy": False}) / "tokenizer_config.json"
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tokenizer_config.json").symlink_to(original)
+    Tokenizer.from_pretrained(source).save_pretrained(tmp_path / "out")
+    assert "false" in original.read_text() and "true" in (tmp_path / "out" / "tokenizer_config.json").read_text()
+
+
+def test_a_folder_with_an_adapter_is_refused(small, tmp_path):
+    """Guards against a folder that transformers opens as its adapter's base model."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds an adapter \(adapter_config\.json\), and .*; choose another folder"):
+        load_model(small).save_pretrained(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["adapter_config.json"]
+
+
+def test_two_parameters_that_are_one_are_both_saved(small, tmp_path):
+    """Guards against the error of safetensors for tensors that share memory."""
+    model = load_model(small, dtype="float32", device="cpu")
+    model.layers[1].mlp.up_proj.weight = model.layers[0].mlp.up_proj.weight
+    model.save_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        assert torch.equal(logits(tmp_path / "out"), model(IDS))
+    modes = {file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1, "the weights can be read by whoever can read config.json"
 
 
 def test_a_model_under_fsdp2_is_gathered(small, tmp_path):

@@ -139,6 +139,58 @@ def test_both_files_split_a_text_alike(tmp_path, tokens, place):
             assert not set(as_text) & ours.vocabulary.special
 
 
+# Forms in which files declare a special token: (added tokens of tokenizer.json, tokenizer_config.json, the map).
+IM_END = [flags("<|im_end|>", special=False, lstrip=True)]
+IMAGE, BOI = flags("<image>", lstrip=True), {"boi_token": "<boi>", "image_token": "<img>"}
+FORMS = {
+    "a role makes a token special": (IM_END, {}, {"eos_token": "<|im_end|>"}),
+    "a role of the configuration does": (IM_END, {"eos_token": "<|im_end|>"}, {}),
+    "a role that is an object": ([], {"image_token": IMAGE | {"__type": "AddedToken"}}, {}),
+    "a role that is an object of the map": ([], {"sep_token": "<sep>"}, {"image_token": IMAGE}),
+    "an own role stands behind the others": ([], {"image_token": "<image>", "pad_token": "<pad>"}, {}),
+    "an own role in both files": ([], {"image_token": "<image>"}, {"image_token": "<img>", "boi_token": "<boi>"}),
+    "roles without their suffix": ([], {"extra_special_tokens": BOI}, {"extra_special_tokens": ["<x>"]}),
+    "more roles and more tokens": ([], {"extra_special_tokens": BOI, "additional_special_tokens": ["<x>"]}, {}),
+    "two lists": ([], {"extra_special_tokens": ["<x>"], "additional_special_tokens": ["<pad>"]}, {}),
+    "a list in each file": ([], {"extra_special_tokens": ["<x>"]}, {"extra_special_tokens": ["<pad>", "<x>"]}),
+    "the older list of the map": ([], {"extra_special_tokens": ["<x>"]}, {"additional_special_tokens": ["<pad>"]}),
+    "the older list alone": ([], {}, {"additional_special_tokens": ["<pad>"]}),
+    "a role without a token": ([], {"pad_token": "<pad>", "sep_token": "<sep>"}, {"pad_token": None}),
+    "a role with other flags": (
+        [],
+        {"pad_token": flags("<pad>", normalized=True) | {"__type": "AddedToken"}, "extra_special_tokens": ["<pad>"]},
+        {},
+    ),
+    "the name of a byte": ([flags("<0x41>", special=False, normalized=True)], {}, {}),
+    "the name of a piece": ([flags("犬", normalized=True)], {}, {}),
+}
+
+
+@pytest.mark.parametrize("kinds", ["j", "mj"])
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_a_special_token_counts_as_in_transformers(tmp_path, form, kinds):
+    """Guards against a token that gets another id, other flags, or no place at all because of the form of its file."""
+    tokens, config, in_map = FORMS[form]
+    spec = llama_json(llama_model())
+    for i, token in enumerate(tokens, SIZE):
+        spec["added_tokens"].append({"id": spec["model"]["vocab"].get(token["content"], i)} | token)
+    files = {"tokenizer_model": llama_model()} if "m" in kinds else {}
+    folder = write(tmp_path, tokenizer_json=spec, tokenizer_config_json=config, special_tokens_map_json=in_map, **files)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "tokenizer.model and tokenizer.json|.*encode .* differently")
+        ours = Tokenizer.from_pretrained(folder)
+    reference = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    added = reference.added_tokens_decoder
+    assert {i: ours.vocabulary.piece(i) for i in ours.vocabulary.added} == {i: str(token) for i, token in added.items()}
+    assert ours.vocabulary.special == {i for i, token in added.items() if token.special}
+    assert (ours.pad_id, ours.eos_id or 2) == (reference.pad_token_id, reference.eos_token_id or 2)
+    for text in [*TEXTS, "words<pad>", " <|im_end|>犬犬<image> <img><boi>", "<0x41> <0x41>犬", "<sep><pad><x>"]:
+        ids = ours.encode(text, bos=False, parse_special=True)
+        assert ids == reference(text, add_special_tokens=False).input_ids, text
+        if form != "a role with other flags":  # tokenizers decodes the first of two tokens with one name
+            assert ours.decode(ids, skip_special=False) == reference.decode(ids, skip_special_tokens=False), text
+
+
 def test_a_part_between_two_added_tokens_is_a_text_of_its_own(tmp_path):
     """Guards against the ids of the whole string: for SentencePiece, "犬<pad>魚" has one text, and here it has two."""
     folder = make_folder(tmp_path, TOKENS["pad"], "added_tokens.json", NAMED["pad"], "map", "m")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from helpers.tokenizer_files import llama_model, real_data, write
+from helpers.tokenizer_files import llama_folder, llama_model, real_data, write
 
 from llama_jp.text.prompt_forms import forms_of_prompt
+from llama_jp.text.prompt_mistakes import find_mistakes
 from llama_jp.text.template import instruct_prompt
 from llama_jp.text.tokenizer import Tokenizer
 
@@ -36,11 +37,41 @@ def test_transformers_gives_the_second_form():
     assert theirs.encode(text)[:2] == [1, 1], "the third form: BOS is added to the one in the text"
 
 
-def test_what_cannot_be_explained(tmp_path):
+CHATML = """\
+{{ begin }}{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}\
+{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+
+
+@pytest.mark.parametrize(("begin", "third"), [("", "added BOS"), ("<s>", "doubled BOS")])
+def test_the_forms_of_another_template(tmp_path, begin, third):
     """Guards against ELYZA's prompt for a checkpoint with a template of its own."""
-    folder = write(tmp_path, tokenizer_model=llama_model(), chat_template_jinja="{{ messages[0].content }}")
-    with pytest.raises(ValueError, match=r"chat_template\.jinja: the chat template is not ELYZA's"):
-        forms_of_prompt(Tokenizer.from_pretrained(folder), "犬")
+    transformers = pytest.importorskip("transformers", minversion="5")
+    template = CHATML.replace("{{ begin }}", begin)
+    folder = write(llama_folder(tmp_path), chat_template_jinja=template)
+    write(folder, added_tokens_json={"<|im_start|>": 560, "<|im_end|>": 561})
+    named = {"bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>", "pad_token": "<|im_start|>"}
+    write(folder, special_tokens_map_json=named)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    reference = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    turn = [{"role": "user", "content": MESSAGE}]
+    forms = {form.name: form.ids for form in forms_of_prompt(tokenizer, MESSAGE)}
+    assert [*forms] == ["as trained", "transformers 5", third, "special as text", "no answer begun"]
+    text = tokenizer.chat_text(turn)
+    assert text == reference.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    assert forms["as trained"] == reference.apply_chat_template(turn, add_generation_prompt=True).input_ids
+    assert forms[third] == reference(text).input_ids == [1, *forms["as trained"]]
+    assert forms["special as text"] == reference(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    assert forms["no answer begun"] == reference.apply_chat_template(turn).input_ids
+    later = transformers.LlamaTokenizer.from_pretrained(folder)
+    assert forms["transformers 5"] == later.apply_chat_template(turn, add_generation_prompt=True).input_ids
+    with pytest.raises(
+        ValueError, match=r"chat_template\.jinja: the chat template is not ELYZA's, and only mistakes in ids"
+    ):
+        find_mistakes(tokenizer, forms["as trained"])
+
+
+def test_what_cannot_be_explained(tmp_path):
+    """Guards against ELYZA's prompt from a tokenizer without BOS."""
     without_bos = Tokenizer.from_pretrained(write(tmp_path / "no", tokenizer_model=llama_model(bos_id=-1)))
     with pytest.raises(ValueError, match="no BOS"):
         forms_of_prompt(without_bos, "犬")

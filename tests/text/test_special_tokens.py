@@ -36,6 +36,7 @@ def test_special_ids_from_one_file_alone(tmp_path, pair):
         ({"tokenizer_config_json": {"pad_token": None}, "config_json": {"pad_token_id": 0}}, 0),
         ({"config_json": {"pad_token_id": None}}, None),
         ({"config_json": {"pad_token_id": -1}}, None),
+        ({"config_json": {"pad_token_id": [5, 7]}}, 5),
     ],
 )
 def test_pad_follows_the_files(tmp_path, files, pad):
