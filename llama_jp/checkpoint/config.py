@@ -1,4 +1,7 @@
-"""config.json to a `LlamaConfig`, and back."""
+"""config.json to a `LlamaConfig`, and back.
+
+This module imports torch, which takes seconds, for a scaled rope only.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
+from ..config import LlamaConfig
 from ..linear.scheme import Scheme
-from ..model import LlamaConfig
-from ..rope import ROPE_TYPES, context_length, make_rope
 from .json_files import read_json
 from .parts import recorded_parts, without_parts
 from .recognise import describe_folder
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Kind(NamedTuple):
@@ -206,11 +209,19 @@ def parse_config(raw: dict[str, Any]) -> LlamaConfig:
     values |= {key: None for key in ("bos_token_id", "eos_token_id") if key in raw and raw[key] is None}
     config = LlamaConfig(**values)
     refuse_windows(raw, config)
+    if config.rope_scaling is not None:
+        check_scaling(config)
+    return config
+
+
+def check_scaling(config: LlamaConfig) -> None:
+    """Raise ValueError for a `rope_scaling` without a needed key, or with numbers that give no rotation."""
+    from ..rope import make_rope  # late, because it imports torch
+
     try:
         make_rope(config)
     except ArithmeticError as error:
         raise ValueError(f"rope_scaling {config.rope_scaling} gives no rotation: {error}") from error
-    return config
 
 
 def check_kinds(values: dict[str, Any], kinds: dict[str, Kind], inside: str = "") -> None:
@@ -233,7 +244,7 @@ def refuse_unsupported(raw: dict[str, Any]) -> None:
 def refuse_windows(raw: dict[str, Any], config: LlamaConfig) -> None:
     """Raise ValueError for a window that is shorter than the context. A longer one changes nothing."""
     for key in WINDOWS:
-        value, context = raw.get(key), context_length(config)
+        value, context = raw.get(key), config.context_length
         if value is not None and not (is_int(value) and value >= context):
             raise ValueError(
                 f"{key} {value!r} is not supported; only null, or at least the context of {context:,} tokens, is"
@@ -259,8 +270,8 @@ def parse_rope(raw: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("partial_rotary_factor other than 1 is not supported")
     if rope_type == "default":
         return {"rope_theta": theta, "rope_scaling": None}
-    if not isinstance(rope_type, str) or rope_type not in ROPE_TYPES:
-        raise ValueError(f"rope_type {rope_type!r} is not supported; known are default, {', '.join(ROPE_TYPES)}")
+    if not isinstance(rope_type, str) or rope_type not in ROPE_KEYS:
+        raise ValueError(f"rope_type {rope_type!r} is not supported; known are default, {', '.join(ROPE_KEYS)}")
     if (trained := raw.get(TRAINED)) is not None:
         scaling[TRAINED] = trained  # the outer key has priority, as in transformers
     check_kinds(scaling, ROPE_KEYS[rope_type] | {TRAINED: POSITIVE}, f"{spelling}: ")

@@ -14,7 +14,10 @@ DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
 
 MOST_THREADS = 1024  # the operating system refuses many more, and OpenMP then ends the process
 
-MODEL_HELP = f"folder, hub repository (owner/name), or one of demo, {', '.join(SHORT_NAMES)}"
+MODEL_HELP = (
+    f"folder, hub repository (owner/name), one of demo, {', '.join(SHORT_NAMES)}, "
+    "or module:function, which returns a model"
+)
 
 
 def add_source_arguments(parser: argparse._ActionsContainer) -> None:
@@ -56,6 +59,14 @@ def take_model_as_source(args: argparse.Namespace) -> None:
 def add_revision_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--revision", metavar="REV", help="branch, tag or commit of a hub repository, such as refs/pr/2 (default: main)"
+    )
+
+
+def add_trust_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--trust-parts",
+        action="store_true",
+        help="import the functions and the class that the checkpoint of a changed model names, and run their code",
     )
 
 

@@ -12,7 +12,6 @@ from ..checkpoint.chat_template import elyza_template
 from ..generation.filter_chain import make_filters
 from ..generation.options import Options
 from ..model import Llama
-from ..rope import context_length
 from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT
 from .arguments import add_positional_source_arguments
 from .console import check_decoded, wrong_byte
@@ -198,7 +197,7 @@ def check_options(args: argparse.Namespace, model: Llama) -> None:
     """Raise ValueError for options with which no message can be answered."""
     options = Options.resolve(model, None, generation_options(args, model))
     make_filters(options)
-    context = context_length(model.config)
+    context = model.config.context_length
     if options.past_context != "shift" and (options.max_new_tokens or 0) >= context:
         raise ValueError(
             f"max_new_tokens is {options.max_new_tokens}, but the context holds {context}, and the message needs "

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from ..cache import Cache
 from ..model import Llama
-from ..rope import context_length
 
 
 def open_cache(file: Path, model: Llama, ids: Sequence[int]) -> tuple[Cache, int]:
     """A KV cache with the prompt's first tokens from `file`, and their number; empty if there is no such file."""
-    cache = model.new_cache(1, context_length(model.config))
+    cache = model.new_cache(1, model.config.context_length)
     cached = common_prefix_length(cache.load(file), ids) if file.exists() else 0
     cache.crop(cached)
     return cache, cached

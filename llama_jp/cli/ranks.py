@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from ..checkpoint.load import choose_device
+from ..checkpoint.parts import is_function_name
 from ..speed.tensor_parallel import ShardedLlama
 from ..text.tokenizer import Tokenizer
 from .console import decode
@@ -151,6 +152,11 @@ def open_sharded(args: argparse.Namespace) -> tuple[ShardedLlama, Tokenizer]:
     ):
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} works in a single process: {reason}")
+    if is_function_name(args.model):
+        raise ValueError(
+            f"several processes share a checkpoint, and {args.model} is a function; write its model with "
+            f"`llama-jp convert {args.model} FOLDER`, and name the folder"
+        )
     mesh = make_mesh(args.device)
     model = ShardedLlama.from_pretrained(
         args.model, args.dtype, mesh=mesh, revision=args.revision, attention=args.attention

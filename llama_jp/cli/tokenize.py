@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..text.tokenizer import Tokenizer
+from ..loading import load_tokenizer
+from .arguments import MODEL_HELP
 from .columns import display_width, pad, visible
 from .explain import explain_ids, explain_prompt, pasted_ids
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="MODEL",
-        help="folder, hub repository or short name; repeat it to compare several (default: demo)",
+        help=f"{MODEL_HELP}; repeat it to compare several (default: demo)",
     )
     parser.add_argument("--no-bos", action="store_true", help="encode without BOS")
     parser.add_argument(
@@ -74,7 +75,7 @@ def explain(args: argparse.Namespace) -> int:
         raise ValueError(f"--explain takes one --model, and there are {len(models)}")
     if args.no_bos or args.parse_special:
         raise ValueError("--explain shows BOS and special tokens as they are: leave out --no-bos and --parse-special")
-    tokenizer = Tokenizer.from_pretrained(models[0])
+    tokenizer = load_tokenizer(models[0])
     if args.ids is None:
         explain_prompt(tokenizer, read_text(args), args.json)
     else:
@@ -98,7 +99,7 @@ class Column:
     @classmethod
     def of(cls, model: str, text: str, args: argparse.Namespace) -> Column:
         """Encode the text with the tokenizer of a model."""
-        tokenizer = Tokenizer.from_pretrained(model)
+        tokenizer = load_tokenizer(model)
         ids = tokenizer.encode(text, bos=not args.no_bos, parse_special=args.parse_special)
         vocabulary = tokenizer.vocabulary
         return cls(

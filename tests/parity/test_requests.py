@@ -81,15 +81,15 @@ def gives_two_dimensions(): return lambda ids: torch.zeros(len(ids), 5)
 number = 3
 """
 FAILURES = {
-    "raises": r"failing_llama:raises failed: ZeroDivisionError: division by zero \(failing_llama.py, line 3\)",
-    "exits": "failing_llama:exits failed: SystemExit: 1",
+    "raises": r"failing_llama:raises fails: ZeroDivisionError: division by zero \(failing_llama.py, line 3\)",
+    "exits": "failing_llama:exits fails: SystemExit: 1",
     "gives_nothing": "is a NoneType, which cannot be called",
     "fails_later": r"the model of failing_llama:fails_later failed: .*\(failing_llama.py, line 6\)",
     "gives_a_tuple": "returns a tuple for ids; a tensor of logits",
     "gives_ids": r"give torch.int64 logits \(2, 4\)",
     "gives_two_dimensions": r"ids \(2, 4\) give torch.float32 logits \(2, 5\)",
-    "number": "is a int, not a function",
-    "missing": "cannot find failing_llama:missing",
+    "number": "is an object of the type int, not a function",
+    "missing": "failing_llama:missing cannot be imported: AttributeError",
 }
 
 
@@ -109,7 +109,7 @@ def test_a_module_that_cannot_be_imported_is_status_2(code, capsys, tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken", raising=False)
     assert parity("--model", "broken:make", "--checkpoint", "demo") == 2
-    assert "broken cannot be imported" in capsys.readouterr().err
+    assert "broken:make cannot be imported" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_ended_is_no_failure(tmp_path):

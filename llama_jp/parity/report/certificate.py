@@ -77,7 +77,7 @@ class Replay:
         return all(then == now for then, now in self.results)
 
 
-def replay(file: Path, only: Iterable[int] | None = None) -> tuple[list[Replay], list[str]]:
+def replay(file: Path, only: Iterable[int] | None = None, trust_parts: bool = False) -> tuple[list[Replay], list[str]]:
     """Replay a certificate, or only its runs with these numbers.
 
     Returns the runs, and a sentence for each difference of this machine that may change bits.
@@ -87,6 +87,6 @@ def replay(file: Path, only: Iterable[int] | None = None) -> tuple[list[Replay],
     replays = []
     for number in range(len(runs)) if only is None else only:
         request = read_request(file, runs[number])
-        now = json.loads(json.dumps([outcome(each) for each in run_request(request)]))
+        now = json.loads(json.dumps([outcome(each) for each in run_request(request, trust_parts)]))
         replays.append(Replay(request, list(zip(runs[number]["results"], now, strict=True))))
     return replays, environment_changes(content["environment"], describe_environment())
