@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..text_files import read_text_file
 from .hub import SHORT_NAMES
 from .json_files import read_json
 
@@ -57,10 +58,7 @@ def find_chat_template(folder: Path) -> ChatTemplate | None:
     """
     file = folder / TEMPLATE_FILE
     if file.is_file():
-        try:
-            return ChatTemplate(file.read_text(encoding="utf-8"), file, file.name)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        return ChatTemplate(read_text_file(file), file, file.name)
     file = folder / "tokenizer_config.json"
     value = read_json(file, missing_ok=True).get("chat_template")
     if isinstance(value, list):

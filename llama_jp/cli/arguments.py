@@ -74,7 +74,7 @@ def add_trust_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def positive_int(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
@@ -86,7 +86,7 @@ def thread_count(text: str) -> int:
 
 
 def int_list(text: str) -> list[int]:
-    if not all(part.strip().isdigit() for part in text.split(",")):
+    if not all(part.strip().isdecimal() for part in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 2,13")
     return [int(part) for part in text.split(",")]
 

@@ -62,6 +62,13 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     """Load the model and the tokenizer of --model, then apply --rope-scaling and --optimize."""
+    model, tokenizer = load_model_of(args)
+    optimize_as_asked(args, model, tokenizer)
+    return model, tokenizer
+
+
+def load_model_of(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
+    """Load the model and the tokenizer of --model, then apply --rope-scaling."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -77,6 +84,11 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         )
     if args.rope_scaling:
         extend_context(model, *args.rope_scaling)
+    return model, tokenizer
+
+
+def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokenizer) -> None:
+    """Apply --optimize, and report the numerical deviation."""
     if args.optimize:
         text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
         ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
@@ -84,7 +96,6 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         optimized = optimize_model(model, args.optimize, rows, ids)
         tokens, deviation = ids.shape[1], optimized.deviation
         print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
-    return model, tokenizer
 
 
 def optimize_model(model: Llama, level: str, rows: int, ids: Tensor | None = None) -> Optimized:

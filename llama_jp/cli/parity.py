@@ -91,7 +91,7 @@ def modes(text: str) -> list[str]:
 
 
 def whole_number(text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 

@@ -23,8 +23,9 @@ from ..generation.options import Options
 from ..generation.task import as_prompts, resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
+from ..text_files import read_text_file
 from .arguments import positive_int
-from .console import decode, read_standard_input
+from .console import read_standard_input
 from .generation_arguments import generation_options
 from .models import open_model
 from .output import answer_text, check_writable, write_whole
@@ -130,7 +131,7 @@ def check_arguments(args: argparse.Namespace) -> list[Item]:
 
 def read_prompts(name: str) -> list[Item]:
     """The prompts of a JSONL file. Raises ValueError with the number of a wrong line."""
-    text = read_standard_input() if name == "-" else decode(Path(name).read_bytes(), "utf-8", name)
+    text = read_standard_input() if name == "-" else read_text_file(name)
     items = []
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):  # U+2028 is no line end in JSON
         if not line.strip():

@@ -26,7 +26,7 @@ from ..checkpoint.load import choose_device
 from ..checkpoint.parts import is_function_name
 from ..speed.tensor_parallel import ShardedLlama
 from ..text.tokenizer import Tokenizer
-from .console import decode
+from .console import decode_input
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -109,7 +109,7 @@ class SharedInput(io.TextIOBase):
         """All of standard input. ValueError for a part of it."""
         if size is not None and size >= 0:
             raise ValueError(f"the ranks share standard input as a whole, so read() takes no size, not {size}")
-        return decode(self.buffer.read(), self.encoding, "standard input")
+        return decode_input(self.buffer.read(), self.encoding)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..loading import load_tokenizer
+from ..text_files import read_text_file
 from .arguments import MODEL_HELP
 from .columns import display_width, pad, visible
+from .console import check_decoded, read_exactly
 from .explain import explain_ids, explain_prompt, pasted_ids
 
 EXAMPLE = "llama-jp tokenize 吾輩は猫である。名前はまだ無い。"
@@ -128,13 +128,8 @@ class Column:
 def read_text(args: argparse.Namespace) -> str:
     """The text with unchanged line ends, because a CR is a token of its own."""
     if args.text is not None:
-        return str(args.text)
-    name = args.file if args.file is not None else "standard input"
-    data = Path(args.file).read_bytes() if args.file is not None else sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}") from error
+        return check_decoded(args.text, "the text")
+    return read_exactly() if args.file is None else read_text_file(args.file)
 
 
 def side_by_side(columns: list[Column]) -> list[str]:

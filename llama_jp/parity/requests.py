@@ -17,6 +17,7 @@ from ..checkpoint.parts import describe_failure, is_function_name
 from ..checkpoint.random_checkpoint import random_config, random_ids, write_random
 from ..model import LlamaConfig
 from ..text.tokenizer import Tokenizer
+from ..text_files import read_text_file
 from .comparison import Comparison, Tolerance
 from .modes.forward import compare
 from .modes.generation import GENERATION_MODES, compare_generation
@@ -164,7 +165,4 @@ def choose_ids(request: Request, folder: Path | None, config: LlamaConfig) -> Te
 
 def read_lines(file: str) -> list[str]:
     """The lines of a UTF-8 file with their line ends."""
-    try:
-        return Path(file).read_bytes().decode("utf-8").splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: byte {error.start}") from error
+    return read_text_file(file).splitlines(keepends=True)

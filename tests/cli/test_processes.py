@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 UTF8 = os.environ | {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+UTF8.pop("PYTHONUNBUFFERED", None)  # an unbuffered output hides what Python still has to write when it ends
 COMMAND = [sys.executable, "-m", "llama_jp"]
 SJIS = "ネコ".encode("cp932")
 unix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of Unix")
@@ -122,7 +123,7 @@ def test_a_signal_removes_the_unfinished_folder(number, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="sees in /proc that torch is being imported")
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
 def test_ctrl_c_while_torch_is_imported_is_quiet(seconds):
-    process = subprocess.Popen([*COMMAND, "info", "nowhere/at-all"], stderr=subprocess.PIPE, env=UTF8)
+    process = subprocess.Popen([*COMMAND, "bench", "nowhere/at-all"], stderr=subprocess.PIPE, env=UTF8)
     maps = Path(f"/proc/{process.pid}/maps")
     while process.poll() is None and "libtorch" not in maps.read_text():
         time.sleep(0.01)
@@ -177,8 +178,8 @@ def test_an_interrupted_cache_leaves_the_earlier_one(folder, tmp_path, monkeypat
     assert main(words) == 0
     before, save = (tmp_path / "cache").read_bytes(), Cache.save
 
-    def fail(self, file, ids):
-        save(self, file, ids)
+    def fail(self, file, ids, model):
+        save(self, file, ids, model)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Cache, "save", fail)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...environment import describe_environment, environment_changes
+from ...text_files import read_text_file
 from ..comparison import Comparison
 from ..requests import Request, run_request
 
@@ -47,7 +48,7 @@ def add_to_certificate(file: Path, request: Request, comparisons: list[Compariso
 def read_certificate(file: Path) -> dict[str, Any]:
     """The content of a certificate. ValueError: the file is not a certificate of this format."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text_file(file))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
