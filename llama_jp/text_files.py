@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 
 def read_text_file(file: str | Path) -> str:
@@ -20,6 +22,14 @@ def decode_text(data: bytes, name: str, encoding: str = "utf-8", way_out: str = 
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(wrong_byte(name, encoding, error.start, data[error.start]) + way_out) from error
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError for a text that is no JSON, or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def wrong_byte(name: str, encoding: str, position: int, byte: int) -> str:

@@ -6,7 +6,7 @@ This module imports torch, which takes seconds, for a scaled rope only.
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -33,14 +33,14 @@ def is_int(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-SIZE = Kind("a positive whole number", lambda value: is_int(value) and value > 0)
+SIZE = Kind("a positive whole number below 2^63", lambda value: is_int(value) and 0 < value < 2**63)
 POSITIVE = Kind("a positive number", lambda value: is_number(value) and value > 0)
 NUMBER = Kind("a number of at least 0", lambda value: is_number(value) and value >= 0)
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
@@ -208,9 +208,9 @@ def parse_config(raw: dict[str, Any]) -> LlamaConfig:
     # A null says "none" for these two ids; LlamaConfig has other defaults.
     values |= {key: None for key in ("bos_token_id", "eos_token_id") if key in raw and raw[key] is None}
     config = LlamaConfig(**values)
-    refuse_windows(raw, config)
     if config.rope_scaling is not None:
         check_scaling(config)
+    refuse_windows(raw, config)
     return config
 
 
@@ -220,6 +220,7 @@ def check_scaling(config: LlamaConfig) -> None:
 
     try:
         make_rope(config)
+        _ = config.context_length
     except ArithmeticError as error:
         raise ValueError(f"rope_scaling {config.rope_scaling} gives no rotation: {error}") from error
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..text_files import read_text_file
+from ..text_files import parse_json, read_text_file
 from .recognise import check_file
 
 
@@ -22,8 +22,8 @@ def read_json(file: Path, missing_ok: bool = False) -> dict[str, Any]:
     check_file(file)
     text = read_text_file(file)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__} where an object was expected")

@@ -230,6 +230,8 @@ def choose_device(device: str | torch.device) -> torch.device:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if str(device).startswith("meta"):
+        raise ValueError(f"the device {str(device)!r} holds no numbers; take one that computes, such as cpu")
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch raises AssertionError if it was built without CUDA

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from ..text_files import decode_text, wrong_byte
+from ..text_files import decode_text
 
 CLEANUP_SECONDS = 5.0
 OTHER_ENCODING = ", or set PYTHONIOENCODING to its encoding"
@@ -135,18 +135,18 @@ def decode_input(data: bytes, encoding: str) -> str:
 
 
 def check_decoded(text: str, name: str) -> str:
-    """Return a text of the command line or of a line of input. Raises ValueError if its bytes were not UTF-8.
+    """A text of the command line or of a line of input. Raises ValueError if its bytes were not UTF-8.
 
-    Python stands such bytes for half surrogate pairs.
+    For bytes that are no text in the locale's encoding, Python has half surrogate pairs. In the locale C without UTF-8
+    mode, these are all bytes of a Japanese text.
     """
+    if not any("\udc80" <= character <= "\udcff" for character in text):
+        return text
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        byte = ord(text[error.start]) - 0xDC00
-        if 0x80 <= byte <= 0xFF:
-            position = len(text[: error.start].encode("utf-8"))
-            raise ValueError(wrong_byte(name, "utf-8", position, byte) + OTHER_ENCODING) from None
-    return text
+        data = text.encode("ascii", "surrogateescape")
+    except UnicodeEncodeError:  # some characters are text already
+        data = text.encode("utf-8", "surrogateescape")
+    return decode_text(data, name, way_out=OTHER_ENCODING)
 
 
 @contextmanager

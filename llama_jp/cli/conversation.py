@@ -14,7 +14,7 @@ from ..generation.options import Options
 from ..generation.task import DEFAULT_MAX_NEW_TOKENS
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from ..text_files import read_text_file
+from ..text_files import parse_json, read_text_file
 from .output import count, speed_report, write_whole
 from .prompt_cache import common_prefix_length
 
@@ -113,7 +113,7 @@ class Conversation:
         """Replace the conversation by a saved one. Raises ValueError for a file of another form."""
         text = read_text_file(file)
         try:
-            messages = json.loads(text)
+            messages = parse_json(text)
             texts = [(message["role"], str(message["content"])) for message in messages]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is no saved conversation: {error}") from error

@@ -19,7 +19,7 @@ from ..parity.report.html import write_html_report
 from ..parity.report.text import text_report
 from ..parity.requests import MODES, Request, run_request
 from ..parity.run.models import Settings
-from .arguments import DTYPES, add_trust_argument, positive_int
+from .arguments import DTYPES, add_trust_argument, is_whole, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
 SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
@@ -91,7 +91,7 @@ def modes(text: str) -> list[str]:
 
 
 def whole_number(text: str) -> int:
-    if not text.isdecimal():
+    if not is_whole(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 

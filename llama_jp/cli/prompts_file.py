@@ -23,7 +23,7 @@ from ..generation.options import Options
 from ..generation.task import as_prompts, resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from ..text_files import read_text_file
+from ..text_files import parse_json, read_text_file
 from .arguments import positive_int
 from .console import read_standard_input
 from .generation_arguments import generation_options
@@ -137,7 +137,7 @@ def read_prompts(name: str) -> list[Item]:
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError as error:
             raise ValueError(f"{name}, line {number} is not JSON: {error}") from error
         if isinstance(content, str):
@@ -164,7 +164,7 @@ def read_answers(file: Path, items: list[Item]) -> dict[int, dict[str, Any]]:
     complete = data[: data.rfind(b"\n") + 1]
     for number, line in enumerate(complete.split(b"\n")[:-1], 1):
         try:
-            answer = json.loads(line)
+            answer = parse_json(line.decode("utf-8"))
             own = {key: value for key, value in answer.items() if key not in ANSWER_KEYS}
             belongs = set(ANSWER_KEYS) <= answer.keys() and prompts.get(answer["line"]) == own
         except (ValueError, AttributeError):

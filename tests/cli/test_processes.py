@@ -75,6 +75,16 @@ def test_a_prompt_of_another_encoding_is_named():
 
 
 @unix
+def test_a_prompt_is_utf8_in_every_locale():
+    """Guards against a Japanese prompt that is refused, or a --stop that never matches, in the locale C."""
+    words = ("generate", "犬", "--stop", "犬", "--max-new-tokens", "1", "--json")
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+    status, out, err = run(*words, PYTHONUTF8="0", **locale)
+    expected = json.loads(run(*words)[1])
+    assert status == 0 and json.loads(out) == expected, err
+
+
+@unix
 @pytest.mark.parametrize("command", ["--help", "info demo", "info demo --json", "bench --help", "parity --random tiny"])
 def test_a_pipe_that_closes_early_is_quiet(command):
     for redirect in ("", "2>&1"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...environment import describe_environment, environment_changes
-from ...text_files import read_text_file
+from ...text_files import parse_json, read_text_file
 from ..comparison import Comparison
 from ..requests import Request, run_request
 
@@ -47,9 +47,10 @@ def add_to_certificate(file: Path, request: Request, comparisons: list[Compariso
 
 def read_certificate(file: Path) -> dict[str, Any]:
     """The content of a certificate. ValueError: the file is not a certificate of this format."""
+    text = read_text_file(file)
     try:
-        content = json.loads(read_text_file(file))
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{file} is not a certificate of format {FORMAT}")
