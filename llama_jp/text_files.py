@@ -1,8 +1,9 @@
-"""Texts from files and streams: decode the bytes, or name the first wrong one."""
+"""Texts in files and streams: decode the bytes, or name the first wrong one; write a file complete or not at all."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,17 @@ from typing import Any
 def read_text_file(file: str | Path) -> str:
     """The text of a UTF-8 file, with its line ends. Raises ValueError with the position of the first wrong byte."""
     return decode_text(Path(file).read_bytes(), str(file))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file complete or not at all: a full disk or an interruption leaves an earlier file as it was."""
+    if file.exists() and not file.is_file():  # such as /dev/stdout, which cannot be replaced
+        file.write_text(text, encoding="utf-8")
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
+        complete = Path(folder) / file.name
+        complete.write_text(text, encoding="utf-8")
+        complete.replace(file)
 
 
 def decode_text(data: bytes, name: str, encoding: str = "utf-8", way_out: str = "") -> str:

@@ -14,8 +14,8 @@ from ..generation.options import Options
 from ..generation.task import DEFAULT_MAX_NEW_TOKENS
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from ..text_files import parse_json, read_text_file
-from .output import count, speed_report, write_whole
+from ..text_files import parse_json, read_text_file, write_whole
+from .output import count, speed_report
 from .prompt_cache import common_prefix_length
 
 Turn = tuple[str, str]  # (user, assistant)

@@ -23,12 +23,12 @@ from ..generation.options import Options
 from ..generation.task import as_prompts, resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from ..text_files import parse_json, read_text_file
+from ..text_files import parse_json, read_text_file, write_whole
 from .arguments import positive_int
 from .console import read_standard_input
 from .generation_arguments import generation_options
 from .models import open_model
-from .output import answer_text, check_writable, write_whole
+from .output import answer_text, check_writable
 
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")

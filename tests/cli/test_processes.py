@@ -180,6 +180,26 @@ def test_a_full_disk_takes_one_line_and_leaves_nothing(command, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("flag", ["--certificate", "--report"])
+def test_a_full_disk_leaves_the_earlier_report(flag, tmp_path, monkeypatch, capsys):
+    """Guards against a certificate of many runs that is emptied by the run that finds the disk full."""
+    from llama_jp.cli import main
+
+    words = ["parity", "--random", "tiny", "--layers", "1", "--tokens", "4", flag, str(tmp_path / "page")]
+    assert main(words) == 0
+    before, write_text = (tmp_path / "page").read_bytes(), Path.write_text
+
+    def fail(self, text, encoding=None):
+        write_text(self, text[:5], encoding=encoding)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert capsys.readouterr().err == "llama-jp: No space left on device; make room, or write to another disk\n"
+    assert (tmp_path / "page").read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["page"]
+
+
 def test_an_interrupted_cache_leaves_the_earlier_one(folder, tmp_path, monkeypatch, capsys):
     from llama_jp.cache import Cache
     from llama_jp.cli import main

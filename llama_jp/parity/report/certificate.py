@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...environment import describe_environment, environment_changes
-from ...text_files import parse_json, read_text_file
+from ...text_files import parse_json, read_text_file, write_whole
 from ..comparison import Comparison
 from ..requests import Request, run_request
 
@@ -37,12 +37,12 @@ def add_to_certificate(file: Path, request: Request, comparisons: list[Compariso
     """
     environment = describe_environment()
     content: dict[str, Any] = {"format": FORMAT, "environment": environment, "runs": []}
-    if file.exists():
+    if file.is_file():
         content = read_certificate(file)
         if changes := environment_changes(content["environment"], environment):
             raise ValueError(f"{file} was made under other conditions ({'; '.join(changes)}); write another file")
     content["runs"].append({"request": request.as_dict(), "results": [outcome(each) for each in comparisons]})
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_certificate(file: Path) -> dict[str, Any]:
