@@ -135,7 +135,7 @@ def test_any_number_of_rows_can_differ(rows, capsys):
 def test_texts_that_cannot_give_the_ids_are_refused(capsys, folder, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert parity("--random", "tiny", "--text", str(tmp_path / "latin.txt")) == 2
-    assert "latin.txt is not UTF-8 text: byte 3" in capsys.readouterr().err
+    assert "latin.txt is not UTF-8: byte 3" in capsys.readouterr().err
     (tmp_path / "short.txt").write_text("クマ")
     assert parity("--random", "tiny", "--text", str(tmp_path / "short.txt")) == 2
     assert "need a checkpoint with a tokenizer" in capsys.readouterr().err
