@@ -7,13 +7,14 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .cache import Cache
+    from .config import LlamaConfig
     from .evaluation.choices import choice_log_likelihoods
     from .evaluation.perplexity import evaluate
     from .generation.interface import generate, stream_batch, stream_text
     from .generation.options import Options
     from .generation.results import Generation
     from .loading import load
-    from .model import Llama, LlamaConfig
+    from .model import Llama
     from .parity import compare
     from .quantization import quantize
     from .speed.optimization import optimize
@@ -27,7 +28,7 @@ MODULES = {
     "Cache": "cache",
     "Generation": "generation.results",
     "Llama": "model",
-    "LlamaConfig": "model",
+    "LlamaConfig": "config",
     "Options": "generation.options",
     "Tokenizer": "text.tokenizer",
     "choice_log_likelihoods": "evaluation.choices",

@@ -110,15 +110,24 @@ class Cache:
         other.select_rows(rows)
         return other
 
-    def save(self, file: str | Path, ids: Sequence[int] = ()) -> None:
-        """Write the filled positions, and the ids of their tokens, as a safetensors file."""
+    def save(self, file: str | Path, ids: Sequence[int] = (), model: str = "") -> None:
+        """Write the filled positions, and the ids of their tokens, as a safetensors file.
+
+        model  a name or fingerprint of the model that computed the keys and values, which `load` compares
+        """
         tensors = {f"keys.{i}": keys[:, :, : self.length].contiguous() for i, keys in enumerate(self.keys)}
         tensors |= {f"values.{i}": values[:, :, : self.length].contiguous() for i, values in enumerate(self.values)}
-        about = {"max_length": str(self.max_length), "ids": json.dumps(list(ids)[: self.length])}
+        about = {"max_length": str(self.max_length), "ids": json.dumps(list(ids)[: self.length]), "model": model}
         safetensors.torch.save_file(tensors, file, about)
 
-    def load(self, file: str | Path) -> list[int]:
-        """Read a file that `save` wrote into this cache, which may be longer. Returns the ids of its tokens."""
+    def load(self, file: str | Path, model: str = "") -> list[int]:
+        """Read a file that `save` wrote into this cache, which may be longer. Returns the ids of its tokens.
+
+        model  the name or fingerprint that was given to `save`; "" accepts the file of any model with these shapes
+
+        Raises ValueError, and leaves the cache as it was, for a file that is damaged, does not fit, or was written by
+        another model or without a name of one.
+        """
         try:
             opened = safe_open(file, framework="pt")
         except SafetensorError as error:
@@ -137,9 +146,14 @@ class Cache:
                     )
                 if length > self.max_length:
                     raise ValueError(f"{file} holds {length} tokens, but this cache holds at most {self.max_length}")
+            about = stored.metadata() or {}
+            if model and not about.get("model"):
+                raise ValueError(f"{file} does not name the model that wrote it; remove it, and write it again")
+            if model and about["model"] != model:
+                raise ValueError(f"{file} was written by another model of the same shape; choose another file")
             self.length = 0  # whatever the cache held is replaced
             self.reserve(self.batch_size, length)
             for mine, theirs in zip(self.keys + self.values, loaded, strict=True):
                 mine[:, :, :length] = theirs
             self.length = length
-            return json.loads((stored.metadata() or {}).get("ids", "[]"))
+            return json.loads(about.get("ids", "[]"))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .checkpoint.config import read_config
-from .checkpoint.load import load_model
 from .checkpoint.parts import is_function_name
-from .model import Attention, Llama, LlamaConfig, Norm
-from .rope import Rope
+from .config import LlamaConfig
 from .text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from .model import Attention, Llama, Norm
+    from .rope import Rope
 
 
 def load(
@@ -33,16 +36,32 @@ def load(
     warning says if the two do not belong together. The tokenizer of "module:function" is the one in the folder of the
     model that the function returns.
     """
+    from .checkpoint.load import load_model  # late, because it imports torch, which `llama-jp info` does without
+
     changes = attention, rope, norm, adapter, trust_parts, missing
     if is_function_name(source):
         model = load_model(source, dtype, device, revision, *changes)
-        if model.folder is None:
-            raise ValueError(f"the model of {source} has no tokenizer; set its `folder` to a checkpoint that has one")
-        return model, Tokenizer.from_pretrained(model.folder)
+        return model, Tokenizer.from_pretrained(tokenizer_folder(model, source))
     tokenizer = Tokenizer.from_pretrained(source, revision)
     if problem := find_mismatch(tokenizer, read_config(tokenizer.folder, changed_ok=True)):
         warnings.warn(f"{tokenizer.folder}: {problem}", stacklevel=2)
     return load_model(source, dtype, device, revision, *changes), tokenizer
+
+
+def load_tokenizer(source: str | Path = "demo", revision: str | None = None) -> Tokenizer:
+    """The tokenizer that belongs to a source of `load`. Of "module:function", the function is called."""
+    if not is_function_name(source):
+        return Tokenizer.from_pretrained(source, revision)
+    from .checkpoint.load import load_model
+
+    return Tokenizer.from_pretrained(tokenizer_folder(load_model(source, revision=revision), source))
+
+
+def tokenizer_folder(model: Llama, source: str | Path) -> Path:
+    """The folder of the model that a function returns. Raises ValueError if it has none."""
+    if model.folder is None:
+        raise ValueError(f"the model of {source} has no tokenizer; set its `folder` to a checkpoint that has one")
+    return model.folder
 
 
 def find_mismatch(tokenizer: Tokenizer, config: LlamaConfig) -> str | None:

@@ -6,6 +6,8 @@ import dataclasses
 
 import torch
 
+from .checkpoint.config import refuse_windows
+from .checkpoint.json_files import read_json
 from .model import Llama
 from .rope import make_rope
 
@@ -16,7 +18,8 @@ def extend_context(model: Llama, rope_type: str, factor: float) -> None:
     rope_type: "linear", "dynamic" or "yarn", the types that need only a factor.
     factor: at least 1. Without training for it, quality falls as the factor grows.
 
-    Raises ValueError for another type or factor, or when the model has its own `rope_scaling` or its own rope.
+    Raises ValueError for another type or factor, when the model has its own `rope_scaling` or its own rope, and when
+    config.json sets a window (`sliding_window`) that the longer context exceeds.
     """
     positions = torch.tensor([[0, 1, model.config.max_position_embeddings - 1]])
     if not all(map(torch.equal, model.rope(positions), make_rope(model.config)(positions))):
@@ -30,5 +33,8 @@ def extend_context(model: Llama, rope_type: str, factor: float) -> None:
     scaling: dict[str, object] = {"rope_type": rope_type, "factor": factor}
     if rope_type == "yarn":
         scaling["original_max_position_embeddings"] = model.config.max_position_embeddings
-    model.config = dataclasses.replace(model.config, rope_scaling=scaling)
+    config = dataclasses.replace(model.config, rope_scaling=scaling)
+    if model.folder is not None:
+        refuse_windows(read_json(model.folder / "config.json", missing_ok=True), config)
+    model.config = config
     model.rope = make_rope(model.config)

@@ -170,10 +170,3 @@ def scaling_value(config: RopeConfig, key: str, default: object = REQUIRED) -> A
     if key not in scaling and default is REQUIRED:
         raise ValueError(f"rope_scaling of type {scaling['rope_type']!r} needs the key {key!r}")
     return scaling.get(key, default)
-
-
-def context_length(config: RopeConfig) -> int:
-    """The number of positions a model is made for: the trained positions times the scaling factor."""
-    scaling = config.rope_scaling or {}
-    trained = scaling.get("original_max_position_embeddings", config.max_position_embeddings)
-    return max(config.max_position_embeddings, int(trained * (scaling.get("factor") or 1)))

@@ -58,7 +58,9 @@ def test_every_argument_arrives(folder):
 
 def test_the_tokenizer_is_loaded_before_the_weights(folder, monkeypatch):
     """Guards against loading 13 GB of weights before a damaged tokenizer is reported."""
-    monkeypatch.setattr("llama_jp.loading.load_model", lambda *_, **__: pytest.fail("the weights were loaded first"))
+    monkeypatch.setattr(
+        "llama_jp.checkpoint.load.load_model", lambda *_, **__: pytest.fail("the weights were loaded first")
+    )
     (folder / "tokenizer.model").write_bytes(b"")
     with pytest.raises(ValueError, match=r"tokenizer\.model is damaged"):
         llama_jp.load(folder)

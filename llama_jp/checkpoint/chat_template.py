@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..text_files import read_text_file
 from .hub import SHORT_NAMES, TEMPLATE_FILE, TEMPLATE_FOLDER
 from .json_files import read_json
 
@@ -107,10 +108,7 @@ def choose_template(
 
 def read_template(file: Path, folder: Path) -> ChatTemplate:
     """The chat template in a file. Raises ValueError for a file that is not UTF-8 text."""
-    try:
-        return ChatTemplate(file.read_text(encoding="utf-8"), file, file.relative_to(folder).as_posix())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    return ChatTemplate(read_text_file(file), file, file.relative_to(folder).as_posix())
 
 
 def published_repository(folder: Path) -> str | None:

@@ -1,21 +1,24 @@
-"""config.json to a `LlamaConfig`, and back."""
+"""config.json to a `LlamaConfig`, and back.
+
+This module imports torch, which takes seconds, for a scaled rope only.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-
+from ..config import LlamaConfig
 from ..linear.scheme import Scheme
-from ..model import LlamaConfig
-from ..rope import ROPE_TYPES, context_length, make_rope
 from .json_files import read_json
 from .parts import recorded_parts, without_parts
 from .recognise import describe_folder
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Kind(NamedTuple):
@@ -30,14 +33,14 @@ def is_int(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-SIZE = Kind("a positive whole number", lambda value: is_int(value) and value > 0)
+SIZE = Kind("a positive whole number below 2^63", lambda value: is_int(value) and 0 < value < 2**63)
 POSITIVE = Kind("a positive number", lambda value: is_number(value) and value > 0)
 NUMBER = Kind("a number of at least 0", lambda value: is_number(value) and value >= 0)
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
@@ -207,12 +210,21 @@ def parse_config(raw: dict[str, Any]) -> LlamaConfig:
     # A null says "none" for these two ids; LlamaConfig has other defaults.
     values |= {key: None for key in ("bos_token_id", "eos_token_id") if key in raw and raw[key] is None}
     config = LlamaConfig(**values)
+    if config.rope_scaling is not None:
+        check_scaling(config)
     refuse_windows(raw, config)
+    return config
+
+
+def check_scaling(config: LlamaConfig) -> None:
+    """Raise ValueError for a `rope_scaling` without a needed key, or with numbers that give no rotation."""
+    from ..rope import make_rope  # late, because it imports torch
+
     try:
         make_rope(config)
+        _ = config.context_length
     except ArithmeticError as error:
         raise ValueError(f"rope_scaling {config.rope_scaling} gives no rotation: {error}") from error
-    return config
 
 
 def check_kinds(values: dict[str, Any], kinds: dict[str, Kind], inside: str = "") -> None:
@@ -235,7 +247,7 @@ def refuse_unsupported(raw: dict[str, Any]) -> None:
 def refuse_windows(raw: dict[str, Any], config: LlamaConfig) -> None:
     """Raise ValueError for a window that is shorter than the context. A longer one changes nothing."""
     for key in WINDOWS:
-        value, context = raw.get(key), context_length(config)
+        value, context = raw.get(key), config.context_length
         if value is not None and not (is_int(value) and value >= context):
             raise ValueError(
                 f"{key} {value!r} is not supported; only null, or at least the context of {context:,} tokens, is"
@@ -261,8 +273,8 @@ def parse_rope(raw: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("partial_rotary_factor other than 1 is not supported")
     if rope_type == "default":
         return {"rope_theta": theta, "rope_scaling": None}
-    if not isinstance(rope_type, str) or rope_type not in ROPE_TYPES:
-        raise ValueError(f"rope_type {rope_type!r} is not supported; known are default, {', '.join(ROPE_TYPES)}")
+    if not isinstance(rope_type, str) or rope_type not in ROPE_KEYS:
+        raise ValueError(f"rope_type {rope_type!r} is not supported; known are default, {', '.join(ROPE_KEYS)}")
     if (trained := raw.get(TRAINED)) is not None:
         scaling[TRAINED] = trained  # the outer key has priority, as in transformers
     check_kinds(scaling, ROPE_KEYS[rope_type] | {TRAINED: POSITIVE}, f"{spelling}: ")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..text_files import parse_json, read_text_file
 from .recognise import check_file
 
 
@@ -19,9 +20,10 @@ def read_json(file: Path, missing_ok: bool = False) -> dict[str, Any]:
     if missing_ok and not file.is_file():
         return {}
     check_file(file)
+    text = read_text_file(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__} where an object was expected")

@@ -17,7 +17,7 @@ from .build import build_without_weights
 from .config import read_config, read_parts, read_scheme
 from .hub import find_checkpoint
 from .json_files import read_json
-from .parts import Parts, call_function, is_function_name, resolve_parts
+from .parts import Parts, call_function, describe, is_function_name, resolve_parts
 from .recognise import shorten
 from .tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor, read_tensors
 
@@ -110,7 +110,10 @@ def model_from_function(
         raise ValueError(f"{spec} is a function, so it has no revision {revision!r}")
     if parts[1:] != Parts(Llama)[1:]:
         raise ValueError(f"the model of {spec} has its own attention, rope and norm; set them in the function")
-    model = call_function(spec, parts.model_class)
+    model = call_function(spec)
+    if not isinstance(model, parts.model_class):
+        raise ValueError(f"{spec} returns {describe(model)}, but a {parts.model_class.__qualname__} is needed")
+    model.eval()
     if dtype not in ("auto", "stored"):
         model.to(named_dtype(dtype))
     return model if device == "auto" else model.to(choose_device(device))
@@ -247,6 +250,8 @@ def choose_device(device: str | torch.device) -> torch.device:
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if str(device).startswith("meta"):
+        raise ValueError(f"the device {str(device)!r} holds no numbers; take one that computes, such as cpu")
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch raises AssertionError if it was built without CUDA

@@ -2,6 +2,8 @@
 
 A checkpoint with parts has `model_type: llama_jp`. Its `parts` name the attention, rope and norm functions and the
 model class that differ from the standard ones. To import them is to run their module's code, so that is opt-in.
+
+This module does not import torch, which takes seconds: `llama-jp info` shows the parts by name only.
 """
 
 from __future__ import annotations
@@ -9,15 +11,17 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..model import Attention, Llama, Norm
-from ..rope import Rope
+if TYPE_CHECKING:
+    from ..model import Attention, Llama, Norm
+    from ..rope import Rope
 
 CHANGED = "llama_jp"  # model_type of a checkpoint with parts
 
@@ -66,21 +70,25 @@ def describe(part: Any) -> str:
 
 
 def import_part(name: str) -> Any:
-    """The object at "module:name". The current folder is searched as well. ValueError says why it is not found."""
+    """The object at "module:name". ValueError says why it is not found.
+
+    The current folder is searched as well, as `python -m` does and an installed command does not. It stays on
+    `sys.path` for what the module imports later.
+    """
     module, _, path = name.partition(":")
-    with current_folder_importable(), one_sentence(f"{name} cannot be imported"):
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    with one_sentence(f"{name} cannot be imported"):
         return reduce(getattr, path.split("."), importlib.import_module(module))
 
 
-@contextmanager
-def current_folder_importable() -> Iterator[None]:
-    """Search the current folder for modules, as `python -m` does and an installed command does not."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
+def call_function(spec: str, *arguments: Any) -> Any:
+    """The result of `module:function`. Raises ValueError when it cannot be imported or called, and when it fails."""
+    function = import_part(spec)
+    if not callable(function):
+        raise ValueError(f"{spec} is {describe(function)}, not a function that returns a model")
+    with one_sentence(f"{spec} fails"):
+        return function(*arguments)
 
 
 @contextmanager
@@ -88,23 +96,23 @@ def one_sentence(failure: str) -> Iterator[None]:
     """Turn any exception of a user's code into a ValueError with the failure, the reason and the place."""
     try:
         yield
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        file = Path(frame.filename)
-        ours = file.is_relative_to(Path(__file__).parents[1]) or not file.is_file() or "importlib" in file.parts
-        place = "" if ours else f" ({file.name}, line {frame.lineno})"
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{failure}: {type(error).__name__}: {reason}{place}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{failure}: {describe_failure(error)}") from error
 
 
-def call_function(spec: str, model_class: type[Llama] = Llama) -> Llama:
-    """The model that `module:function` returns. Raises ValueError when it fails or returns anything else."""
-    function: Callable[[], object] = import_part(spec)
-    with current_folder_importable(), one_sentence(f"{spec} fails"):
-        model = function()
-    if not isinstance(model, model_class):
-        raise ValueError(f"{spec} returns {describe(model)}, but a {model_class.__qualname__} is needed")
-    return model.eval()
+def describe_failure(error: BaseException) -> str:
+    """An exception as one line: type, message, and the last line of the person's own code that it came through."""
+    frame = own_frame(error)
+    place = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' * bool(message)}{message}{place}"
+
+
+def own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The last line of a person's own code that an exception came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen")
+    return next((frame for frame in reversed(frames) if not frame.filename.startswith(libraries)), None)
 
 
 def recorded_parts(raw: dict[str, Any]) -> dict[str, str]:
@@ -127,6 +135,8 @@ def resolve_parts(folder: Path, recorded: dict[str, str], given: Parts, trust: b
 
     Raises ValueError with the names of recorded parts that are neither, and for a class other than the recorded one.
     """
+    from ..model import Llama
+
     missing = {}
     for role, name in recorded.items():
         if role == "class":

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model import Llama
+from .config import dtype_name
 from .description import describe_model, model_state
 from .json_files import write_json
 from .saved_files import copy_tokenizer, remove_stale
@@ -44,7 +45,7 @@ def save_model(model: Llama, folder: str | Path, max_shard_size: str | int = "5G
     if any(tensor.is_meta for tensor in state.values()):
         raise ValueError("the model has no weights to save: it is on the meta device")
     for name, tensor in state.items():
-        if tensor.dtype not in SAFETENSORS_DTYPES.values():
+        if dtype_name(tensor.dtype) not in SAFETENSORS_DTYPES.values():
             raise ValueError(f"{name} is {tensor.dtype}, which no checkpoint holds; register it with persistent=False")
     config = describe_model(model, state)
     if any(is_sharded(tensor) for tensor in state.values()):

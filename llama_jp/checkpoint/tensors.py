@@ -1,34 +1,42 @@
-"""Stored tensors: list them without loading, then load them memory-mapped."""
+"""Stored tensors: list them without loading, then load them memory-mapped.
+
+The tensors of safetensors files are listed without torch, which takes seconds to import.
+"""
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 from tqdm import tqdm
 
+from .config import dtype_name
 from .hub import WEIGHT_FILES
 from .json_files import read_json
 from .recognise import check_file, describe_folder
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# safetensors' codes, and torch's names
 SAFETENSORS_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I8": torch.int8,  # quantised weights
-    "U8": torch.uint8,
-    "I16": torch.int16,  # buffers of a changed model
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "BOOL": torch.bool,
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I8": "int8",  # quantised weights
+    "U8": "uint8",
+    "I16": "int16",  # buffers of a changed model
+    "I32": "int32",
+    "I64": "int64",
+    "BOOL": "bool",
 }
 
 
@@ -38,8 +46,15 @@ class TensorInfo(NamedTuple):
     file: Path
     name: str  # in the file
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype_name: str  # such as "float16"
     slices: tuple[slice, ...] = ()  # the part to load: a slice for each of the first dimensions; empty: everything
+
+    @property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.dtype_name)
+        return dtype
 
     @property
     def nbytes(self) -> int:
@@ -47,7 +62,8 @@ class TensorInfo(NamedTuple):
         sizes = list(self.shape)
         for dim, part in enumerate(self.slices):
             sizes[dim] = len(range(*part.indices(sizes[dim])))
-        return self.dtype.itemsize * torch.Size(sizes).numel()
+        bits = re.search(r"\d+", self.dtype_name)  # the name of bool has none
+        return math.prod(sizes) * (int(bits[0]) // 8 if bits else 1)
 
     @property
     def is_contiguous(self) -> bool:
@@ -106,27 +122,30 @@ def find_tensors(folder: Path) -> dict[str, TensorInfo]:
 def list_tensors(file: Path) -> Iterator[TensorInfo]:
     """List the tensors of one file, in the file's order."""
     if file.suffix == ".safetensors":
-        with open_safetensors(file) as content:
+        with open_safetensors(file, "numpy") as content:
             for name in content.keys():  # noqa: SIM118 (not a dict)
                 view = content.get_slice(name)
                 yield TensorInfo(file, name, tuple(view.get_shape()), safetensors_dtype(view.get_dtype(), file, name))
     else:
         for name, tensor in read_bin(file, "meta").items():
-            yield TensorInfo(file, name, tuple(tensor.shape), tensor.dtype)
+            yield TensorInfo(file, name, tuple(tensor.shape), dtype_name(tensor.dtype))
 
 
-def safetensors_dtype(code: str, file: Path, tensor_name: str) -> torch.dtype:
-    """The torch dtype of a safetensors code such as "BF16". Raises ValueError for a code that no model uses."""
+def safetensors_dtype(code: str, file: Path, tensor_name: str) -> str:
+    """torch's name of a dtype with a code such as "BF16". Raises ValueError for a code that no model uses."""
     if code not in SAFETENSORS_DTYPES:
         raise ValueError(f"{tensor_name} in {file} is stored as {code}; supported are {', '.join(SAFETENSORS_DTYPES)}")
     return SAFETENSORS_DTYPES[code]
 
 
-def open_safetensors(file: Path) -> safe_open:
-    """Open a safetensors file. Raises the errors of `check_file`, and ValueError for a damaged file."""
+def open_safetensors(file: Path, framework: str = "pt") -> safe_open:
+    """Open a safetensors file. Raises the errors of `check_file`, and ValueError for a damaged file.
+
+    framework  "pt" for tensors of torch, which is then imported; "numpy" for names, shapes and dtypes
+    """
     check_file(file)
     try:
-        return safe_open(file, framework="pt")
+        return safe_open(file, framework=framework)
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged or incomplete ({file.stat().st_size:,} bytes): {error}") from error
 
@@ -139,6 +158,8 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     Raises the errors of `check_file`, and ValueError for a damaged file, for a pickle that runs other code, and for
     content other than named tensors.
     """
+    import torch
+
     check_file(file)
     if not zipfile.is_zipfile(file):
         raise ValueError(
@@ -155,7 +176,7 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
         raise ValueError(
             f"{file} is damaged or incomplete ({file.stat().st_size:,} bytes): {str(error).splitlines()[0]}"
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{file} does not hold tensors by name; is it a training checkpoint rather than a model?")
     return content
 

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from ..version import __version__
 from .console import Signals, delayed_signals, discard_output, say, tolerant_output
-from .failures import describe
+from .failures import describe, shorten_words
 from .parser import CommandParser, did_you_mean
 
 # The commands and their help lines. Most command modules import torch, which takes seconds, so the lines stand here.
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sentence = describe(error)
             if sentence is None:
                 raise
-            say(f"llama-jp: {sentence}")
+            say(f"llama-jp: {shorten_words(sentence)}")
             return failed
         finally:
             discard_output()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint.hub import SHORT_NAMES
+from ..text_files import parse_json
 
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
 
 
+MOST_DIGITS = 100
 MOST_THREADS = 1024  # the operating system refuses many more, and OpenMP then ends the process
 
-MODEL_HELP = f"folder, hub repository (owner/name), or one of demo, {', '.join(SHORT_NAMES)}"
+MODEL_HELP = (
+    f"folder, hub repository (owner/name), one of demo, {', '.join(SHORT_NAMES)}, "
+    "or module:function, which returns a model"
+)
 
 
 def add_source_arguments(parser: argparse._ActionsContainer) -> None:
@@ -66,13 +70,26 @@ def add_adapter_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_trust_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--trust-parts",
+        action="store_true",
+        help="import the functions and the class that the checkpoint of a changed model names, and run their code",
+    )
+
+
 # Value types. argparse prints the message of an ArgumentTypeError beside the flag's name.
 
 
 def positive_int(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not is_whole(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number of at least 0. Python converts no number of many thousand digits."""
+    return text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 def thread_count(text: str) -> int:
@@ -82,14 +99,14 @@ def thread_count(text: str) -> int:
 
 
 def int_list(text: str) -> list[int]:
-    if not all(part.strip().isdigit() for part in text.split(",")):
+    if not all(is_whole(part.strip()) for part in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 2,13")
     return [int(part) for part in text.split(",")]
 
 
 def json_list(text: str) -> list[Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
     if not isinstance(value, list):

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..checkpoint.config import dtype_name
-from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.load import load_model
 from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
@@ -26,6 +25,7 @@ from .arguments import (
     DTYPES,
     add_adapter_argument,
     add_positional_source_arguments,
+    add_trust_argument,
     int_list,
     positive_int,
     thread_count,
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights and activations (default: auto)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--attention", choices=list(ATTENTIONS), default="sdpa", help="default: sdpa")
+    add_trust_argument(parser)
     parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--prompt",
@@ -81,18 +82,17 @@ def run(args: argparse.Namespace) -> int:
     if 0 in (*args.prompt, *args.batch):
         raise ValueError("--prompt and --batch are whole numbers of at least 1")
     with ExitStack() as stack:
-        folder = folder_of(args, stack)
+        if args.random is not None:
+            args.model = write_random_checkpoint(args, stack)
         with redirect_stdout(sys.stderr) if args.json else nullcontext():
-            result = run_benchmark(args, folder)
+            result = run_benchmark(args)
     if args.json:
         print(json.dumps(result, ensure_ascii=False))
     return 0
 
 
-def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
-    """The checkpoint to measure. A random one is written to a temporary folder, which `stack` removes."""
-    if args.random is None:
-        return find_checkpoint(args.model, args.revision)
+def write_random_checkpoint(args: argparse.Namespace, stack: ExitStack) -> Path:
+    """Write random weights to a temporary folder, which `stack` removes."""
     from ..checkpoint.published_form import write_published
 
     config = random_config(args.random, args.layers)
@@ -110,13 +110,21 @@ def folder_of(args: argparse.Namespace, stack: ExitStack) -> Path:
     return folder
 
 
-def run_benchmark(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
     """Load the model, measure it, print the tables, and return everything for JSON."""
     from ..environment import peak_memory
     from ..speed.benchmark import Workload, measure, measure_machine, size_of_step
 
     begun = time.perf_counter()
-    model = load_model(folder, args.dtype, args.device, attention=args.attention, adapter=args.adapter)
+    model = load_model(
+        args.model,
+        args.dtype,
+        args.device,
+        revision=args.revision,
+        attention=args.attention,
+        adapter=args.adapter,
+        trust_parts=args.trust_parts,
+    )
     load_seconds = time.perf_counter() - begun
     size = size_of_step(model)
     device = model.embed_tokens.weight.device

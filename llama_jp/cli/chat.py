@@ -12,10 +12,10 @@ from ..checkpoint.chat_template import elyza_template
 from ..generation.filter_chain import make_filters
 from ..generation.options import Options
 from ..model import Llama
-from ..rope import context_length
 from ..text.template import BASE_MODEL_WARNING, DEFAULT_SYSTEM_PROMPT
+from ..text_files import wrong_byte
 from .arguments import add_positional_source_arguments
-from .console import check_decoded, wrong_byte
+from .console import OTHER_ENCODING, check_decoded
 from .conversation import Conversation, print_message
 from .failures import describe
 from .generation_arguments import add_generation_arguments, generation_options
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         except UnicodeDecodeError as error:
             wrong = wrong_byte("standard input", error.encoding, error.start, error.object[error.start])
-            raise ValueError(wrong) from error
+            raise ValueError(wrong + OTHER_ENCODING) from error
         command, _, rest = message.partition(" ")
         command = NAMES.get(command, command)
         if command == "/exit" or (interactive and message in EXITS):
@@ -158,7 +158,7 @@ def set_option(text: str, model: Llama, args: argparse.Namespace) -> None:
     name, _, value = text.partition(" ")
     name, value = name.removeprefix("--").replace("-", "_"), value.strip()
     if not name or not value:
-        shown = Options.resolve(model, None, generation_options(copy.copy(args), model))
+        shown = Options.resolve(model, None, generation_options(args, model))
         names = [name] if name in args.option_names or name == "do_sample" else ["do_sample", *args.option_names]
         set_now = [f"{each} {getattr(shown, each)}" for each in names if getattr(shown, each) is not None or name]
         print_message("\n".join(set_now))
@@ -182,9 +182,16 @@ def set_option(text: str, model: Llama, args: argparse.Namespace) -> None:
     else:
         setattr(changed, name, None)
         parser.parse_args([f"{flags[name].option_strings[0]}={value}"], changed)
-    check_options(changed, model)
+    sampling = [option for option in args.sampling_option_names if getattr(changed, option) is not None]
+    if changed.greedy and sampling:
+        raise ValueError(
+            f"do_sample false chooses no token at random, so it cannot be combined with {', '.join(sampling)}; "
+            "/set one of them to default first"
+        )
+    sampled, samples = (bool(check_options(each, model).do_sample) for each in (args, changed))
     vars(args).update(vars(changed))
-    print_message(f"{name}: {value}")
+    change = f"; {'sampling' if samples else 'greedy'} from now on" if samples != sampled else ""
+    print_message(f"{name}: {value}{change}")
 
 
 class SettingsParser(argparse.ArgumentParser):
@@ -194,13 +201,14 @@ class SettingsParser(argparse.ArgumentParser):
         raise ValueError(message.removeprefix("argument "))
 
 
-def check_options(args: argparse.Namespace, model: Llama) -> None:
-    """Raise ValueError for options with which no message can be answered."""
+def check_options(args: argparse.Namespace, model: Llama) -> Options:
+    """The options of the next answer. Raises ValueError for options with which no message can be answered."""
     options = Options.resolve(model, None, generation_options(args, model))
     make_filters(options)
-    context = context_length(model.config)
+    context = model.config.context_length
     if options.past_context != "shift" and (options.max_new_tokens or 0) >= context:
         raise ValueError(
             f"max_new_tokens is {options.max_new_tokens}, but the context holds {context}, and the message needs "
             "space as well; make it smaller, or add --past-context shift"
         )
+    return options

@@ -14,7 +14,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from ..text_files import decode_text
+
 CLEANUP_SECONDS = 5.0
+OTHER_ENCODING = ", or set PYTHONIOENCODING to its encoding"
 ESCAPE = "llama_jp_escape"  # the name of `escape` among the error handlers of Python's encodings
 
 
@@ -107,45 +110,43 @@ class Signals:
 
 
 def read_standard_input() -> str:
-    """The text on standard input, with \\n line ends and without a byte order mark.
+    """The text on standard input, with \\n line ends and without a byte order mark. Errors: see `read_exactly`."""
+    return read_exactly().removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
-    Raises ValueError for bytes that are no text in the encoding of standard input, which is UTF-8 on most systems.
+
+def read_exactly() -> str:
+    """The text on standard input, with its own line ends.
+
+    Raises ValueError for bytes that are no text in the encoding of standard input, which is UTF-8 on most systems, and
+    for a process without standard input.
     """
+    if sys.stdin is None:
+        raise ValueError("standard input is closed; give the text as an argument, or in a file")
     buffer = getattr(sys.stdin, "buffer", None)
     if buffer is None:  # a stream of characters, which replaces standard input
         text: str = sys.stdin.read()
-    else:
-        text = decode(buffer.read(), sys.stdin.encoding, "standard input")
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        return text
+    return decode_input(buffer.read(), sys.stdin.encoding)
 
 
-def decode(data: bytes, encoding: str, name: str) -> str:
-    """Decode a text. Raises ValueError with the position of the first wrong byte."""
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(wrong_byte(name, encoding, error.start, data[error.start])) from error
+def decode_input(data: bytes, encoding: str) -> str:
+    """Decode the bytes of standard input. Raises ValueError with the position of the first wrong byte."""
+    return decode_text(data, "standard input", encoding, OTHER_ENCODING)
 
 
 def check_decoded(text: str, name: str) -> str:
-    """Return a text of the command line or of a line of input. Raises ValueError if its bytes were not UTF-8.
+    """A text of the command line or of a line of input. Raises ValueError if its bytes were not UTF-8.
 
-    Python stands such bytes for half surrogate pairs.
+    For bytes that are no text in the locale's encoding, Python has half surrogate pairs. In the locale C without UTF-8
+    mode, these are all bytes of a Japanese text.
     """
+    if not any("\udc80" <= character <= "\udcff" for character in text):
+        return text
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        byte = ord(text[error.start]) - 0xDC00
-        if 0x80 <= byte <= 0xFF:
-            position = len(text[: error.start].encode("utf-8"))
-            raise ValueError(wrong_byte(name, "utf-8", position, byte)) from None
-    return text
-
-
-def wrong_byte(name: str, encoding: str, position: int, byte: int) -> str:
-    encoding = encoding.upper()
-    way_out = "convert it, as iconv -f SHIFT_JIS -t UTF-8 does, or set PYTHONIOENCODING to its encoding"
-    return f"{name} is not {encoding}: byte {position} is 0x{byte:02x}; {way_out}"
+        data = text.encode("ascii", "surrogateescape")
+    except UnicodeEncodeError:  # some characters are text already
+        data = text.encode("utf-8", "surrogateescape")
+    return decode_text(data, name, way_out=OTHER_ENCODING)
 
 
 @contextmanager

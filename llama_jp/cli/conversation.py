@@ -13,9 +13,9 @@ from ..generation.interface import stream_text
 from ..generation.options import Options
 from ..generation.task import DEFAULT_MAX_NEW_TOKENS
 from ..model import Llama
-from ..rope import context_length
 from ..text.tokenizer import Tokenizer
-from .output import count, speed_report, write_whole
+from ..text_files import parse_json, read_text_file, write_whole
+from .output import count, speed_report
 from .prompt_cache import common_prefix_length
 
 Turn = tuple[str, str]  # (user, assistant)
@@ -31,7 +31,7 @@ class Conversation:
         self.assistant_model = assistant_model
         self.history: list[Turn] = []
         self.forgotten = 0  # the oldest turns, which are not part of the prompt
-        self.cache: Cache = model.new_cache(1, context_length(model.config))
+        self.cache: Cache = model.new_cache(1, model.config.context_length)
         self.cached: list[int] = []  # the ids of the tokens in the cache
 
     def reset(self, system: str | None = None) -> None:
@@ -54,7 +54,7 @@ class Conversation:
     def limits(self, options: Mapping[str, Any]) -> tuple[int, int]:
         """The most tokens of prompt and answer together, and the tokens to keep free for the answer."""
         resolved = Options.resolve(self.model, None, options)
-        limit = context_length(self.model.config)
+        limit = self.model.config.context_length
         if resolved.max_new_tokens is not None:
             return limit, resolved.max_new_tokens
         limit = min(limit, resolved.max_length or limit)
@@ -111,8 +111,9 @@ class Conversation:
 
     def load(self, file: Path) -> None:
         """Replace the conversation by a saved one. Raises ValueError for a file of another form."""
+        text = read_text_file(file)
         try:
-            messages = json.loads(file.read_text(encoding="utf-8"))
+            messages = parse_json(text)
             texts = [(message["role"], str(message["content"])) for message in messages]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file} is no saved conversation: {error}") from error

@@ -15,8 +15,9 @@ from ..evaluation.perplexity import Evaluation, evaluate
 from ..model import Llama
 from ..numerics import json_values
 from ..text.tokenizer import Tokenizer
+from ..text_files import read_text_file
 from .arguments import add_positional_source_arguments, positive_int
-from .console import decode, read_standard_input
+from .console import read_standard_input
 from .models import add_computation_arguments, open_model
 from .output import count
 from .tasks_file import add_tasks_arguments, answer_file, compare_file, difference_line
@@ -112,7 +113,7 @@ def measure_text(args: argparse.Namespace) -> int:
 
 def read_text(name: str) -> str:
     """The text to measure, byte for byte: bits per byte are those of the file."""
-    return read_standard_input() if name == "-" else decode(find_text(name).read_bytes(), "utf-8", name)
+    return read_standard_input() if name == "-" else read_text_file(find_text(name))
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def describe(error: BaseException) -> str | None:
     return None
 
 
+def shorten_words(text: str, most: int = 300) -> str:
+    """Cut words that are longer than any file name, such as a number of thousands of digits."""
+    return re.sub(rf"\S{{{most},}}", lambda word: f"{word[0][:50]}…", text)
+
+
 def describe_memory(text: str) -> str:
     needed = NEEDED.search(text)
     size = ""

@@ -16,9 +16,9 @@ from ..text.template import DEFAULT_SYSTEM_PROMPT
 from ..text.tokenizer import Tokenizer
 from .console import check_decoded, read_standard_input
 from .generation_arguments import add_generation_arguments, generation_options
-from .models import add_model_arguments, open_assistant, open_model
+from .models import add_model_arguments, load_model_of, open_assistant, optimize_as_asked
 from .output import answer_text, as_dict, check_writable, speed_report, write_pieces
-from .prompt_cache import open_cache, save_cache
+from .prompt_cache import fingerprint, open_cache, save_cache
 from .prompts_file import add_prompts_arguments, answer_prompts
 
 EXAMPLE = (
@@ -71,14 +71,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"there is no folder {args.cache.absolute().parent} for the cache {args.cache.name}")
     if args.cache:
         check_writable(args.cache)
-    model, tokenizer = open_model(args)
+    model, tokenizer = load_model_of(args)
+    written_by = fingerprint(model) if args.cache else ""  # before a kernel packs a weight
+    optimize_as_asked(args, model, tokenizer)
     ids = encode_prompt(prompt, tokenizer, args)
     options = generation_options(args, model)
     if args.top_logprobs is not None:
         options["top_logprobs"] = args.top_logprobs
     if options.get("num_beams", 1) > 1 or options.get("num_return_sequences", 1) > 1:
         return print_several_answers(model, tokenizer, ids, options, args)
-    cache, cached = open_cache(args.cache, model, ids) if args.cache else (None, 0)
+    cache, cached = open_cache(args.cache, model, ids, written_by) if args.cache else (None, 0)
     stream = stream_text(model, tokenizer, ids, cache=cache, assistant_model=open_assistant(args, tokenizer), **options)
     if args.json:
         text = "".join(stream)
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     print(prompt_form(tokenizer, args), file=sys.stderr)
     print(speed_report(stream, len(ids), options, cached=cached), file=sys.stderr)
     if cache is not None:
-        save_cache(cache, args.cache, ids + stream.generation.ids)
+        save_cache(cache, args.cache, ids + stream.generation.ids, written_by)
         print(f"{args.cache}: {cached} prompt tokens reused, {cache.length} tokens saved", file=sys.stderr)
     return 0
 

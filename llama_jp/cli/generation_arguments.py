@@ -14,6 +14,7 @@ from typing import Any
 from ..generation.options import Options
 from ..model import Llama
 from .arguments import int_list, json_list, positive_int
+from .console import check_decoded
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser, several_answers: bool = True) -> None:
@@ -43,6 +44,8 @@ def generation_options(args: argparse.Namespace, model: Llama) -> dict[str, Any]
     show it. Raises ValueError for --greedy with a flag of the sampling group, and for values that `Options` refuses.
     """
     options = {name: getattr(args, name) for name in args.option_names if getattr(args, name) is not None}
+    if args.stop_strings is not None:
+        options["stop_strings"] = [check_decoded(text, "a text of --stop") for text in args.stop_strings]
     sampling = [name for name in args.sampling_option_names if name in options]
     if args.greedy and sampling:
         flags = ", ".join("--" + name.replace("_", "-") for name in sampling)

@@ -1,4 +1,7 @@
-"""llama-jp info: the sizes, files, memory and tokenizer of a checkpoint, without loading its weights."""
+"""llama-jp info: the sizes, files, memory and tokenizer of a checkpoint, without loading its weights.
+
+This module does not import torch, which takes seconds. Only a `.bin` file, a scaled rope and a function need it.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..checkpoint.config import dtype_name, read_config, read_scheme
+from ..checkpoint.config import read_config, read_parts, read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json
+from ..checkpoint.parts import is_function_name
 from ..checkpoint.recognise import shorten
 from ..checkpoint.tensors import find_tensors
+from ..config import LlamaConfig
+from ..linear.scheme import Scheme
 from ..loading import find_mismatch
-from ..model import Llama, LlamaConfig
-from ..rope import context_length
 from ..text.tokenizer import Tokenizer
 from .arguments import add_positional_source_arguments
 
@@ -32,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    info = inspect_checkpoint(find_checkpoint(args.model, args.revision, weights=False))
+    if is_function_name(args.model):
+        info = inspect_function(args.model, args.revision)
+    else:
+        info = inspect_checkpoint(find_checkpoint(args.model, args.revision, weights=False))
     if args.json:
         print(json.dumps(dataclasses.asdict(info), ensure_ascii=False, indent=2))
     else:
@@ -70,9 +75,10 @@ class TokenizerInfo:
 class CheckpointInfo:
     """The facts that `info` shows. The fields are the keys of its JSON object."""
 
-    folder: str
+    folder: str | None  # None: a function made the model from no checkpoint
+    parts: dict[str, str]  # of a changed model: "class", "attention", "rope" or "norm" -> "module:name"
     config: dict[str, Any]
-    parameters: int
+    parameters: int | None  # None: the class of a changed model decides it, and `info` does not import the class
     memory_bytes: dict[str, int]  # for the weights, by dtype
     cache_bytes_per_token: dict[str, int]  # by dtype
     context_length: int
@@ -85,41 +91,79 @@ class CheckpointInfo:
 
 
 def inspect_checkpoint(folder: Path) -> CheckpointInfo:
-    """The facts about the checkpoint in a folder, from its small files and the headers of its weight files."""
-    config, scheme = read_config(folder), read_scheme(folder)
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in Llama(config).parameters())
+    """The facts about the checkpoint in a folder, from its small files and the headers of its weight files.
+
+    The parts of a changed model are named, and not imported.
+    """
+    config, scheme, parts = read_config(folder, changed_ok=True), read_scheme(folder), read_parts(folder)
+    weights, missing = None, None
+    try:
+        stored = find_tensors(folder)
+        files = sorted({tensor.file for tensor in stored.values()})
+        weights = WeightsInfo(
+            tensors=len(stored),
+            dtypes=sorted({tensor.dtype_name for tensor in stored.values()}),
+            parameters_stored=sum(math.prod(tensor.shape) for tensor in stored.values()),
+            files={file.name: file.stat().st_size for file in files},
+        )
+    except FileNotFoundError as error:  # the weights of a hub repository are not downloaded for this command
+        missing = str(error)
+    parameters: int | None = count_parameters(config)
+    if "class" in parts:
+        parameters = weights.parameters_stored if weights else None
+    info = describe_model(config, parameters, read_json(folder / "generation_config.json", missing_ok=True), scheme)
+    info.folder, info.parts, info.weights, info.weights_missing = str(folder), parts, weights, missing
+    info.tokenizer = inspect_tokenizer(folder, config)
+    if scheme and weights:
+        info.memory_bytes = {"as stored": sum(tensor.nbytes for tensor in stored.values())}
+    return info
+
+
+def inspect_function(spec: str, revision: str | None) -> CheckpointInfo:
+    """The facts about the model that "module:function" returns."""
+    from ..checkpoint.load import load_model  # late, because it imports torch
+
+    model = load_model(spec, revision=revision)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    scheme: Scheme | None = getattr(model, "quantization", None)
+    info = describe_model(model.config, parameters, model.generation_config, scheme)
+    info.weights_missing = f"in memory, made by {spec}"
+    if model.folder is not None:
+        info.folder, info.tokenizer = str(model.folder), inspect_tokenizer(model.folder, model.config)
+    return info
+
+
+def describe_model(
+    config: LlamaConfig, parameters: int | None, generation_config: dict[str, Any], scheme: Scheme | None
+) -> CheckpointInfo:
+    """The facts that follow from the configuration of a model."""
     element_bytes = {"float32": 4, "bfloat16 or float16": 2}
     cached = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # numbers per token: K and V
-    info = CheckpointInfo(
-        folder=str(folder),
+    return CheckpointInfo(
+        folder=None,
+        parts={},
         config=dataclasses.asdict(config),
         parameters=parameters,
-        memory_bytes={dtype: parameters * size for dtype, size in element_bytes.items()},
+        memory_bytes={dtype: parameters * size for dtype, size in element_bytes.items()} if parameters else {},
         cache_bytes_per_token={dtype: cached * size for dtype, size in element_bytes.items()},
-        context_length=context_length(config),
+        context_length=config.context_length,
         context_origin=context_origin(config),
-        generation_config=read_json(folder / "generation_config.json", missing_ok=True),
+        generation_config=generation_config,
         quantization=scheme.to_json() | {"description": str(scheme)} if scheme else None,
         weights=None,
         weights_missing=None,
-        tokenizer=inspect_tokenizer(folder, config),
+        tokenizer=None,
     )
-    try:
-        stored = find_tensors(folder)
-    except FileNotFoundError as error:  # the weights of a hub repository are not downloaded for this command
-        info.weights_missing = str(error)
-        return info
-    files = sorted({tensor.file for tensor in stored.values()})
-    info.weights = WeightsInfo(
-        tensors=len(stored),
-        dtypes=sorted({dtype_name(tensor.dtype) for tensor in stored.values()}),
-        parameters_stored=sum(math.prod(tensor.shape) for tensor in stored.values()),
-        files={file.name: file.stat().st_size for file in files},
-    )
-    if scheme:
-        info.memory_bytes = {"as stored": sum(tensor.nbytes for tensor in stored.values())}
-    return info
+
+
+def count_parameters(config: LlamaConfig) -> int:
+    """The number of parameters of a plain Llama. Tied matrices count once."""
+    V, C, F, D = config.vocab_size, config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_attention_heads * D, config.num_key_value_heads * D
+    attention = 2 * C * (queries + keys) + (queries + 2 * keys + C) * config.attention_bias
+    mlp = 3 * C * F + (2 * F + C) * config.mlp_bias
+    matrices = 1 if config.tie_word_embeddings else 2
+    return matrices * V * C + config.num_hidden_layers * (attention + mlp + 2 * C) + C
 
 
 def context_origin(config: LlamaConfig) -> str:
@@ -131,7 +175,7 @@ def context_origin(config: LlamaConfig) -> str:
     trained = scaling.get("original_max_position_embeddings")
     key = "max_position_embeddings" if trained is None else "original_max_position_embeddings"
     product = f"{key} {trained or longest:,} times factor {factor:g} of {rope_type} rope_scaling"
-    if context_length(config) == longest:
+    if config.context_length == longest:
         return "max_position_embeddings" if trained is None else f"max_position_embeddings; {product} is not more"
     return f"{product}; {longest:,} if max_position_embeddings already includes the factor"
 
@@ -156,10 +200,12 @@ def inspect_tokenizer(folder: Path, config: LlamaConfig) -> TokenizerInfo | None
 
 def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     """The lines of the report: (name, value)."""
-    lines = [("folder", info.folder)]
+    lines = [("folder", info.folder)] if info.folder is not None else []
+    lines += [("changed part", f"{role} {name}") for role, name in info.parts.items()]
     lines += [(name, json.dumps(value)) for name, value in info.config.items()]
     lines.append(("context", f"{info.context_length:,} tokens: {info.context_origin}"))
-    lines.append(("parameters", count(info.parameters)))
+    of_class = f"unknown without the weights: the class {info.parts.get('class')} is not imported"
+    lines.append(("parameters", of_class if info.parameters is None else count(info.parameters)))
     if info.weights is None:
         lines.append(("weights", str(info.weights_missing)))
     else:
@@ -171,7 +217,8 @@ def table(info: CheckpointInfo) -> list[tuple[str, str]]:
         f"{in_binary_units(size)} {dtype if dtype == 'as stored' else f'in {dtype}'}"
         for dtype, size in info.memory_bytes.items()
     ]
-    lines.append(("memory for weights", ", ".join(memory)))
+    if memory:
+        lines.append(("memory for weights", ", ".join(memory)))
     cache = [f"{size:,} bytes in {dtype}" for dtype, size in info.cache_bytes_per_token.items()]
     lines.append(("cache per token", ", ".join(cache)))
     generation = info.generation_config

@@ -16,7 +16,7 @@ from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS, Optimized, optimize
 from ..text.tokenizer import Tokenizer
-from .arguments import DTYPES, add_adapter_argument, add_source_arguments, thread_count
+from .arguments import DTYPES, add_adapter_argument, add_source_arguments, add_trust_argument, thread_count
 from .failures import describe
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
@@ -61,16 +61,15 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_trust_argument(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--trust-parts",
-        action="store_true",
-        help="import the functions and the class that the checkpoint of a changed model names, and run their code",
-    )
-
-
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     """Load the model and the tokenizer of --model, then apply --rope-scaling and --optimize."""
+    model, tokenizer = load_model_of(args)
+    optimize_as_asked(args, model, tokenizer)
+    return model, tokenizer
+
+
+def load_model_of(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
+    """Load the model and the tokenizer of --model, then apply --rope-scaling."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -87,6 +86,11 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         )
     if args.rope_scaling:
         extend_context(model, *args.rope_scaling)
+    return model, tokenizer
+
+
+def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokenizer) -> None:
+    """Apply --optimize, and report the numerical deviation."""
     if args.optimize:
         text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
         ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
@@ -94,7 +98,6 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
         optimized = optimize_model(model, args.optimize, rows, ids)
         tokens, deviation = ids.shape[1], optimized.deviation
         print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
-    return model, tokenizer
 
 
 def optimize_model(model: Llama, level: str, rows: int, ids: Tensor | None = None) -> Optimized:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,14 +68,6 @@ def as_dict(answer: Generation, text: str) -> dict[str, Any]:
     if answer.drafted:
         content |= {"drafted": answer.drafted, "accepted": answer.accepted, "passes": answer.passes}
     return content
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a text file complete or not at all: a full disk or an interruption leaves an earlier file as it was."""
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
-        complete = Path(folder) / file.name
-        complete.write_text(text, encoding="utf-8")
-        complete.replace(file)
 
 
 def check_writable(target: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+from ..checkpoint.parts import is_function_name
 from ..checkpoint.random_checkpoint import SHAPES
 from ..environment import describe_environment
 from ..model import ATTENTIONS
@@ -19,8 +20,8 @@ from ..parity.report.certificate import add_to_certificate, replay
 from ..parity.report.html import write_html_report
 from ..parity.report.text import text_report
 from ..parity.requests import MODES, Request, run_request
-from ..parity.run.models import Settings, is_function
-from .arguments import DTYPES, positive_int
+from ..parity.run.models import Settings
+from .arguments import DTYPES, add_trust_argument, is_whole, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
 SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--random", choices=list(SHAPES), help="random weights of this shape, in place of A's checkpoint"
     )
     models.add_argument("--layers", type=positive_int, metavar="N", help="number of layers of the random model")
+    add_trust_argument(models)
     for prefix, of in (("", "A, and of B by default"), ("against-", "B (default: as A)")):
         models.add_argument(f"--{prefix}dtype", choices=DTYPES, help=f"dtype of {of}")
         models.add_argument(f"--{prefix}attention", choices=list(ATTENTIONS), help=f"attention function of {of}")
@@ -91,7 +93,7 @@ def modes(text: str) -> list[str]:
 
 
 def whole_number(text: str) -> int:
-    if not text.isdigit():
+    if not is_whole(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
@@ -119,7 +121,10 @@ def refuse_unused(args: argparse.Namespace) -> None:
     given = {name.replace("_", "-") for name, value in vars(args).items() if value is not None and value is not False}
     given -= {"run", "parser", "failure-status"}
     if args.replay:
-        refuse(given - {"replay", "json"}, "has no effect with --replay, which repeats the settings of the certificate")
+        refuse(
+            given - {"replay", "json", "trust-parts"},
+            "has no effect with --replay, which repeats the settings of the certificate",
+        )
     elif args.fullsize:
         others = given - {"fullsize", "folder", "layers", "seed", "json"}
         refuse(others, "has no effect with --fullsize, which compares one pass in bfloat16 with transformers")
@@ -138,7 +143,7 @@ def refuse_unused_in_comparison(args: argparse.Namespace, given: set[str]) -> No
     if all(map(names_checkpoint, specs)):
         refuse(given & {"checkpoint"}, "has no effect: both models name their own checkpoint")
     for prefix, chosen in (("", specs), ("against-", specs[1:])):
-        if all(map(is_function, chosen)):
+        if all(map(is_function_name, chosen)):
             loading = {f"{prefix}dtype", f"{prefix}attention"}
             refuse(given & loading, f"has no effect: the function {chosen[0]} chooses it itself")
     if modes <= {"tokenizer"}:
@@ -161,7 +166,7 @@ def refuse(options: set[str], why: str) -> None:
 
 
 def names_checkpoint(spec: str) -> bool:
-    return not is_function(spec) and not spec.startswith("transformers")
+    return not is_function_name(spec) and not spec.startswith("transformers")
 
 
 def run_comparison(args: argparse.Namespace) -> int:
@@ -170,7 +175,7 @@ def run_comparison(args: argparse.Namespace) -> int:
         if Path(file).is_dir() or not Path(file).absolute().parent.is_dir():
             raise ValueError(f"{file} cannot be written: it is a folder, or its folder does not exist")
     with redirect_stdout(sys.stderr):  # a function may print, and standard output is for the result
-        comparisons = run_request(request)
+        comparisons = run_request(request, args.trust_parts)
     if args.report:
         write_html_report(Path(args.report), request, comparisons)
     if args.certificate:
@@ -194,7 +199,7 @@ def run_fullsize(args: argparse.Namespace) -> int:
 def to_request(args: argparse.Namespace) -> Request:
     """The request of a command line. Settings of B default to those of A."""
     chosen = args.mode or ["whole"]
-    without_tokenizer = args.random or any(is_function(spec) for spec in (args.model, args.against) if spec)
+    without_tokenizer = args.random or any(is_function_name(spec) for spec in (args.model, args.against) if spec)
     if without_tokenizer and chosen == list(MODES):
         chosen = [mode for mode in chosen if mode != "tokenizer"]
     first = Settings(args.dtype or "auto", args.attention or "sdpa", args.threads, args.batch)
@@ -212,7 +217,7 @@ def to_request(args: argparse.Namespace) -> Request:
 
 def run_replay(args: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr):
-        runs, changes = replay(Path(args.replay))
+        runs, changes = replay(Path(args.replay), trust_parts=args.trust_parts)
     same = all(run.same for run in runs)
     if args.json:
         results = [{"request": r.request.as_dict(), "same": r.same, "then_and_now": r.results} for r in runs]

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from .failures import shorten_words
+
 
 class CommandParser(argparse.ArgumentParser):
     """argparse's parser with short errors, and with positional arguments on both sides of the flags."""
@@ -51,7 +53,7 @@ class CommandParser(argparse.ArgumentParser):
         message = " ".join(message.removeprefix("argument ").split())
         if message.endswith("expected one argument"):
             message += f"; a value that begins with - follows =, as in {message.partition(':')[0]}=-1"
-        self.exit(2, f"llama-jp: {message}; usage: {self.short_usage()} (see {self.prog} --help)\n")
+        self.exit(2, f"llama-jp: {shorten_words(message)}; usage: {self.short_usage()} (see {self.prog} --help)\n")
 
     def short_usage(self) -> str:
         """The program, its positional arguments, and the word OPTIONS."""

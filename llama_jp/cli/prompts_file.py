@@ -23,11 +23,12 @@ from ..generation.options import Options
 from ..generation.task import as_prompts, resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
+from ..text_files import parse_json, read_text_file, write_whole
 from .arguments import positive_int
-from .console import decode, read_standard_input
+from .console import read_standard_input
 from .generation_arguments import generation_options
 from .models import open_model
-from .output import answer_text, check_writable, write_whole
+from .output import answer_text, check_writable
 
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")
@@ -130,13 +131,13 @@ def check_arguments(args: argparse.Namespace) -> list[Item]:
 
 def read_prompts(name: str) -> list[Item]:
     """The prompts of a JSONL file. Raises ValueError with the number of a wrong line."""
-    text = read_standard_input() if name == "-" else decode(Path(name).read_bytes(), "utf-8", name)
+    text = read_standard_input() if name == "-" else read_text_file(name)
     items = []
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):  # U+2028 is no line end in JSON
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
+            content = parse_json(line)
         except ValueError as error:
             raise ValueError(f"{name}, line {number} is not JSON: {error}") from error
         if isinstance(content, str):
@@ -163,7 +164,7 @@ def read_answers(file: Path, items: list[Item]) -> dict[int, dict[str, Any]]:
     complete = data[: data.rfind(b"\n") + 1]
     for number, line in enumerate(complete.split(b"\n")[:-1], 1):
         try:
-            answer = json.loads(line)
+            answer = parse_json(line.decode("utf-8"))
             own = {key: value for key, value in answer.items() if key not in ANSWER_KEYS}
             belongs = set(ANSWER_KEYS) <= answer.keys() and prompts.get(answer["line"]) == own
         except (ValueError, AttributeError):

@@ -23,9 +23,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.rendezvous import rendezvous
 
 from ..checkpoint.load import choose_device
+from ..checkpoint.parts import is_function_name
 from ..speed.tensor_parallel import ShardedLlama
 from ..text.tokenizer import Tokenizer
-from .console import decode
+from .console import decode_input
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -108,7 +109,7 @@ class SharedInput(io.TextIOBase):
         """All of standard input. ValueError for a part of it."""
         if size is not None and size >= 0:
             raise ValueError(f"the ranks share standard input as a whole, so read() takes no size, not {size}")
-        return decode(self.buffer.read(), self.encoding, "standard input")
+        return decode_input(self.buffer.read(), self.encoding)
 
 
 @contextlib.contextmanager
@@ -151,6 +152,11 @@ def open_sharded(args: argparse.Namespace) -> tuple[ShardedLlama, Tokenizer]:
     ):
         if getattr(args, flag) is not None:
             raise ValueError(f"--{flag.replace('_', '-')} works in a single process: {reason}")
+    if is_function_name(args.model):
+        raise ValueError(
+            f"several processes share a checkpoint, and {args.model} is a function; write its model with "
+            f"`llama-jp convert {args.model} FOLDER`, and name the folder"
+        )
     mesh = make_mesh(args.device)
     model = ShardedLlama.from_pretrained(
         args.model, args.dtype, mesh=mesh, revision=args.revision, attention=args.attention

@@ -16,10 +16,11 @@ from ..evaluation.perplexity import FirstDifference
 from ..evaluation.published_answers import compare_with_answer
 from ..evaluation.tasks import COLUMNS, MAX_NEW_TOKENS, Task, answer_tasks, encode_task, read_tasks, write_tasks
 from ..generation.options import Options
+from ..text_files import write_whole
 from .arguments import positive_int
 from .columns import visible
 from .models import open_model
-from .output import check_writable, count, write_whole
+from .output import check_writable, count
 
 
 def add_tasks_arguments(parser: argparse.ArgumentParser, subject: argparse._MutuallyExclusiveGroup) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..text.tokenizer import Tokenizer
+from ..loading import load_tokenizer
+from ..text_files import read_text_file
+from .arguments import MODEL_HELP
 from .columns import display_width, pad, visible
+from .console import check_decoded, read_exactly
 from .explain import explain_ids, explain_prompt, pasted_ids
 
 EXAMPLE = "llama-jp tokenize 吾輩は猫である。名前はまだ無い。"
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action="append",
         metavar="MODEL",
-        help="folder, hub repository or short name; repeat it to compare several (default: demo)",
+        help=f"{MODEL_HELP}; repeat it to compare several (default: demo)",
     )
     parser.add_argument("--no-bos", action="store_true", help="encode without BOS")
     parser.add_argument(
@@ -74,7 +75,7 @@ def explain(args: argparse.Namespace) -> int:
         raise ValueError(f"--explain takes one --model, and there are {len(models)}")
     if args.no_bos or args.parse_special:
         raise ValueError("--explain shows BOS and special tokens as they are: leave out --no-bos and --parse-special")
-    tokenizer = Tokenizer.from_pretrained(models[0])
+    tokenizer = load_tokenizer(models[0])
     if args.ids is None:
         explain_prompt(tokenizer, read_text(args), args.json)
     else:
@@ -98,7 +99,7 @@ class Column:
     @classmethod
     def of(cls, model: str, text: str, args: argparse.Namespace) -> Column:
         """Encode the text with the tokenizer of a model."""
-        tokenizer = Tokenizer.from_pretrained(model)
+        tokenizer = load_tokenizer(model)
         ids = tokenizer.encode(text, bos=not args.no_bos, parse_special=args.parse_special)
         vocabulary = tokenizer.vocabulary
         return cls(
@@ -127,13 +128,8 @@ class Column:
 def read_text(args: argparse.Namespace) -> str:
     """The text with unchanged line ends, because a CR is a token of its own."""
     if args.text is not None:
-        return str(args.text)
-    name = args.file if args.file is not None else "standard input"
-    data = Path(args.file).read_bytes() if args.file is not None else sys.stdin.buffer.read()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}") from error
+        return check_decoded(args.text, "the text")
+    return read_exactly() if args.file is None else read_text_file(args.file)
 
 
 def side_by_side(columns: list[Column]) -> list[str]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..model import Llama
 from ..numerics import all_finite
-from ..rope import context_length
 from ..text.tokenizer import Tokenizer
 from .logits import batch_by_length, batched_logits
 
@@ -81,7 +80,7 @@ def score_continuations(
     Raises ValueError for a continuation that is empty or does not fit, for ids outside the vocabulary, and for logits
     that are not finite.
     """
-    limit = context or context_length(model.config)
+    limit = context or model.config.context_length
     V = model.config.vocab_size
     rows: dict[tuple[int, ...], list[int]] = {}  # ids of the input -> the requests that need its logits
     for number, (before, ids) in enumerate(requests):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..model import LlamaConfig
 from ..text.tokenizer import Tokenizer
+from ..text_files import decode_text
 
 TEXTS = Path(__file__).resolve().parent / "texts"
 
@@ -75,10 +76,7 @@ def read_text(name: str | Path, tokenizer: Tokenizer, config: LlamaConfig) -> Te
     """
     file = find_text(name)
     content = file.read_bytes()
-    try:
-        documents = split_into_documents(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not a UTF-8 text: {error}") from error
+    documents = split_into_documents(decode_text(content, str(file)))
     length = min(WINDOW_LENGTH, config.max_position_embeddings)
     windows = [window for document in documents for window in split_into_windows(document, tokenizer, length)]
     text = Text(file.name, hashlib.sha256(content).hexdigest(), windows)

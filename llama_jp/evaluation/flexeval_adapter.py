@@ -13,7 +13,6 @@ import torch
 
 from ..generation.interface import generate
 from ..loading import load
-from ..rope import context_length
 from .choices import score_continuations
 from .conventions import overlapping_windows
 from .published_answers import continue_text
@@ -96,7 +95,7 @@ class LlamaJpLanguageModel(LanguageModel):  # type: ignore[misc]  # flexeval has
         if max_new_tokens is not None:
             options["max_new_tokens"] = max_new_tokens
         begin = max(map(len, prompts))
-        room = context_length(self.model.config) - begin
+        room = self.model.config.context_length - begin
         if room < 1:
             return [LMOutput(text="", finish_reason="input_length_limit") for _ in prompts]
         options["max_new_tokens"] = min(room, options.get("max_new_tokens") or room)
@@ -161,7 +160,7 @@ class LlamaJpLanguageModel(LanguageModel):  # type: ignore[misc]  # flexeval has
 
     def log_probs(self, pairs: Sequence[tuple[list[int], list[int]]], stride: int | None = None) -> list[float]:
         """Sums of log p(token), in nats, of ids after a prefix; in overlapping windows if they exceed the context."""
-        window = context_length(self.model.config)
+        window = self.model.config.context_length
         stride = stride or window // 2
         if not 0 < stride < window:
             raise ValueError(f"the stride is {stride}, but it has to be between 0 and the context of {window} tokens")

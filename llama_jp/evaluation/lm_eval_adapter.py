@@ -16,7 +16,6 @@ from tqdm import tqdm
 from ..checkpoint.chat_template import elyza_template
 from ..generation.interface import generate
 from ..model import Llama
-from ..rope import context_length
 from ..text.rendering import render
 from ..text.tokenizer import Tokenizer
 from .choices import score_continuations
@@ -66,7 +65,7 @@ class LlamaJpLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
             raise ValueError(f"batch_size is {batch_size}, but a batch has at least one row")
         self.model, self.tokenizer = model, tokenizer
         self.batch_size = batch_size
-        self.max_length = max_length or context_length(model.config)
+        self.max_length = max_length or model.config.context_length
         self.max_gen_toks = 256
         self.softmax_dtype, self.segmentation = softmax_dtype, segmentation
         self._device = model.embed_tokens.weight.device

@@ -9,7 +9,6 @@ from typing import Any
 
 from ..checkpoint.config import dtype_name
 from ..model import Llama
-from ..rope import context_length
 from ..text.tokenizer import Tokenizer
 from .conventions import CONVENTIONS, TextSize, WindowedText, resolve_window
 from .divergence import DivergenceSums, TopDifference, scored_blocks
@@ -104,7 +103,7 @@ def evaluate(
     """
     if not text:
         raise ValueError("the text is empty, so there is nothing to measure")
-    contexts = [context_length(each.config) for each in (model, against) if each is not None]
+    contexts = [each.config.context_length for each in (model, against) if each is not None]
     window, stride = resolve_window(convention, window, stride, min(contexts))
     windowed = CONVENTIONS[convention].split(text, tokenizer, window, stride)
     check_windows(windowed, model)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..generation.options import Options
 from ..model import Llama
-from ..rope import context_length
 from ..text.tokenizer import Tokenizer
 from ..text.vocabulary import Vocabulary
 from .perplexity import TOKENS_BEFORE, FirstDifference
@@ -53,7 +52,7 @@ def compare_with_answer(
 
 def next_logits(model: Llama, prompt: Sequence[int], ids: Sequence[int]) -> Tensor:
     """The logits (N + 1, V) after the prompt and after each of N ids."""
-    context = context_length(model.config)
+    context = model.config.context_length
     if len(prompt) + len(ids) > context:
         raise ValueError(
             f"the prompt has {len(prompt)} tokens and the answer {len(ids)}, but the context holds {context}"

@@ -16,7 +16,6 @@ from typing import Any
 from ..generation.interface import generate
 from ..generation.options import Options
 from ..model import Llama
-from ..rope import context_length
 from ..text.tokenizer import Tokenizer
 
 COLUMNS = ("input", "output", "eval_aspect")
@@ -91,7 +90,7 @@ def answer_tasks(
     Raises ValueError for a task that fills the context.
     """
     prompts = [encode_task(tokenizer, task) for task in tasks]
-    room = context_length(model.config) - max(map(len, prompts))
+    room = model.config.context_length - max(map(len, prompts))
     options: dict[str, Any] = {"max_new_tokens": max(1, min(max_new_tokens, room))}
     if seeds and Options.resolve(model, None, {}).do_sample:
         options["seed"] = list(seeds)

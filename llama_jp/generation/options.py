@@ -256,6 +256,7 @@ def warn(message: str) -> None:
 
 
 SAMPLING_ONLY = (
+    "seed",
     "temperature",
     "top_k",
     "top_p",

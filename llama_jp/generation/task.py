@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..cache import Cache
 from ..model import Llama
-from ..rope import context_length
 from .checks import check_ids, check_range
 from .filter_chain import make_filters
 from .filters import Filter
@@ -61,7 +60,7 @@ def prepare_task(
         pad_id = options.eos[0] if options.eos else 0
     options = replace(options, pad_token_id=pad_id)
     shift = options.past_context == "shift"
-    if shift and options.sink_tokens > (context := context_length(model.config)) - 2:
+    if shift and options.sink_tokens > (context := model.config.context_length) - 2:
         raise ValueError(f"sink_tokens is {options.sink_tokens}, but the context holds {context}")
     filters = make_filters(options, prompt_length=N, max_length=L)
     if options.guidance_scale not in (None, 1):
@@ -76,7 +75,7 @@ def prepare_task(
             cache,
             copies=copies,
             chunk=options.prefill_chunk_size,
-            context=context_length(model.config) if shift else None,
+            context=model.config.context_length if shift else None,
             sinks=options.sink_tokens,
             exact=options.exact,
             finite=not options.remove_invalid_values,
@@ -120,7 +119,7 @@ def as_prompts(given: Sequence[Sequence[int] | Tensor] | Tensor, model: Llama) -
 
 def resolve_max_new_tokens(model: Llama, prompts: Sequence[Sequence[int]], options: Options) -> int:
     """The number of new tokens. Raises ValueError for prompts and answers that do not fit the context."""
-    longest, context = max(map(len, prompts)), context_length(model.config)
+    longest, context = max(map(len, prompts)), model.config.context_length
     if options.past_context == "shift":
         context = sys.maxsize  # only the newest tokens have to fit
     if longest >= context:

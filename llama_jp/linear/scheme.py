@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 GROUP_SIZES = (128, 64, 32)
 
@@ -109,6 +110,8 @@ class Scheme:
 
         Raises ValueError when the group size does not divide the K inputs. The message names the sizes that do.
         """
+        import torch  # late, because it takes seconds and `llama-jp info` needs the scheme alone
+
         N, K = shape
         group_size = self.weight_format(name).group_size
         if group_size is None:

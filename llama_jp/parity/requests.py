@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.hub import find_checkpoint
+from ..checkpoint.parts import describe_failure, is_function_name, own_frame
 from ..checkpoint.random_checkpoint import random_config, random_ids, write_random
 from ..model import LlamaConfig
 from ..text.tokenizer import Tokenizer
+from ..text_files import read_text_file
 from .comparison import Comparison, Tolerance
 from .modes.forward import compare
 from .modes.generation import GENERATION_MODES, compare_generation
 from .modes.gradients import compare_gradients
 from .modes.tokenizer_mode import compare_tokenizers
-from .run.models import ComparedModel, Settings, describe_failure, is_function, open_model, own_frame
+from .run.models import ComparedModel, Settings, open_model
 from .run.recording import FORWARD_MODES
 
 MODES = (*FORWARD_MODES, *GENERATION_MODES, "tokenizer", "gradients")
@@ -59,25 +61,28 @@ class Request:
         return asdict(self)
 
 
-def run_request(request: Request) -> list[Comparison]:
+def run_request(request: Request, trust_parts: bool = False) -> list[Comparison]:
     """Run one comparison for each mode, on the same two models. The mode tokenizer comes first.
+
+    trust_parts  import the parts that the checkpoint of a changed model names, as in `llama_jp.load`. Certificates do
+                 not keep it, so a replay runs no code that its caller does not trust
 
     Raises ValueError when a model, a checkpoint or a text cannot be used for the request, and when the model of a
     function fails while it runs.
     """
     try:
-        return run_modes(request)
+        return run_modes(request, trust_parts)
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        functions = [spec for spec in (request.model, request.against) if is_function(spec)]
+        functions = [spec for spec in (request.model, request.against) if is_function_name(spec)]
         is_refusal = isinstance(error, (ValueError, OSError)) and own_frame(error) is None
         if not functions or is_refusal:
             raise
         raise ValueError(f"the model of {' or '.join(functions)} failed: {describe_failure(error)}") from error
 
 
-def run_modes(request: Request) -> list[Comparison]:
+def run_modes(request: Request, trust_parts: bool) -> list[Comparison]:
     tolerance = Tolerance(request.max_ulp, request.max_kl)
     comparisons = []
     with checkpoint_of(request) as folder:
@@ -89,8 +94,8 @@ def run_modes(request: Request) -> list[Comparison]:
         if not modes:
             return comparisons
         is_random = request.random is not None and request.model == Request.model  # no other first model is named
-        first = open_model(str(folder) if is_random else request.model, request.first, folder)
-        second = open_model(request.against, request.second, folder)
+        first = open_model(str(folder) if is_random else request.model, request.first, folder, trust_parts)
+        second = open_model(request.against, request.second, folder, trust_parts)
         first.name = f"llama_jp, random {request.random}" if is_random else request.model
         config = second.config or first.config
         if config is None:
@@ -126,7 +131,7 @@ def run_mode(
 def checkpoint_of(request: Request) -> Iterator[Path | None]:
     """The folder of the common checkpoint: a random one for the time of the `with` block, a named one, or None."""
     specs = (request.checkpoint, request.model, request.against)
-    named = [spec for spec in specs if spec and not is_function(spec) and not spec.startswith("transformers")]
+    named = [spec for spec in specs if spec and not is_function_name(spec) and not spec.startswith("transformers")]
     if request.random is None:
         yield find_checkpoint(named[0]) if named else None
         return
@@ -161,7 +166,4 @@ def choose_ids(request: Request, folder: Path | None, config: LlamaConfig) -> Te
 
 def read_lines(file: str) -> list[str]:
     """The lines of a UTF-8 file with their line ends."""
-    try:
-        return Path(file).read_bytes().decode("utf-8").splitlines(keepends=True)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: byte {error.start}") from error
+    return read_text_file(file).splitlines(keepends=True)

@@ -267,6 +267,15 @@ def test_options_are_set_as_by_their_flags(run, folder):
     assert answers == [expected_answer(folder, "犬", **options)]
 
 
+def test_a_seed_and_greedy_decoding_contradict_each_other(run):
+    """Guards against a seed that turns sampling on in silence, and against one that a greedy answer ignores."""
+    _, err = talk(run, "/set do_sample false", "/set seed 5", "/set do_sample default", "/set seed 5")
+    refused = "do_sample false chooses no token at random, so it cannot be combined with seed; /set one of them"
+    assert f"do_sample: false\n{refused}" in err and err.endswith("do_sample: default\nseed: 5; sampling from now on\n")
+    _, err = talk(run, "/set seed 5", "/set do_sample false", "/set seed default")
+    assert f"sampling from now on\n{refused}" in err and err.endswith("seed: default; greedy from now on\n")
+
+
 def test_a_full_memory_does_not_end_the_chat(run, folder, monkeypatch):
     """Guards against the loss of a conversation to one message that is too large for the machine."""
     answer, calls = Conversation.answer, []

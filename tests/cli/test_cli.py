@@ -47,9 +47,11 @@ def test_the_examples_can_be_parsed(command):
     assert make_parser().parse_args(words).run == make_parser([command]).parse_args(words).run == module.run
 
 
-@pytest.mark.parametrize("words", ["", "fly", "--help", "--version", "tokenize --help", "tokenize 犬"])
+@pytest.mark.parametrize(
+    "words", ["", "fly", "--help", "--version", "tokenize --help", "tokenize 犬", "info --help", "info demo"]
+)
 def test_starts_without_torch(words):
-    """Guards against an import at module level that makes the help and `tokenize` wait seconds for torch."""
+    """Guards against an import at module level that makes the help, `tokenize` and `info` wait seconds for torch."""
     code = (
         "import contextlib, sys\nfrom llama_jp.cli import main\n"
         "with contextlib.suppress(SystemExit):\n    main(sys.argv[1:])\n"
@@ -119,7 +121,7 @@ def test_a_missing_model_takes_one_line(run):
 
 
 def test_interrupted_is_status_130(run, monkeypatch):
-    monkeypatch.setattr("llama_jp.cli.generate.open_model", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("llama_jp.cli.generate.load_model_of", lambda args: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run("generate", "犬")[0] == 130
 
 

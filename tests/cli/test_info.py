@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
+import sys
 
 import pytest
 import torch
+from helpers.changed_models import Gated, no_rope
 from helpers.checkpoint_files import ELYZA, edit_config
-from helpers.reference import publish
+from helpers.reference import publish, random_config
 
 import llama_jp
 from llama_jp.checkpoint.config import read_config
-from llama_jp.cli.info import count
+from llama_jp.cli.info import count, count_parameters
+from llama_jp.config import LlamaConfig
+from llama_jp.model import Llama
 
 
 def test_info_loads_no_weights(run, folder, monkeypatch):
@@ -99,3 +104,41 @@ def test_info_names_a_folder_that_is_no_model(run, tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     status, _, err = run("info", model=tmp_path)
     assert status == 1 and err.count("\n") == 1 and "it is a PEFT adapter" in err
+
+
+def test_parameters_are_counted_without_a_model():
+    """Guards against a wrong term of the sum: biases, tied matrices, grouped heads, a head size of its own."""
+    for seed in range(30):
+        fields = LlamaConfig.__dataclass_fields__
+        raw = random_config(random.Random(seed)) | {"rope_scaling": None}
+        config = LlamaConfig(**{key: value for key, value in raw.items() if key in fields})
+        with torch.device("meta"):
+            assert count_parameters(config) == sum(parameter.numel() for parameter in Llama(config).parameters())
+
+
+def test_the_parts_of_a_changed_model_are_named_and_not_imported(run, folder, tmp_path):
+    """Guards against a refusal of what `info` can show, and against code that runs without trust."""
+    Llama.from_pretrained(folder, rope=no_rope).save_pretrained(tmp_path / "rope")
+    Gated.from_pretrained(folder, missing="initialise").save_pretrained(tmp_path / "class")
+    for name in ("rope", "class"):
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        config["parts"] = {role: f"not_there:{role}" for role in config["parts"]}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    status, out, _ = run("info", model=tmp_path / "rope")
+    assert status == 0 and re.search(r"^changed part +rope not_there:rope$", out, re.MULTILINE)
+    content = json.loads(run("info", "--json", model=tmp_path / "class")[1])
+    assert content["parts"] == {"class": "not_there:class"} and "not_there" not in sys.modules
+    assert content["parameters"] == content["weights"]["parameters_stored"] > count_parameters(read_config(folder))
+    (tmp_path / "class" / "model.safetensors").unlink()
+    out = run("info", model=tmp_path / "class")[1]
+    assert "unknown without the weights: the class not_there:class is not imported" in out
+    assert "memory for weights" not in out
+
+
+def test_info_of_a_function(run):
+    """Guards against facts of another model than the one that the function returns."""
+    status, out, _ = run("info", "--json", model="helpers.changed_models:make")
+    content, model = json.loads(out), Llama.from_pretrained("helpers.changed_models:make")
+    assert status == 0 and content["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert content["weights_missing"] == "in memory, made by helpers.changed_models:make"
+    assert content["tokenizer"]["vocab_size"] == model.config.vocab_size

@@ -60,6 +60,17 @@ MISTAKES = [
     ("generate 犬 --assistant-model demo", REFUSED, "has another tokenizer than"),
     ("generate 犬 --assistant-model FOLDER --prompt-lookup-num-tokens 3", REFUSED, "both draft"),
     ("generate 犬 --optimize int8", REFUSED, "--optimize int8 needs int8 weights"),
+    ("generate --prompts DEEP --out NEW", REFUSED, "line 1 is not JSON: it is nested too deeply"),
+    (f"generate 犬 --max-length {'9' * 5000}", USAGE, r"--max-length: '9+… is not a whole number|9… is not"),
+    (f"generate 犬 --bad-words-ids {'[' * 100000}", USAGE, "is not JSON: it is nested too deeply"),
+    ("generate 犬 --max-length ²", USAGE, "'²' is not a whole number"),
+    ("generate 犬 --device meta", REFUSED, "the device 'meta' holds no numbers"),
+    ("generate 犬 --model nowhere:make", REFUSED, "nowhere:make cannot be imported: ModuleNotFoundError"),
+    ("generate 犬 --model sys:exit", REFUSED, "sys:exit fails: SystemExit"),
+    ("bench os:getcwd", REFUSED, "os:getcwd returns an object of the type str, but a Llama is needed"),
+    (f"info {'x' * 5000}", REFUSED, "x…|File name too long"),
+    ("parity --replay DEEP", 2, "is not JSON: it is nested too deeply"),
+    ("parity --replay LATIN", 2, "is not UTF-8: byte 3 is 0xe9"),
     ("generate 犬 --device moon", REFUSED, "the device 'moon' cannot be used"),
     ("generate 犬 --rope-scaling none:2", REFUSED, "needs more than a factor"),
     ("generate 犬 --cache /no/such/folder/x", REFUSED, "there is no folder"),
@@ -99,8 +110,9 @@ MISTAKES = [
 def places(folder, tmp_path):
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "FILE").write_text("not what anybody expects\n", encoding="utf-8")
+    (tmp_path / "DEEP").write_text("[" * 100_000 + "\n", encoding="utf-8")
     (tmp_path / "LATIN").write_bytes("café".encode("latin-1"))
-    names = {name: str(tmp_path / name) for name in ("EMPTY", "FILE", "LATIN", "NEW")}
+    names = {name: str(tmp_path / name) for name in ("EMPTY", "FILE", "DEEP", "LATIN", "NEW")}
     return names | {"FOLDER": str(folder)}
 
 
@@ -114,7 +126,7 @@ def status_of(words: list[str]) -> int:
 
 
 def as_words(line: str, places: dict[str, str]) -> list[str]:
-    return [re.sub("^(EMPTY|FILE|LATIN|NEW|FOLDER)", lambda m: places[m[0]], word) for word in shlex.split(line)]
+    return [re.sub("^(EMPTY|FILE|DEEP|LATIN|NEW|FOLDER)", lambda m: places[m[0]], word) for word in shlex.split(line)]
 
 
 @pytest.mark.parametrize(("line", "status", "sentence"), MISTAKES)
@@ -129,6 +141,7 @@ def test_a_mistake_takes_one_line(capsys, monkeypatch, places, tmp_path, line, s
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("llama-jp: ") and err.count("\n") == 1, err
     assert re.search(sentence, err), err
+    assert len(err) < 1000, "a long value is cut"
     assert sorted(file.name for file in tmp_path.iterdir()) == before, "nothing half-written stays behind"
 
 

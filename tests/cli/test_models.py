@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from helpers.changed_models import no_rope
+from helpers.checkpoint_files import edit_config
 
-from llama_jp.cli import make_parser
+from llama_jp.cli import COMMANDS, main, make_parser
 from llama_jp.cli.models import open_assistant, open_model
 from llama_jp.model import Llama
 from llama_jp.text.tokenizer import Tokenizer
@@ -78,3 +81,50 @@ def test_int8_activations_need_int8_weights(folder):
     """Guards against a flag that does nothing on a float checkpoint."""
     with pytest.raises(ValueError, match=r"^--optimize int8 needs int8 weights, but this model has float weights"):
         open_model(parse("--model", str(folder), "--optimize", "int8"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_names_its_model_alike(command, capsys):
+    """Guards against a form of --model that one command takes and another one does not mention."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "module:function" in text and "short name" in text or "one of demo, 7b" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["tokenize 犬", "info", "bench --prompt 2 --batch 1 --steps 1 --runs 1", "generate 犬 --max-new-tokens 1", "chat"],
+)
+def test_every_command_takes_a_function(words, capsys, monkeypatch):
+    """Guards against a function that is looked up as a folder."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    monkeypatch.setattr("sys.stdin.read", lambda *_: "", raising=False)
+    monkeypatch.setattr("builtins.input", lambda *_: (_ for _ in ()).throw(EOFError))
+    assert main([*words.split(), "--model", "helpers.changed_models:make"]) == 0, capsys.readouterr().err
+
+
+def test_a_window_that_a_longer_context_exceeds_is_refused(folder, tmp_path):
+    """Guards against a window that was harmless because it was as long as the context, and then no longer is."""
+    model = Llama.from_pretrained(folder, dtype="float32")
+    model.save_pretrained(tmp_path)
+    for window, factor in ((512, 2), (1000, 2), (1024, 2.5)):
+        edit_config(tmp_path, sliding_window=window)
+        words = ("--model", str(tmp_path), "--rope-scaling", f"linear:{factor}")
+        with pytest.raises(ValueError, match=rf"sliding_window {window} .* at least the context of 1,\d+ tokens"):
+            open_model(parse(*words))
+    edit_config(tmp_path, sliding_window=1024)
+    assert open_model(parse("--model", str(tmp_path), "--rope-scaling", "linear:2"))[0].config.context_length == 1024
+
+
+def test_bench_and_parity_take_a_changed_model_with_trust(folder, tmp_path, capsys):
+    """Guards against commands that refuse a changed model and have no flag to trust it."""
+    changed = str(tmp_path / "changed")
+    Llama.from_pretrained(folder, rope=no_rope, dtype="float32").save_pretrained(changed)
+    bench = ["bench", changed, "--prompt", "2", "--batch", "1", "--steps", "1", "--runs", "1", "--json"]
+    parity = ["parity", "--model", changed, "--against", changed, "--tokens", "4", "--json"]
+    for words, refused in ((bench, 1), (parity, 2)):
+        assert main(words) == refused
+        assert "holds a changed model (rope helpers.changed_models:no_rope)" in capsys.readouterr().err
+        assert main([*words, "--trust-parts"]) == 0
+        json.loads(capsys.readouterr().out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -44,6 +46,32 @@ def test_tab_completion_knows_commands_and_flags(shell, capsys):
         main(["--print-completion", shell])
     out = capsys.readouterr().out
     assert stopped.value.code == 0 and "quantize" in out and "max-new-tokens" in out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="completes in bash")
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("llama-jp gen", ["generate"]),
+        ("llama-jp generate --temp", ["--temperature"]),
+        ("llama-jp generate --dtype bf", ["bfloat16"]),
+        ("llama-jp info --j", ["--json"]),
+        ("llama-jp quantize --bits ", ["8", "4"]),
+    ],
+)
+def test_bash_completes_what_is_typed(tmp_path, capsys, words, completed):
+    """Guards against a script that bash takes and that completes nothing."""
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit):
+        main(["--print-completion", "bash"])
+    (tmp_path / "completion").write_text(capsys.readouterr().out, encoding="utf-8")
+    code = (
+        'source "$1"; read -r _ _ function _ < <(complete -p llama-jp | sed "s/.* -F/x -F/"); shift\n'
+        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "$function"; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    arguments = ["bash", "-c", code, "bash", str(tmp_path / "completion"), *words.split(" ")]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.split() == completed
 
 
 def test_tab_completion_names_what_is_missing(monkeypatch, capsys):

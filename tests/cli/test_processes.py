@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 UTF8 = os.environ | {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+UTF8.pop("PYTHONUNBUFFERED", None)  # an unbuffered output hides what Python still has to write when it ends
 COMMAND = [sys.executable, "-m", "llama_jp"]
 SJIS = "ネコ".encode("cp932")
 unix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of Unix")
@@ -74,6 +75,16 @@ def test_a_prompt_of_another_encoding_is_named():
 
 
 @unix
+def test_a_prompt_is_utf8_in_every_locale():
+    """Guards against a Japanese prompt that is refused, or a --stop that never matches, in the locale C."""
+    words = ("generate", "犬", "--stop", "犬", "--max-new-tokens", "1", "--json")
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+    status, out, err = run(*words, PYTHONUTF8="0", **locale)
+    expected = json.loads(run(*words)[1])
+    assert status == 0 and json.loads(out) == expected, err
+
+
+@unix
 @pytest.mark.parametrize("command", ["--help", "info demo", "info demo --json", "bench --help", "parity --random tiny"])
 def test_a_pipe_that_closes_early_is_quiet(command):
     for redirect in ("", "2>&1"):
@@ -122,7 +133,7 @@ def test_a_signal_removes_the_unfinished_folder(number, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="sees in /proc that torch is being imported")
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
 def test_ctrl_c_while_torch_is_imported_is_quiet(seconds):
-    process = subprocess.Popen([*COMMAND, "info", "nowhere/at-all"], stderr=subprocess.PIPE, env=UTF8)
+    process = subprocess.Popen([*COMMAND, "bench", "nowhere/at-all"], stderr=subprocess.PIPE, env=UTF8)
     maps = Path(f"/proc/{process.pid}/maps")
     while process.poll() is None and "libtorch" not in maps.read_text():
         time.sleep(0.01)
@@ -169,6 +180,26 @@ def test_a_full_disk_takes_one_line_and_leaves_nothing(command, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("flag", ["--certificate", "--report"])
+def test_a_full_disk_leaves_the_earlier_report(flag, tmp_path, monkeypatch, capsys):
+    """Guards against a certificate of many runs that is emptied by the run that finds the disk full."""
+    from llama_jp.cli import main
+
+    words = ["parity", "--random", "tiny", "--layers", "1", "--tokens", "4", flag, str(tmp_path / "page")]
+    assert main(words) == 0
+    before, write_text = (tmp_path / "page").read_bytes(), Path.write_text
+
+    def fail(self, text, encoding=None):
+        write_text(self, text[:5], encoding=encoding)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert capsys.readouterr().err == "llama-jp: No space left on device; make room, or write to another disk\n"
+    assert (tmp_path / "page").read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["page"]
+
+
 def test_an_interrupted_cache_leaves_the_earlier_one(folder, tmp_path, monkeypatch, capsys):
     from llama_jp.cache import Cache
     from llama_jp.cli import main
@@ -177,8 +208,8 @@ def test_an_interrupted_cache_leaves_the_earlier_one(folder, tmp_path, monkeypat
     assert main(words) == 0
     before, save = (tmp_path / "cache").read_bytes(), Cache.save
 
-    def fail(self, file, ids):
-        save(self, file, ids)
+    def fail(self, file, ids, model):
+        save(self, file, ids, model)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Cache, "save", fail)

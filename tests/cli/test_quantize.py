@@ -23,7 +23,7 @@ from llama_jp.evaluation.documents import TEXTS
         ("demo OUT --head-bits 4", r"head_bits is 8 or equal to bits \(8\), not 4"),
         ("demo OUT --calibrate TEXT", "--calibrate needs --method gptq"),
         ("demo OUT --text SHORT", "3 tokens to predict; at least 200 are needed"),
-        ("demo OUT --text LATIN", "is not a UTF-8 text"),
+        ("demo OUT --text LATIN", "is not UTF-8: byte 3 is 0xe9; convert it"),
         (
             "demo OUT --text nowhere.txt",
             r"there is no file nowhere.txt; the texts of the package are .*held-out.ja.txt",

@@ -175,10 +175,10 @@ def test_input_that_is_not_utf8_is_refused(run, models, tmp_path, monkeypatch):
     """Guards against a message without the file and the position."""
     path = tmp_path / "sjis.txt"
     path.write_bytes("ok犬".encode("shift_jis"))
-    with pytest.raises(ValueError, match=r"sjis\.txt is not UTF-8 text: byte 2 is 0x8c"):
+    with pytest.raises(ValueError, match=r"sjis\.txt is not UTF-8: byte 2 is 0x8c; convert it"):
         run("--file", str(path), "--model", models[0])
     give_input(monkeypatch, b"\xff")
-    with pytest.raises(ValueError, match="standard input is not UTF-8 text: byte 0 is 0xff"):
+    with pytest.raises(ValueError, match="standard input is not UTF-8: byte 0 is 0xff; convert it"):
         run("--model", models[0])
     with pytest.raises(FileNotFoundError):
         run("--file", str(tmp_path / "none.txt"), "--model", models[0])
@@ -200,7 +200,7 @@ def test_demo_is_the_default(run, models, monkeypatch):
         calls.append(source)
         return Tokenizer.from_pretrained(models[0])
 
-    monkeypatch.setattr(tokenize, "Tokenizer", type("Stub", (), {"from_pretrained": staticmethod(from_pretrained)}))
+    monkeypatch.setattr(tokenize, "load_tokenizer", from_pretrained)
     run(*shlex.split(tokenize.EXAMPLE)[2:])
     assert calls == ["demo"]
 

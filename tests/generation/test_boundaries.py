@@ -21,7 +21,6 @@ from llama_jp.generation.guidance import Guidance
 from llama_jp.generation.options import Options
 from llama_jp.generation.speculation import Draft, PromptLookup
 from llama_jp.generation.stop_strings import StopStringBuffer
-from llama_jp.rope import context_length
 
 INF = float("inf")
 
@@ -131,9 +130,9 @@ def test_the_context_is_never_shorter_than_max_position_embeddings():
     """Against: trained positions times the factor, where config.json already allows more."""
     scaling = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}
     config = llama_jp.LlamaConfig(**SMALL | {"max_position_embeddings": 100, "rope_scaling": scaling})
-    assert context_length(config) == 100
+    assert config.context_length == 100
     scaling["factor"] = 8.0
-    assert context_length(config) == 128
+    assert config.context_length == 128
 
 
 def test_a_saved_cache_of_another_dtype_is_refused(model, tmp_path):

@@ -81,6 +81,12 @@ def test_a_warning_points_to_the_callers_line(model, call):
     assert warning.filename == __file__ and "no effect without do_sample" in str(warning.message)
 
 
+def test_a_seed_without_sampling_is_no_silent_wish(model):
+    """Against: a greedy answer for somebody who expects another one for each seed."""
+    with pytest.warns(UserWarning, match="seed: no effect without do_sample=True"):
+        llama_jp.generate(model, [[1]], max_new_tokens=1, do_sample=False, seed=3)
+
+
 def test_every_filter_option_changes_the_chain():
     """Against: a renamed field whose filter is forgotten. Each option by itself adds exactly its filter."""
     from llama_jp.generation.filter_chain import make_filters
@@ -100,7 +106,7 @@ def test_every_filter_option_changes_the_chain():
         assert make_filters(Options(**{name: value})) == [], name
     for name, value in others.items():
         assert len(make_filters(Options(eos_token_id=2, **{name: value}))) == 1, name
-    assert set(shaping) == set(SAMPLING_ONLY)
+    assert {*shaping, "seed"} == set(SAMPLING_ONLY)
     names = {field.name for field in dataclasses.fields(Options)}
     assert names - shaping.keys() - others.keys() == NOT_FILTERS, "a new option is a filter, or is listed as none"
 

@@ -222,11 +222,10 @@ def test_a_prompt_longer_than_the_context_and_a_ragged_batch_shift_too(model):
 def test_stretching_makes_room(folder):
     model = load_model(folder, dtype=torch.float32, device="cpu")
     from llama_jp.long_context import extend_context
-    from llama_jp.rope import context_length
 
-    context = context_length(model.config)
+    context = model.config.context_length
     extend_context(model, "linear", 2)
-    assert context_length(model.config) == 2 * context
+    assert model.config.context_length == 2 * context
     assert len(llama_jp.generate(model, [[1, 2]], max_new_tokens=2 * context - 2)[0].ids) == 2 * context - 2
     with pytest.raises(ValueError, match="its own rope_scaling"):
         extend_context(model, "linear", 2)

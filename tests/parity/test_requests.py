@@ -83,8 +83,8 @@ def needs_a_file(): return lambda ids: open("my file")
 number = 3
 """
 FAILURES = {
-    "raises": r"failing_llama:raises failed: ZeroDivisionError: division by zero \(failing_llama.py, line 3\)",
-    "exits": "failing_llama:exits failed: SystemExit: 1",
+    "raises": r"failing_llama:raises fails: ZeroDivisionError: division by zero \(failing_llama.py, line 3\)",
+    "exits": "failing_llama:exits fails: SystemExit: 1",
     "gives_nothing": "is a NoneType, which cannot be called",
     "fails_later": r"the model of failing_llama:fails_later failed: .*\(failing_llama.py, line 6\)",
     "gives_a_tuple": "returns a tuple for ids; a tensor of logits",
@@ -92,8 +92,8 @@ FAILURES = {
     "gives_two_dimensions": r"ids \(2, 4\) give torch.float32 logits \(2, 5\)",
     "refuses_ids": r"failing_llama:refuses_ids failed: ValueError: .*'my value' \(failing_llama.py, line 10\)",
     "needs_a_file": r"the model of failing_llama:needs_a_file failed: FileNotFoundError: .*line 11\)",
-    "number": "is a int, not a function",
-    "missing": "cannot find failing_llama:missing",
+    "number": "is an object of the type int, not a function",
+    "missing": "failing_llama:missing cannot be imported: AttributeError",
 }
 
 
@@ -127,7 +127,7 @@ def test_a_module_that_cannot_be_imported_is_status_2(code, capsys, tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "broken", raising=False)
     assert parity("--model", "broken:make", "--checkpoint", "demo") == 2
-    assert "broken cannot be imported" in capsys.readouterr().err
+    assert "broken:make cannot be imported" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_ended_is_no_failure(tmp_path):
@@ -153,7 +153,7 @@ def test_any_number_of_rows_can_differ(rows, capsys):
 def test_texts_that_cannot_give_the_ids_are_refused(capsys, folder, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert parity("--random", "tiny", "--text", str(tmp_path / "latin.txt")) == 2
-    assert "latin.txt is not UTF-8 text: byte 3" in capsys.readouterr().err
+    assert "latin.txt is not UTF-8: byte 3" in capsys.readouterr().err
     (tmp_path / "short.txt").write_text("クマ")
     assert parity("--random", "tiny", "--text", str(tmp_path / "short.txt")) == 2
     assert "need a checkpoint with a tokenizer" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_models_that_cannot_be_compared_are_refused_by_name(folder):
         as_compared_model("no model")
     with pytest.raises(ValueError, match="transformers needs a checkpoint"):
         open_model("transformers", Settings())
-    with pytest.raises(ValueError, match="cannot find nowhere:make"):
+    with pytest.raises(ValueError, match="nowhere:make cannot be imported"):
         open_model("nowhere:make", Settings())
     assert isinstance(open_model(str(folder), Settings("float32")), ComparedModel)
 

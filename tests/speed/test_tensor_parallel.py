@@ -130,7 +130,7 @@ def test_a_rank_loads_and_holds_its_own_slices_only(folders, answers, name):
 def test_copied_and_memory_mapped_tensors_have_separate_mappings():
     """Guards against memory that is never freed: a mapping keeps all pages touched, and columns touch whole rows."""
     rows, columns = (slice(0, 2),), (slice(None), slice(0, 2))
-    stored = [TensorInfo(Path("file"), str(part), (4, 4), torch.float32, part) for part in (rows, columns, ())]
+    stored = [TensorInfo(Path("file"), str(part), (4, 4), "float32", part) for part in (rows, columns, ())]
     assert [one.nbytes for one in stored] == [32, 32, 64]
     groups = [group for _, group in group_tensors(stored, torch.float32, torch.device("cpu"))]
     assert groups == [[stored[0], stored[2]], [stored[1]]]
@@ -168,7 +168,8 @@ def test_unsupported_settings_are_refused(folders, monkeypatch, capsys):
         (["--max-time", "3"], "--max-time works in a single process: the clocks of several processes differ"),
         (["--cache", "file"], "--cache works in a single process: each process has the keys and values of its own"),
         (["--device", "cuda:1"], "each process takes a GPU of its own: --device cuda, not cuda:1"),
-        (["--device", "meta"], "several processes run on the CPU or on CUDA GPUs, not on meta"),
+        (["--model", "module:make"], "several processes share a checkpoint, and module:make is a function; write its"),
+        (["--device", "meta"], "the device .meta. holds no numbers"),
     ):
         args = make_parser().parse_args([*GENERATE, *words])
         with pytest.raises(ValueError, match=sentence):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...environment import describe_environment, environment_changes
+from ...text_files import parse_json, read_text_file, write_whole
 from ..comparison import Comparison
 from ..requests import Request, run_request
 
@@ -36,19 +37,20 @@ def add_to_certificate(file: Path, request: Request, comparisons: list[Compariso
     """
     environment = describe_environment()
     content: dict[str, Any] = {"format": FORMAT, "environment": environment, "runs": []}
-    if file.exists():
+    if file.is_file():
         content = read_certificate(file)
         if changes := environment_changes(content["environment"], environment):
             raise ValueError(f"{file} was made under other conditions ({'; '.join(changes)}); write another file")
     content["runs"].append({"request": request.as_dict(), "results": [outcome(each) for each in comparisons]})
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_certificate(file: Path) -> dict[str, Any]:
     """The content of a certificate. ValueError: the file is not a certificate of this format."""
+    text = read_text_file(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{file} is not a certificate of format {FORMAT}")
@@ -77,7 +79,7 @@ class Replay:
         return all(then == now for then, now in self.results)
 
 
-def replay(file: Path, only: Iterable[int] | None = None) -> tuple[list[Replay], list[str]]:
+def replay(file: Path, only: Iterable[int] | None = None, trust_parts: bool = False) -> tuple[list[Replay], list[str]]:
     """Replay a certificate, or only its runs with these numbers.
 
     Returns the runs, and a sentence for each difference of this machine that may change bits.
@@ -87,6 +89,6 @@ def replay(file: Path, only: Iterable[int] | None = None) -> tuple[list[Replay],
     replays = []
     for number in range(len(runs)) if only is None else only:
         request = read_request(file, runs[number])
-        now = json.loads(json.dumps([outcome(each) for each in run_request(request)]))
+        now = json.loads(json.dumps([outcome(each) for each in run_request(request, trust_parts)]))
         replays.append(Replay(request, list(zip(runs[number]["results"], now, strict=True))))
     return replays, environment_changes(content["environment"], describe_environment())

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...environment import describe_environment
 from ...numerics import Difference
+from ...text_files import write_whole
 from ..comparison import Comparison
 from ..requests import Request
 from .text import HEAD, cells, compared_models, describe_model, distance_lines, place
@@ -111,7 +112,7 @@ def style() -> str:
 
 
 def write_html_report(file: Path, request: Request, comparisons: list[Comparison]) -> None:
-    file.write_text(html_report(request, comparisons), encoding="utf-8")
+    write_whole(file, html_report(request, comparisons))
 
 
 def html_report(request: Request, comparisons: list[Comparison]) -> str:

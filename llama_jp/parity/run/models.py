@@ -8,12 +8,7 @@ package.module:function                    the result of a function: a model, or
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import re
-import sys
-import sysconfig
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,6 +21,7 @@ from torch import Tensor, nn
 from ...checkpoint.config import parse_config, read_config, read_scheme
 from ...checkpoint.hub import find_checkpoint
 from ...checkpoint.load import choose_dtype
+from ...checkpoint.parts import call_function, import_part, is_function_name
 from ...checkpoint.tensors import find_tensors
 from ...linear.layer import QuantizedLinear
 from ...model import Llama, LlamaConfig
@@ -172,24 +168,24 @@ def check_logits(logits: object, ids: Tensor, name: str) -> Tensor:
     return logits
 
 
-def open_model(spec: str, settings: Settings, checkpoint: Path | None = None) -> ComparedModel:
+def open_model(
+    spec: str, settings: Settings, checkpoint: Path | None = None, trust_parts: bool = False
+) -> ComparedModel:
     """Load the model that `spec` names (see the top of this file).
 
-    `checkpoint` is the folder for a `spec` without a checkpoint: transformers or a function.
+    `checkpoint` is the folder for a `spec` without a checkpoint: transformers or a function. `trust_parts` is that of
+    `llama_jp.load`.
     Raises ValueError when such a folder is missing, when a function cannot be found, or when its result is no model.
     """
     if spec in ("transformers", "transformers-cast"):
         return open_reference(require_folder(spec, checkpoint), settings, cast=spec.endswith("cast"))
-    if is_function(spec):
+    if is_function_name(spec):
         return open_from_function(spec, settings, checkpoint)
     folder = find_checkpoint(spec)
-    model = Llama.from_pretrained(folder, dtype=settings.dtype, device="cpu", attention=settings.attention)
+    model = Llama.from_pretrained(
+        folder, dtype=settings.dtype, device="cpu", attention=settings.attention, trust_parts=trust_parts
+    )
     return ComparedModel(spec, model, settings, model, model.config, folder)
-
-
-def is_function(spec: str) -> bool:
-    """Whether a model is named as `package.module:function`."""
-    return re.fullmatch(r"[\w.]+:\w+", spec) is not None
 
 
 def require_folder(spec: str, checkpoint: Path | None) -> Path:
@@ -232,43 +228,18 @@ def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Comp
 def open_from_function(spec: str, settings: Settings, checkpoint: Path | None) -> ComparedModel:
     """The result of `package.module:function`. A function with a required argument gets the checkpoint's folder.
 
-    The module may lie in the working directory, which stays on `sys.path` for the module's late imports.
+    Raises ValueError when the function cannot be imported or called, and when it fails.
     """
-    module, _, name = spec.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot find {spec}: {error}") from error
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{module} cannot be imported: {describe_failure(error)}") from error
-    if not callable(function):
-        raise ValueError(f"{spec} is a {type(function).__name__}, not a function that returns a model")
+    function = import_part(spec)
+    folder = [require_folder(spec, checkpoint)] if callable(function) and needs_argument(function) else []
+    return as_compared_model(call_function(spec, *folder), settings, spec, checkpoint)
+
+
+def needs_argument(function: Callable[..., Any]) -> bool:
+    """Whether a function has a required positional argument."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
-    needs_folder = any(each.default is each.empty and each.kind in positional for each in parameters)
-    folder = [require_folder(spec, checkpoint)] if needs_folder else []
-    try:
-        result = function(*folder)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{spec} failed: {describe_failure(error)}") from error
-    return as_compared_model(result, settings, spec, checkpoint)
-
-
-def own_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """The last line of a person's own code that an exception came through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    libraries = (str(Path(__file__).parents[2]), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<frozen")
-    return next((frame for frame in reversed(frames) if not frame.filename.startswith(libraries)), None)
-
-
-def describe_failure(error: BaseException) -> str:
-    """An exception as one line: type, message, and the last line of a person's own code."""
-    frame = own_frame(error)
-    place = f" ({Path(frame.filename).name}, line {frame.lineno})" if frame else ""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}{': ' * bool(message)}{message}{place}"
+    return any(each.default is each.empty and each.kind in positional for each in parameters)
 
 
 def as_compared_model(
