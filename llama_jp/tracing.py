@@ -483,10 +483,13 @@ def _wrap_attend(hooks: _Hooks, path: str, module: nn.Module, undo: ExitStack) -
     """Record the points of attention around the function `attend` of one of this project's modules."""
 
     def wrapper(attend: Callable[..., Any]) -> Callable[..., Any]:
-        def recording_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        def recording_attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *positions: Tensor) -> Tensor:
+            def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                return attend(q, k, v, mask, *positions)
+
             if not hooks.is_running_as(path, module):
-                return attend(q, k, v, mask)
-            return hooks.attend(path, lambda q, k, v: attend(q, k, v, mask), q, k, v, mask, q.shape[3] ** -0.5)
+                return run(q, k, v)
+            return hooks.attend(path, run, q, k, v, mask, q.shape[3] ** -0.5)
 
         return recording_attend
 
