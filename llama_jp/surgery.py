@@ -43,11 +43,11 @@ def resize_vocabulary(model: Llama, size: int) -> None:
             f"the embedding and the head are {found}, where Embedding and Linear are needed; "
             "resize before the model is quantised, optimised or given adapters"
         )
-    for name in ("bos_token_id", "eos_token_id"):
-        for place in (vars(config), model.generation_config):
-            ids = place.get(name)
-            if lost := [id for id in (ids if isinstance(ids, list) else [ids]) if id is not None and id >= size]:
-                raise ValueError(f"{name} {lost[0]} has no row in a vocabulary of {size}; choose a larger size")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        for ids in (getattr(config, name), model.generation_config.get(name)):
+            for id in ids if isinstance(ids, list) else [ids]:
+                if id is not None and size <= id < config.vocab_size:
+                    raise ValueError(f"{name} {id} has no row in a vocabulary of {size}; choose at least {id + 1}")
 
     tied = head.weight is embedding.weight
     model.config = replace(config, vocab_size=size)
@@ -98,7 +98,8 @@ def merge_layers(model: Llama, index: int) -> None:
     if index + 1 == len(model.layers):
         raise ValueError(f"layer {index} is the last one, and a layer is merged with the next; merge {index - 1}")
     states = [model.layers[i].state_dict(keep_vars=True) for i in (index, index + 1)]
-    if {name: tensor.shape for name, tensor in states[0].items()} != {n: t.shape for n, t in states[1].items()}:
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    if shapes[0] != shapes[1]:
         raise ValueError(f"layers {index} and {index + 1} have weights of other names or shapes; merge equal layers")
     for name, tensor in states[0].items():
         if not isinstance(tensor, nn.Parameter) or is_sharded(tensor):

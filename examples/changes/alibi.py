@@ -7,7 +7,7 @@ Two functions change: attention, and the rope. (The paper interpolates the slope
 
 import torch
 import torch.nn.functional as F
-from no_positions import no_rope
+from changes.no_positions import no_rope
 from torch import Tensor
 
 from llama_jp import Llama

@@ -2,8 +2,7 @@
 
     stored = round(x / scale), scale = max |x| / 127 over the D numbers of a key or value
 
-`new_cache` of a subclass makes the cache of all commands and of `generate`. A layer's keys and values become floats
-again in each call, so this saves memory and not time.
+`new_cache` of a subclass makes the cache of all commands. A layer's keys and values become floats again in each call.
 """
 
 from typing import Any, NamedTuple
