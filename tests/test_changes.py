@@ -230,6 +230,32 @@ def test_the_bridge_has_the_same_loss_and_gradients(folder, name):
         assert parameter.grad is not None or path == "reward_head.weight", path
 
 
+@each_recipe
+@torch.no_grad()
+def test_faster_decoding_changes_no_token(folder, name):
+    """Guards against beams, drafts and samples of one prompt that share a cache which they cannot share."""
+    model, options = RECIPES[name].build(folder), {"max_new_tokens": 9, "do_sample": False}
+    prompt = DOCUMENTS[0][0, :6].tolist() * 3
+    (alone,) = llama_jp.generate(model, [prompt], **options)
+    (drafted,) = llama_jp.generate(model, [prompt], prompt_lookup_num_tokens=3, **options)
+    assert drafted.ids == alone.ids
+    (beam,) = llama_jp.generate(model, [prompt], num_beams=3, **options)
+    assert len(beam.ids) == 9
+    optimized, logits = llama_jp.optimize(model), model(DOCUMENTS[0])
+    optimized.undo()
+    assert torch.equal(model(DOCUMENTS[0]), logits)
+
+
+@pytest.mark.slow
+@each_recipe
+@torch.no_grad()
+def test_torch_compile_takes_the_whole_model(folder, name):
+    torch.compiler.reset()  # it gives up after eight versions of one function
+    model = RECIPES[name].build(folder)
+    compiled = torch.compile(model, backend="eager", fullgraph=name != "mixture_of_experts")  # its routing branches
+    assert torch.equal(compiled(DOCUMENTS[0]), model(DOCUMENTS[0]))
+
+
 @pytest.fixture(scope="module")
 def story() -> Text:
     """The first two stories of the held-out text."""
