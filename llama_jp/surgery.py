@@ -50,25 +50,20 @@ def resize_vocabulary(model: Llama, size: int) -> None:
                     raise ValueError(f"{name} {id} has no row in a vocabulary of {size}; choose at least {id + 1}")
 
     tied = head.weight is embedding.weight
-    model.config = replace(config, vocab_size=size)
-    pad_id = config.pad_token_id if (config.pad_token_id or 0) < size else None
     rows = resized_rows(embedding.weight, size)
-    model.embed_tokens = nn.Embedding(size, rows.shape[1], pad_id, _weight=rows)
-    model.embed_tokens.weight.requires_grad_(embedding.weight.requires_grad)
-    replaced = nn.Linear(rows.shape[1], size, bias=False, device="meta")
-    replaced.weight = model.embed_tokens.weight if tied else nn.Parameter(resized_rows(head.weight, size))
-    replaced.weight.requires_grad_(head.weight.requires_grad)
-    model.lm_head = replaced
-    model.train(model.training)
+    head.weight = rows if tied else resized_rows(head.weight, size)
+    embedding.weight, embedding.num_embeddings, head.out_features = rows, size, size
+    embedding.padding_idx = config.pad_token_id if (config.pad_token_id or 0) < size else None  # as in `Llama`
+    model.config = replace(config, vocab_size=size)
 
 
-def resized_rows(weight: Tensor, size: int) -> Tensor:
+def resized_rows(weight: Tensor, size: int) -> nn.Parameter:
     """The first `size` rows of a matrix (V, C), with the mean of all rows for those that it lacks: (size, C)."""
     if is_sharded(weight):
         raise ValueError("the weights are sharded among processes; resize the vocabulary before")
-    mean = weight.float().mean(0).to(weight.dtype)  # (C,)
-    new = mean.expand(max(0, size - len(weight)), -1)
-    return torch.cat([weight[:size], new])
+    mean = weight.mean(0, dtype=torch.float32).to(weight.dtype)  # (C,)
+    rows = torch.cat([weight[:size], mean.expand(max(0, size - len(weight)), -1)])
+    return nn.Parameter(rows, weight.requires_grad)
 
 
 def drop_layers(model: Llama, layers: Iterable[int]) -> None:
@@ -89,14 +84,14 @@ def drop_layers(model: Llama, layers: Iterable[int]) -> None:
 
 @torch.no_grad()
 def merge_layers(model: Llama, index: int) -> None:
-    """Merge layer `index` and the next one, in place: each parameter becomes the mean of the two, computed in float32.
+    """Merge layer `index` and the next one, in place: each parameter becomes the mean of the two.
 
     Raises ValueError for the last layer, for an index that is not there, for layers whose weights have other names or
     shapes, and for a model that is quantised, optimised or sharded.
     """
     index = layer_index(model, index)
     if index + 1 == len(model.layers):
-        raise ValueError(f"layer {index} is the last one, and a layer is merged with the next; merge {index - 1}")
+        raise ValueError(f"layer {index} is the last one, and a layer is merged with the next; name an earlier layer")
     states = [model.layers[i].state_dict(keep_vars=True) for i in (index, index + 1)]
     shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
     if shapes[0] != shapes[1]:
@@ -105,7 +100,7 @@ def merge_layers(model: Llama, index: int) -> None:
         if not isinstance(tensor, nn.Parameter) or is_sharded(tensor):
             raise ValueError(f"{name} is no plain parameter; merge before the model is quantised, optimised or sharded")
     for name, parameter in states[0].items():
-        parameter.copy_((parameter.float() + states[1][name].float()) / 2)
+        parameter.copy_((parameter + states[1][name]) / 2)
     drop_layers(model, [index + 1])
 
 

@@ -127,6 +127,9 @@ def test_padded_rows_packed_documents_and_steps_have_the_logits_of_the_text_alon
     ]
     steps = torch.cat(steps, 1)[mask.bool()]
     torch.testing.assert_close(steps, whole[mask.bool()], **TOLERANCE)
+    cache = model.new_cache(1, 27)  # without a mask
+    steps = torch.cat([model(part, cache) for part in DOCUMENTS[1].split([25, 1, 1], 1)], 1)
+    torch.testing.assert_close(steps[0], whole[1], **TOLERANCE)
 
 
 @each_recipe
