@@ -1,6 +1,6 @@
 """NoPE: no position embedding. The causal mask alone tells the order. See: arXiv:2305.19466.
 
-One function changes: the rotation by 0 radians, at every position.
+One function changes: it rotates by 0 radians at every position.
 """
 
 import torch

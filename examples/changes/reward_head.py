@@ -2,7 +2,7 @@
 
     loss = -log σ(reward(chosen) - reward(rejected))        the Bradley-Terry model
 
-A new parameter, `reward_head.weight` (1, C), reads the hidden state of the last token. `forward` and generation stay.
+A new parameter, `reward_head.weight` (1, C), maps the last hidden state to the reward. The logits do not change.
 """
 
 from typing import Any
