@@ -13,6 +13,7 @@ DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
 
 
 MOST_DIGITS = 100
+LARGEST = 2**63 - 1  # of a 64-bit integer, which torch needs
 MOST_THREADS = 1024  # the operating system refuses many more, and OpenMP then ends the process
 
 MODEL_HELP = (
@@ -84,6 +85,8 @@ def add_trust_argument(parser: argparse._ActionsContainer) -> None:
 def positive_int(text: str) -> int:
     if not is_whole(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if int(text) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large; no tensor has more than {LARGEST} of anything")
     return int(text)
 
 
