@@ -23,6 +23,7 @@ def load(
     attention: str | Attention = "sdpa",
     rope: Rope | None = None,
     norm: Norm | None = None,
+    adapter: str | Path | None = None,
     trust_parts: bool = False,
     missing: str = "refuse",
 ) -> tuple[Llama, Tokenizer]:
@@ -32,7 +33,7 @@ def load(
     warning says if the two do not belong together. The tokenizer of "module:function" is the one in the folder of the
     model that the function returns.
     """
-    changes = attention, rope, norm, trust_parts, missing
+    changes = attention, rope, norm, adapter, trust_parts, missing
     if is_function_name(source):
         model = load_model(source, dtype, device, revision, *changes)
         if model.folder is None:

@@ -184,13 +184,14 @@ class Llama(nn.Module):
         attention: str | Attention = "sdpa",
         rope: Rope | None = None,
         norm: Norm | None = None,
+        adapter: str | Path | None = None,
         trust_parts: bool = False,
         missing: str = "refuse",
     ) -> Llama:
         """Load a checkpoint: a folder, a hub repository or a short name. See `checkpoint.load.load_model`."""
         from .checkpoint.load import load_model
 
-        changes = attention, rope, norm, trust_parts, missing
+        changes = attention, rope, norm, adapter, trust_parts, missing
         return load_model(source, dtype, device, revision, *changes, model_class=cls)
 
     def save_pretrained(self, folder: str | Path, max_shard_size: str | int = "5GB") -> None:

@@ -77,3 +77,9 @@ def quantized_demo(tmp_path_factory) -> dict[str, Path]:
 def quantized_copy(quantized_demo, tmp_path) -> Path:
     """A copy of the demo as int4 (rtn), whose files a test may change."""
     return shutil.copytree(quantized_demo["rtn"], tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def biased(tmp_path_factory) -> Path:
+    """The small checkpoint with biases in the attention."""
+    return save_random(tmp_path_factory.mktemp("biased"), seed=6, attention_bias=True, **SMALL)

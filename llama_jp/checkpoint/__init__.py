@@ -6,6 +6,7 @@ chat_template.py        the chat template of a checkpoint; elyza.jinja is ELYZA'
 config.py               config.json to a `LlamaConfig`, and back
 recognise.py            name a file or folder that cannot be loaded for what it is
 tensors.py              list and read stored tensors, memory-mapped
+adapter.py              a PEFT (LoRA) adapter, merged into the weights
 load.py                 a folder to a model
 save.py                 a model to a folder
 random_checkpoint.py    checkpoints with random weights, for tests and benchmarks

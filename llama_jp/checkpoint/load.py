@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..model import Attention, Llama, Norm
 from ..rope import Rope
+from .adapter import Adapter, check_mergeable, is_other_base, merge_adapter, read_adapter
 from .build import build_without_weights
 from .config import read_config, read_parts, read_scheme
 from .hub import find_checkpoint
@@ -31,6 +32,7 @@ def load_model(
     attention: str | Attention = "sdpa",
     rope: Rope | None = None,
     norm: Norm | None = None,
+    adapter: str | Path | None = None,
     trust_parts: bool = False,
     missing: str = "refuse",
     *,
@@ -48,6 +50,7 @@ def load_model(
     revision     a branch, tag or commit of a hub repository
     attention    "sdpa", "eager" or a function, as in `Llama`
     rope, norm   functions that replace the standard ones, as in `Llama`
+    adapter      the folder of a PEFT (LoRA) adapter, which is merged into the weights; see adapter.py
     trust_parts  import the functions and the class that the checkpoint of a changed model names, and run their code
     missing      "refuse", or "initialise": parameters of a subclass that the checkpoint lacks keep the values of its
                  constructor, and a warning names them. Weights of a plain Llama are never initialised
@@ -59,17 +62,24 @@ def load_model(
     converted in small groups, so peak memory is the weights plus about one tensor.
 
     Raises FileNotFoundError for missing files. Raises ValueError for damaged files, for unsupported settings, for
-    tensors that do not fit config.json, and for a changed model whose parts are neither handed in nor trusted. The
-    message is one line with the file and the reason.
+    tensors that do not fit config.json, for an adapter that does not fit the model, and for a changed model whose parts
+    are neither handed in nor trusted. The message is one line with the file and the reason.
     """
     if missing not in ("refuse", "initialise"):
         raise ValueError(f"missing is 'refuse' or 'initialise', not {missing!r}")
+    lora = None if adapter is None else read_adapter(adapter)
     if is_function_name(source):
         parts = Parts(model_class, attention, rope, norm)
-        return model_from_function(str(source), dtype, device, revision, parts)
+        model = model_from_function(str(source), dtype, device, revision, parts)
+        if lora is not None:
+            check_mergeable(lora, model)
+            add_adapter(lora, model, source)
+        return model
     folder = find_checkpoint(source, revision)
     device = choose_device(device)
     model, stored = build_on_meta(folder, model_class, attention, rope, norm, trust_parts, missing)
+    if lora is not None:
+        check_mergeable(lora, model)  # before gigabytes are loaded
     as_stored = {name for name, buffer in model.named_buffers() if buffer.is_meta or not buffer.is_floating_point()}
     quantized = {name: stored.pop(name) for name in as_stored & stored.keys()}
     dtype = choose_dtype(dtype, device, stored)
@@ -79,7 +89,17 @@ def load_model(
         # A file stays mapped while any tensor in it exists. The quantised weights are unmapped once they are packed;
         # copies of the small norms let that happen.
         tensors = {name: tensor.clone() if tensor.dim() == 1 else tensor for name, tensor in tensors.items()}
-    return assign_weights(model, tensors | read_tensors(quantized, None, device), folder)
+    assign_weights(model, tensors | read_tensors(quantized, None, device), folder)
+    if lora is not None:
+        add_adapter(lora, model, source)
+    return model
+
+
+def add_adapter(adapter: Adapter, model: Llama, source: str | Path) -> None:
+    """Merge an adapter into a loaded model. A warning says if it was trained on another one."""
+    if is_other_base(adapter, source, model.folder):
+        warnings.warn(f"the adapter {adapter.folder} was trained on {adapter.base}, not on {source}", stacklevel=3)
+    merge_adapter(adapter, model)
 
 
 def model_from_function(

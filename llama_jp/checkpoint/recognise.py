@@ -67,7 +67,7 @@ def describe_folder(folder: Path) -> str:
         return "; the folder is empty"
     if "adapter_config.json" in names:
         base = adapter_base(folder / "adapter_config.json")
-        return f"; it is a PEFT adapter: merge it into its base model{base} with PEFT's merge_and_unload, and save that"
+        return f"; it is a PEFT adapter: name its base model{base}, and this folder with --adapter or adapter="
     for pattern, sentence in FOREIGN_FILES:
         if found := [entry.name for entry in entries if entry.match(pattern)]:
             return "; " + sentence.format(files=shorten(found, 3))

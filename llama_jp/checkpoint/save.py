@@ -128,10 +128,12 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def write_atomically(folder: Path) -> Iterator[Path]:
+def write_atomically(folder: Path, weights: re.Pattern[str] = WEIGHT_FILE) -> Iterator[Path]:
     """A temporary folder to write a checkpoint to; its files move to `folder` at the end.
 
-    The moved files replace the weights of an earlier save. After an exception, nothing moves.
+    weights  the names of weight files: those of an earlier save are removed
+
+    After an exception, nothing moves.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
@@ -139,11 +141,11 @@ def write_atomically(folder: Path) -> Iterator[Path]:
         yield new_folder
         folder.mkdir(exist_ok=True)
         new_names = {file.name for file in new_folder.iterdir()}
-        # safetensors creates files that only their owner can read; config.json has the usual permissions
-        mode = (new_folder / "config.json").stat().st_mode
+        # safetensors creates files that only their owner can read; the JSON files have the usual permissions
+        mode = next(new_folder.glob("*.json")).stat().st_mode
         for name in new_names:
             (new_folder / name).chmod(mode)
             (new_folder / name).replace(folder / name)
         for file in folder.iterdir():
-            if file.name not in new_names and WEIGHT_FILE.fullmatch(file.name):
+            if file.name not in new_names and weights.fullmatch(file.name):
                 file.unlink()

@@ -42,6 +42,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, targe
     parser.add_argument("target", nargs="?", metavar=target, type=Path, help="folder to write; it must be new or empty")
     parser.add_argument("--model", metavar="MODEL", help=f"the source, in place of {source}")
     add_revision_argument(parser)
+    add_adapter_argument(parser)
 
 
 def take_model_as_source(args: argparse.Namespace) -> None:
@@ -56,6 +57,12 @@ def take_model_as_source(args: argparse.Namespace) -> None:
 def add_revision_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--revision", metavar="REV", help="branch, tag or commit of a hub repository, such as refs/pr/2 (default: main)"
+    )
+
+
+def add_adapter_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--adapter", type=Path, metavar="FOLDER", help="PEFT (LoRA) adapter to merge into the weights at loading"
     )
 
 

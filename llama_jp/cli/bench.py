@@ -22,7 +22,14 @@ from ..checkpoint.load import load_model
 from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS
-from .arguments import DTYPES, add_positional_source_arguments, int_list, positive_int, thread_count
+from .arguments import (
+    DTYPES,
+    add_adapter_argument,
+    add_positional_source_arguments,
+    int_list,
+    positive_int,
+    thread_count,
+)
 from .models import optimize_model
 
 if TYPE_CHECKING:
@@ -34,6 +41,7 @@ EXAMPLE = "llama-jp bench demo --batch 1,8 --optimize exact"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     model = add_positional_source_arguments(parser)
     model.add_argument("--random", choices=list(SHAPES), help="random weights of this shape in place of a checkpoint")
+    add_adapter_argument(parser)
     parser.add_argument("--layers", type=positive_int, metavar="N", help="with --random: the number of layers")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of weights and activations (default: auto)")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, … (default: auto)")
@@ -65,8 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.random is None and args.layers is not None:
         args.parser.error("--layers needs --random; a checkpoint has its own number of layers")
-    if args.random is not None and args.revision is not None:
-        args.parser.error("--revision belongs to a checkpoint, and --random has none")
+    for flag in ("revision", "adapter"):
+        if args.random is not None and getattr(args, flag) is not None:
+            args.parser.error(f"--{flag} belongs to a checkpoint, and --random has none")
     if args.threads:
         torch.set_num_threads(args.threads)
     if 0 in (*args.prompt, *args.batch):
@@ -107,7 +116,7 @@ def run_benchmark(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from ..speed.benchmark import Workload, measure, measure_machine, size_of_step
 
     begun = time.perf_counter()
-    model = load_model(folder, args.dtype, args.device, attention=args.attention)
+    model = load_model(folder, args.dtype, args.device, attention=args.attention, adapter=args.adapter)
     load_seconds = time.perf_counter() - begun
     size = size_of_step(model)
     device = model.embed_tokens.weight.device

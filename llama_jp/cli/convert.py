@@ -33,7 +33,12 @@ def run(args: argparse.Namespace) -> int:
     check_target_is_new(args.target)
     check_writable(args.target)
     model = load_model(
-        args.source, dtype=args.dtype, device="cpu", revision=args.revision, trust_parts=args.trust_parts
+        args.source,
+        dtype=args.dtype,
+        device="cpu",
+        revision=args.revision,
+        adapter=args.adapter,
+        trust_parts=args.trust_parts,
     )
     model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")

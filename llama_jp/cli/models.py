@@ -16,7 +16,7 @@ from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS, Optimized, optimize
 from ..text.tokenizer import Tokenizer
-from .arguments import DTYPES, add_source_arguments, thread_count
+from .arguments import DTYPES, add_adapter_argument, add_source_arguments, thread_count
 from .failures import describe
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
@@ -50,6 +50,7 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
         default="sdpa",
         help="sdpa: PyTorch's fused attention; eager: attention written out (default: sdpa)",
     )
+    add_adapter_argument(group)
     add_trust_argument(group)
     group.add_argument("--threads", type=thread_count, metavar="N", help="number of CPU threads (default: PyTorch's)")
     group.add_argument(
@@ -81,6 +82,7 @@ def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
             device=args.device,
             revision=args.revision,
             attention=args.attention,
+            adapter=args.adapter,
             trust_parts=args.trust_parts,
         )
     if args.rope_scaling:
@@ -116,7 +118,11 @@ def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     """Load this process's share of the model under torchrun."""
     from .ranks import open_sharded  # late, because torch.distributed takes long to import
 
-    for flag, given in (("--optimize", args.optimize), ("--trust-parts", args.trust_parts)):
+    for flag, given in (
+        ("--optimize", args.optimize),
+        ("--trust-parts", args.trust_parts),
+        ("--adapter", args.adapter),
+    ):
         if given:
             raise ValueError(f"{flag} works in a single process; leave it out under torchrun")
     return open_sharded(args)

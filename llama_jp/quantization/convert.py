@@ -52,6 +52,7 @@ def quantize(
     *,
     head_bits: int = 8,
     revision: str | None = None,
+    adapter: str | Path | None = None,
     calibrate: str | Path = CALIBRATION,
     text: str | Path = HELD_OUT,
     max_shard_bytes: int = 500 * 10**6,
@@ -66,6 +67,7 @@ def quantize(
     head_bits        of lm_head. The default is 8 also for int4, because errors of lm_head go directly into the logits.
                      An lm_head that is tied to the embedding matrix is not quantised
     revision         branch, tag or commit of the source on the hub
+    adapter          the folder of a PEFT (LoRA) adapter, which is merged into the weights first
     calibrate        the calibration text for gptq
     text             the text for the certificate
     max_shard_bytes  the largest size of a file, in bytes
@@ -78,8 +80,9 @@ def quantize(
     """
     target = Path(target)
     check_target_is_new(target)
-    if is_function_name(source):
-        with saved_original(source, load_model(source, "stored", revision=revision), target.parent) as folder:
+    if is_function_name(source) or adapter is not None:
+        original = load_model(source, "stored", "cpu", revision, adapter=adapter)
+        with saved_original(source, original, target.parent) as folder:
             return quantize(
                 folder,
                 target,

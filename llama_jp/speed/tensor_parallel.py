@@ -50,6 +50,7 @@ class ShardedLlama(Llama):
         attention: str | Attention = "sdpa",
         rope: Rope | None = None,
         norm: Norm | None = None,
+        adapter: str | Path | None = None,
         trust_parts: bool = False,
         missing: str = "refuse",
         *,
@@ -62,9 +63,14 @@ class ShardedLlama(Llama):
         Peak memory is the share plus about one tensor. Weights split by columns are copied; the others stay
         memory-mapped.
 
-        Raises ValueError for a quantised checkpoint, for trust_parts and missing, which need one process, and for heads
-        or features that the ranks cannot share evenly.
+        Raises ValueError for a quantised checkpoint, for adapter, trust_parts and missing, which need one process, and
+        for heads or features that the ranks cannot share evenly.
         """
+        if adapter is not None:
+            raise ValueError(
+                "an adapter is not merged on several processes; merge it in one with `llama-jp convert --adapter`, and "
+                "load the result"
+            )
         if trust_parts or missing != "refuse":
             raise ValueError("trust_parts and missing are not supported on several processes; use one process")
         if mesh is None:

@@ -23,9 +23,9 @@ ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "elyza/ELY
         ({}, "the folder is empty"),
         (
             {"adapter_config.json": ADAPTER, "adapter_model.safetensors": b""},
-            "PEFT adapter: merge it into its base model elyza/ELYZA-japanese-Llama-2-7b with PEFT's merge_and_unload",
+            "PEFT adapter: name its base model elyza/ELYZA-japanese-Llama-2-7b, and this folder with --adapter",
         ),
-        ({"adapter_config.json": b"{"}, "PEFT adapter: merge it into its base model with"),
+        ({"adapter_config.json": b"{"}, "PEFT adapter: name its base model, and this folder with --adapter"),
         (
             {"consolidated.00.pth": b"", "params.json": b"{}", "tokenizer.model": b""},
             r"Meta's own files \(consolidated.00.pth\): convert them with transformers' convert_llama_weights_to_hf.py",

@@ -1,0 +1,58 @@
+"""--adapter in the commands that take a model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from helpers.adapters import difference, edit_settings, merged_by_peft, train
+
+from llama_jp.checkpoint.load import load_model
+
+
+@pytest.fixture
+def adapter(folder, tmp_path):
+    return train(folder, tmp_path / "adapter", target_modules="all-linear")
+
+
+def test_generate_and_chat_take_an_adapter(run, adapter):
+    """Guards against a flag that is accepted and dropped: the merged copy gives the same answer, the base another."""
+    words = ("generate", "クマが", "--max-new-tokens", "8", "--dtype", "float32", "--json")
+    base = json.loads(run(*words)[1])["ids"]
+    status, out, err = run(*words, "--adapter", str(adapter))
+    assert status == 0, err
+    assert json.loads(out)["ids"] != base
+    chat = ("chat", "--max-new-tokens", "4", "--dtype", "float32")
+    answers = [run(*chat, *flags, stdin="クマ\n")[1] for flags in ((), ("--adapter", str(adapter)))]
+    assert answers[0] != answers[1]
+
+
+def test_convert_and_quantize_write_the_merged_weights(run, folder, adapter, tmp_path):
+    """Guards against a copy of the base, and against a merge into rounded weights."""
+    assert run("convert", str(folder), str(tmp_path / "merged"), "--adapter", str(adapter))[0] == 0
+    merged = load_model(tmp_path / "merged", "stored", "cpu")
+    assert difference(merged, merged_by_peft(folder, adapter, torch.float16)) == []
+    for source, flags in ((folder, ["--adapter", str(adapter)]), (tmp_path / "merged", [])):
+        status, _, err = run("quantize", str(tmp_path / source.name) + "-int8", *flags, model=source)
+        assert status == 0, err
+    states = [load_model(tmp_path / f"{name}-int8").state_dict() for name in (folder.name, "merged")]
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
+    assert (tmp_path / f"{folder.name}-int8" / "tokenizer.model").is_file()
+    status, _, err = run("generate", "a", "--adapter", str(adapter), model=tmp_path / "merged-int8")
+    assert status == 1 and "cannot be merged into quantised weights" in err and err.count("\n") == 1
+
+
+def test_bench_takes_an_adapter(run, adapter):
+    status, _, err = run("bench", "--dtype", "float32", "--adapter", str(edit_settings(adapter, r=3)))
+    assert status == 1 and "does not fit this model: misshapen" in err and err.count("\n") == 1
+
+
+def test_an_adapter_without_a_model_to_merge_it_into(run, adapter):
+    status, _, err = run("quantize", "--verify", "x", "--adapter", str(adapter))
+    assert status == 1 and "--verify FOLDER takes no MODEL" in err
+
+
+def test_an_adapter_in_the_place_of_the_model(run, folder, adapter):
+    status, _, err = run("generate", "a", model=adapter)
+    assert status == 1 and f"it is a PEFT adapter: name its base model {folder}, and this folder with --adapter" in err
