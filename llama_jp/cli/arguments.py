@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,14 @@ def add_adapter_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_trust_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--trust-parts",
+        action="store_true",
+        help="import the functions and the class that the checkpoint of a changed model names, and run their code",
+    )
+
+
 # Value types. argparse prints the message of an ArgumentTypeError beside the flag's name.
 
 
@@ -73,6 +82,28 @@ def positive_int(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def int_from_0(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def number_from_0(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return number
+
+
+def positive_number(text: str) -> float:
+    if not number_from_0(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return float(text)
 
 
 def thread_count(text: str) -> int:

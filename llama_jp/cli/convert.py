@@ -8,8 +8,7 @@ import sys
 from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
 from ..checkpoint.save import check_target_is_new
-from .arguments import DTYPES, add_conversion_arguments, take_model_as_source
-from .models import add_trust_argument
+from .arguments import DTYPES, add_conversion_arguments, add_trust_argument, take_model_as_source
 from .output import check_writable
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"

@@ -16,7 +16,7 @@ from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS, Optimized, optimize
 from ..text.tokenizer import Tokenizer
-from .arguments import DTYPES, add_adapter_argument, add_source_arguments, thread_count
+from .arguments import DTYPES, add_adapter_argument, add_source_arguments, add_trust_argument, thread_count
 from .failures import describe
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
@@ -58,14 +58,6 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(LEVELS),
         help="measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may "
         "differ; int8: activations of int8 weights are also rounded to int8 (default: off)",
-    )
-
-
-def add_trust_argument(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--trust-parts",
-        action="store_true",
-        help="import the functions and the class that the checkpoint of a changed model names, and run their code",
     )
 
 
