@@ -25,17 +25,17 @@ def initialise(model: Llama, seed: int) -> None:
     if getattr(model, "quantization", None) is not None:
         raise ValueError("the model is quantised, and its weights are not trained; initialise the original")
     matrices = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Embedding)]
+    blocks, head = [module for module in matrices if module is not model.lm_head], [model.lm_head]
+    tied = model.lm_head.weight is model.embed_tokens.weight  # the embedding's numbers count
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for module in matrices:
-            skip_default_numbers(module)
-        for module in matrices:
-            weight = module.weight
-            if module is model.lm_head and weight is model.embed_tokens.weight:
-                continue  # tied: the embedding's numbers count
-            weight.normal_(std=model.config.initializer_range)
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                weight[module.padding_idx] = 0
+        for modules in (blocks, [] if tied else head):  # the reference initialises the head after the rest
+            for module in modules:
+                skip_default_numbers(module)
+            for module in modules:
+                module.weight.normal_(std=model.config.initializer_range)
+                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                    module.weight[module.padding_idx] = 0
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
             parameter.fill_(0 if name.endswith("bias") else 1)
