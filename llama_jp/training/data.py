@@ -31,7 +31,7 @@ class JsonlExamples:
     sha256     of the file's content
     lines      the number of each example's line, from 1; empty lines are left out
     sizes      tokens of each example, at most `length`
-    truncated  numbers of the lines that are longer
+    truncated  numbers of the lines that are longer, of which the rest is cut off
     unlearned  numbers of the lines of which `length` tokens hold no answer; they are left out
 
     Raises FileNotFoundError for a missing file. Raises ValueError with the file and the number of the line for a line
@@ -52,17 +52,17 @@ class JsonlExamples:
                 offset += len(line)
         self.sha256 = digest.hexdigest()
         if not self.lines:
-            raise ValueError(f"{self.file} holds no examples that fit into {length} tokens" if self.unlearned else
-                             f"{self.file} holds no examples")  # fmt: skip
+            place = f" with an answer in their first {length} tokens; take a larger length" if self.unlearned else ""
+            raise ValueError(f"{self.file} holds no examples{place}")
 
     def add(self, number: int, offset: int, line: bytes) -> None:
         """Check a line and keep its place."""
         ids, labels = self.encode(number, line)
-        if len(ids) > self.length:
-            self.truncated.append(number)
         if all(label == IGNORE for label in labels[1 : self.length]):
             self.unlearned.append(number)
             return
+        if len(ids) > self.length:
+            self.truncated.append(number)
         self.lines.append(number)
         self.offsets.append(offset)
         self.sizes.append(min(len(ids), self.length))

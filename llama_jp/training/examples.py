@@ -95,8 +95,8 @@ def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> Ex
         history = list(os.path.commonprefix([ids, history]))  # later turns may change it
         start, stop = find_answer(answer, history)
         labels[start:stop] = ids[start:stop]
-        if end in history[stop:]:
-            labels[stop + history[stop:].index(end)] = end
+        if end in history:
+            labels[len(history) - 1 - history[::-1].index(end)] = end
     return Example(ids, labels)
 
 
