@@ -130,12 +130,14 @@ def finetune(
     Raises ValueError for a wrong line of the data, with its number; for settings that differ from those of the run in
     `out`; for a run that does not fit into the memory; for a loss that is not finite.
     """
-    for name, value in {
-        "lora": lora, "steps": steps, "epochs": epochs, "batch": batch, "length": length, "accumulate": accumulate,
-        "save_every": save_every,
-    }.items():  # fmt: skip
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; at least 1 is needed")
+    for least, values in (
+        (1, {"lora": lora, "steps": steps, "epochs": epochs, "batch": batch, "length": length}),
+        (1, {"accumulate": accumulate, "save_every": save_every}),
+        (0, {"lr": lr, "warmup": warmup, "weight_decay": weight_decay, "clip": clip, "held_out": held_out}),
+    ):
+        for name, value in values.items():
+            if value is not None and not value >= least:
+                raise ValueError(f"{name} is {value}; at least {least} is needed")
     for one, other, given in (
         ("steps", "epochs", steps is not None and epochs is not None),
         ("evaluation", "held_out", evaluation is not None and held_out is not None),
@@ -174,7 +176,7 @@ def finetune(
         revision=revision,
         lora=lora,
         steps=steps,
-        lr=lr or (2e-5 if lora is None else 2e-4),
+        lr=(2e-5 if lora is None else 2e-4) if lr is None else lr,
         batch=batch,
         length=length,
         accumulate=accumulate,

@@ -9,7 +9,6 @@ from helpers.tokenizer_files import llama_folder, llama_model, real_data, write
 
 from llama_jp import Tokenizer
 from llama_jp.checkpoint.chat_template import elyza_template
-from llama_jp.checkpoint.chat_template import elyza_template
 from llama_jp.training import example
 from llama_jp.training.losses import IGNORE
 
@@ -61,7 +60,14 @@ def test_an_answer_has_the_ids_that_follow_the_prompt_at_generation(llama, name,
 
 def test_every_turn_is_learned_in_the_context_of_generation(llama):
     for tokenizer in (llama, Tokenizer.from_pretrained("demo")):
-        messages = [user("犬？"), assistant("はい。"), user("猫？"), assistant("いいえ。"), user("海？"), assistant("ええ")]
+        messages = [
+            user("犬？"),
+            assistant("はい。"),
+            user("猫？"),
+            assistant("いいえ。"),
+            user("海？"),
+            assistant("ええ"),
+        ]
         ids, labels = example(tokenizer, messages)
         assert ids[: len(tokenizer.chat(messages[:5]))] == tokenizer.chat(messages[:5])
         answers = [tokenizer.decode(run, skip_special=False) for run in learned(ids, labels)]
