@@ -28,6 +28,7 @@ from .data import TrainingData, open_data
 from .loop import Trainer
 from .memory import check_memory, estimate_memory
 from .optimization import checkpoint_activations, make_optimizer
+from .sharding import barrier, own_device, rank_and_size, shard, whole
 from .state import check_folder, check_settings, finish_run, load_state, read_log, replace_file, start_run
 
 PRECISIONS = ("auto", "float32", "autocast", "bfloat16")
@@ -144,7 +145,11 @@ def finetune(
     ):
         if given:
             raise ValueError(f"{one} and {other} exclude each other; leave one of them out")
-    folder, device = Path(out), choose_device(device)
+    rank, size = rank_and_size()
+    is_first = rank == 0
+    if size > 1 and lora is not None:
+        raise ValueError("an adapter is trained in a single process; start the command without torchrun")
+    folder, device = Path(out), own_device(choose_device(device))
     check_folder(folder)
     precision = choose_precision(precision, device, lora)
     loader: dict[str, Any] = {"dtype": "bfloat16" if precision == "bfloat16" else "float32", "device": device}
@@ -194,18 +199,22 @@ def finetune(
             need = estimate_memory(config, scheme, precision, lora, batch * length, checkpointing)
             check_memory(need, device, lora)
             llama, _ = load(model, **loader)
-        trainer = make_trainer(llama, opened, settings, progress)
         if checkpointing:
             checkpoint_activations(llama)
+        shard(llama, device, precision == "autocast")
+        trainer = make_trainer(llama, opened, settings, progress)
         start = load_state(folder, trainer.model, trainer.optimizer)
-        start_run(folder, asdict(settings))
+        if is_first:
+            start_run(folder, asdict(settings))
         for line in describe_run(opened, settings, start):
             trainer.say(line)
         trainer.train(folder, start, save_every)
         write_result(trainer.model, llama, folder, lora)
-        curve = draw_curve(trainer.log, f"{model} + {Path(data).name}")
-        replace_file(folder / CURVE_FILE, lambda file: file.write_text(curve, encoding="utf-8"))
-        finish_run(folder, asdict(settings))
+        if is_first:
+            curve = draw_curve(trainer.log, f"{model} + {Path(data).name}")
+            replace_file(folder / CURVE_FILE, lambda file: file.write_text(curve, encoding="utf-8"))
+            finish_run(folder, asdict(settings))
+        barrier()
     log = read_log(folder, steps)
     return Result(folder, steps, log[-1]["loss"], log[-1].get("held_out"))
 
@@ -274,7 +283,7 @@ def write_result(model: nn.Module, llama: Llama, folder: Path, lora: int | None)
     if llama.config.torch_dtype is not None:
         stored = named_dtype(llama.config.torch_dtype)
         limit = torch.finfo(stored).max
-        if all(parameter.detach().abs().max() <= limit for parameter in llama.parameters()):
+        if all(whole(parameter.detach().abs().max()) <= limit for parameter in llama.parameters()):
             llama.to(stored)
         else:
             warnings.warn(f"weights are too large for {dtype_name(stored)}, and are written as trained", stacklevel=2)

@@ -7,6 +7,7 @@ to the same bits as an undisturbed one.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -23,10 +24,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .data import Batch, Rows, TrainingData
-from .losses import loss, target_count
+from .data import Batch, JsonlExamples, Rows, TrainingData
+from .losses import IGNORE, loss, target_count
 from .optimization import learning_rate, update
-from .state import LOG_FILE, read_log, save_state
+from .sharding import barrier, rank_and_size, reshard, sum_over_ranks
+from .state import LOG_FILE, read_log, save_state, write_log
 
 REPORTS = 10  # in a run: held-out losses, and lines with the losses
 
@@ -49,21 +51,29 @@ class Trainer:
     progress: bool
     log: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def train(self, folder: Path, start: int, save_every: int) -> None:
         """Run the steps from `start` on. Each adds an entry to `log` and a line to a file of the folder.
 
         The state is saved every `save_every` steps, after the last one, and after a step in which SIGINT or SIGTERM
         arrived. The signal then takes effect: SIGINT raises KeyboardInterrupt.
         """
-        self.log = read_log(folder, start)
+        self.log = read_log(folder, start or -1)  # a run from the beginning evaluates the model first
+        rank, _ = rank_and_size()
+        if rank == 0:
+            write_log(folder, self.log)
+        barrier()
         seconds = self.log[-1]["seconds"] if self.log else 0.0
         plan = islice(self.data.steps(self.batch * self.accumulate, self.seed), start, self.steps)
         with (
-            (folder / LOG_FILE).open("a", encoding="utf-8") as file,
+            (folder / LOG_FILE if rank == 0 else Path(os.devnull)).open("a", encoding="utf-8") as file,
             tqdm(total=self.steps, initial=start, unit=" steps", disable=None if self.progress else True) as bar,
             delayed_interruption() as interruption,
         ):
-            if not self.log and self.data.held_out:
+            if start == 0 and self.data.held_out:
                 self.write({"step": 0, "held_out": self.evaluate(), "seconds": 0.0}, file)
             for step, (epoch, rows) in enumerate(plan, start + 1):
                 began = time.perf_counter()
@@ -79,9 +89,10 @@ class Trainer:
                 bar.set_postfix_str(f"loss {entry['loss']:.4f}, {entry['tokens'] / duration:,.0f} tokens/s")
                 if reports:
                     self.say(self.describe_progress())
-                if is_last or interruption or step % save_every == 0:
+                stops = bool(sum_over_ranks(bool(interruption), self.device))  # a signal may reach one process first
+                if is_last or stops or step % save_every == 0:
                     save_state(folder, self.model, self.optimizer, step)
-                if interruption:
+                if stops:
                     self.say(f"interrupted after step {step} of {self.steps}; the same command goes on")
                     return
 
@@ -91,23 +102,38 @@ class Trainer:
         step  from 1
         """
         self.model.train()
-        calls = [self.data.examples.load(rows[i : i + self.batch]) for i in range(0, len(rows), self.batch)]
-        count = sum(target_count(labels) for _, labels, _ in calls)
+        calls = list(self.calls(self.data.examples, rows))
+        device = self.device
+        count = int(sum_over_ranks(sum(target_count(labels) for _, labels, _ in calls), device))
         total = 0.0
         for call in calls:
             part = self.loss(call, count)
-            part.backward()
+            (part * rank_and_size()[1]).backward()  # FSDP divides the sum of all processes' gradients by their number
             total += part.item()
         lr = learning_rate(step - 1, self.lr, self.steps, self.warmup)
         norm = update(self.model, self.optimizer, lr, self.clip)
         tokens = sum(int(mask.bool().sum()) for *_, mask in calls)
+        total, tokens = sum_over_ranks(total, device), int(sum_over_ranks(tokens, device))
         return {"loss": total, "lr": lr, "gradient_norm": norm, "tokens": tokens}
+
+    def calls(self, examples: JsonlExamples, rows: Rows) -> Iterator[Batch]:
+        """The calls of the model for some rows. Several processes share the rows of each call.
+
+        All processes make equally many calls. One without a row of its own takes the first one, without targets.
+        """
+        rank, size = rank_and_size()
+        for i in range(0, len(rows), self.batch):
+            call = rows[i : i + self.batch]
+            if own := call[rank::size]:
+                yield examples.load(own)
+            else:
+                ids, labels, mask = examples.load(call[:1])
+                yield ids, torch.full_like(labels, IGNORE), torch.zeros_like(mask)
 
     def loss(self, call: Batch, count: int) -> Tensor:
         """The losses of all targets in one call of the model, added up and divided by `count`."""
-        device = next(self.model.parameters()).device
-        ids, labels, mask = (tensor.to(device) for tensor in call)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+        ids, labels, mask = (tensor.to(self.device) for tensor in call)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.model(ids, mask=mask)
         return loss(logits, labels, count)
 
@@ -115,12 +141,12 @@ class Trainer:
     def evaluate(self) -> float:
         """The mean loss over all targets of the held-out rows."""
         self.model.eval()
-        rows, total, count = self.data.held_out, 0.0, 0
-        for i in range(0, len(rows), self.batch):
-            call = self.data.evaluation.load(rows[i : i + self.batch])
+        total, count = 0.0, 0
+        for call in self.calls(self.data.evaluation, self.data.held_out):
             total += self.loss(call, 1).item()
             count += target_count(call[1])
-        return total / count
+        reshard(self.model)
+        return sum_over_ranks(total, self.device) / sum_over_ranks(count, self.device)
 
     def write(self, entry: dict[str, Any], file: TextIO) -> None:
         """Add an entry to the log and to its file."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..model import Llama
+from .sharding import whole
 
 FLOOR = 0.1  # of the peak learning rate, at the end
 
@@ -43,7 +44,7 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, clip: 
     """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], clip)
+    norm = whole(torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], clip))
     if not torch.isfinite(norm):
         raise ValueError(
             f"the gradients have the norm {norm.item()}; try a smaller learning rate, more warm-up steps, or float32"

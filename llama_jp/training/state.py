@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoint.description import plain_path
 from ..checkpoint.json_files import read_json, write_json
+from .sharding import barrier, copy_into, rank_and_size
 
 STATE_FILE, SETTINGS_FILE, LOG_FILE = "training_state.pt", "training.json", "training_log.jsonl"
+SHARES_FILE, SHARES = "training_shares.json", "training_shares-"  # of a run on several processes
 
 
 def replace_file(file: Path, write: Callable[[Path], object]) -> None:
@@ -47,35 +51,75 @@ def force_to_disk(path: Path) -> None:
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    """Save the trained parameters, the optimizer, the random state and the number of finished steps."""
-    state = {
-        "step": step,
-        "parameters": {name: parameter.detach() for name, parameter in trained_parameters(model).items()},
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    replace_file(folder / STATE_FILE, lambda file: torch.save(state, file))
+    """Save the trained parameters, AdamW's moments, the random state and the number of finished steps.
+
+    One process writes one file. Several processes each write their share to a folder; a small file then names it.
+    """
+    tensors, file, shares = run_tensors(model, optimizer), folder / STATE_FILE, folder / SHARES_FILE
+    rank, size = rank_and_size()
+    if size == 1:
+        state = {"step": step, "tensors": tensors, "random": torch.get_rng_state()}
+        state["random_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        replace_file(file, lambda new: torch.save(state, new))
+        shares.unlink(missing_ok=True)
+        remove_shares(folder)
+        return
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    name = f"{SHARES}{step}"
+    save(tensors, checkpoint_id=folder / name)
+    if rank == 0:
+        force_to_disk(folder / name)
+        replace_file(shares, lambda new: write_json({"step": step, "folder": name}, new))
+        file.unlink(missing_ok=True)
+        remove_shares(folder, name)
+    barrier()
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_state` has saved, and return the number of finished steps; 0 without a file."""
-    file = folder / STATE_FILE
-    if not file.is_file():
+    """Restore what `save_state` has saved, on any number of processes. Returns the number of finished steps, or 0."""
+    file, shares = folder / STATE_FILE, folder / SHARES_FILE
+    if not file.is_file() and not shares.is_file():
         return 0
+    tensors = run_tensors(model, optimizer)
+    if shares.is_file():
+        from torch.distributed.checkpoint.state_dict_loader import load
+
+        pointer = read_json(shares)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says that it loads in a single process
+            load(tensors, checkpoint_id=folder / pointer["folder"])
+        return int(pointer["step"])
     state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    parameters = trained_parameters(model)
-    if parameters.keys() != state["parameters"].keys():
+    if tensors.keys() != state["tensors"].keys():
         raise ValueError(f"{file} has the parameters of another model; remove it, or choose another folder")
     with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state["parameters"][name])
-    optimizer.load_state_dict(state["optimizer"])
+        for name, tensor in tensors.items():
+            copy_into(tensor, state["tensors"][name])
     torch.set_rng_state(state["random"])
     if torch.cuda.is_available() and state["random_cuda"]:
         torch.cuda.set_rng_state_all(state["random_cuda"])
-    step: int = state["step"]
-    return step
+    return int(state["step"])
+
+
+def run_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The tensors that change in a run: trained parameters, and for each of them AdamW's step and two moments."""
+    tensors = {}
+    for name, parameter in trained_parameters(model).items():
+        moments = optimizer.state[parameter]
+        if not moments:  # before the first step, as AdamW makes them
+            moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            moments["exp_avg"], moments["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        tensors[name] = parameter.detach()
+        tensors |= {f"{name}/{key}": moments[key] for key in ("step", "exp_avg", "exp_avg_sq")}
+    return tensors
+
+
+def remove_shares(folder: Path, kept: str | None = None) -> None:
+    """Remove the shares of earlier states, also those that a kill has left incomplete."""
+    for old in folder.glob(f"{SHARES}*"):
+        if old.name != kept and old.is_dir():
+            shutil.rmtree(old)
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -117,22 +161,24 @@ def finish_run(folder: Path, settings: Mapping[str, Any]) -> None:
     """Mark a run as finished, and remove its state."""
     content = {"finished": True, "settings": dict(settings)}
     replace_file(folder / SETTINGS_FILE, lambda file: write_json(content, file))
-    (folder / STATE_FILE).unlink(missing_ok=True)
-    beside(folder / STATE_FILE).unlink(missing_ok=True)
+    for file in (folder / STATE_FILE, folder / SHARES_FILE):
+        file.unlink(missing_ok=True)
+        beside(file).unlink(missing_ok=True)
+    remove_shares(folder)
 
 
 def read_log(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """The log of a run up to a step; later lines, and a line that a kill has cut off, are removed from the file."""
-    file = folder / LOG_FILE
-    if not file.is_file():
-        return []
-    entries = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    """The log of a run up to a step. A line that a kill has cut off, and all after it, count as missing."""
+    file, entries = folder / LOG_FILE, []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
             entries.append(json.loads(line))
         except ValueError:
             break
-    entries = [entry for entry in entries if entry["step"] <= steps]
+    return [entry for entry in entries if entry["step"] <= steps]
+
+
+def write_log(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the log of a run."""
     content = "".join(json.dumps(entry) + "\n" for entry in entries)
-    replace_file(file, lambda file: file.write_text(content, encoding="utf-8"))
-    return entries
+    replace_file(folder / LOG_FILE, lambda file: file.write_text(content, encoding="utf-8"))
