@@ -9,6 +9,7 @@ data.py             the examples of a JSONL file, and their order
 initialisation.py   `initialise`: random weights as transformers makes them
 optimization.py     AdamW, the learning rate of a step, activation checkpointing
 state.py            the state of a run on disk, complete at any moment
+sharding.py         FSDP2: a run on several processes
 memory.py           the memory that a run needs, and what the machine has
 curve.py            the losses of a run as a picture
 adapters.py         LoRA adapters with PEFT: add, save and load them, under transformers' names

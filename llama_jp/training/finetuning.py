@@ -197,7 +197,7 @@ def finetune(
     if not finished:
         if llama is None:
             need = estimate_memory(config, scheme, precision, lora, batch * length, checkpointing)
-            check_memory(need, device, lora)
+            check_memory(need, device, lora, size)
             llama, _ = load(model, **loader)
         if checkpointing:
             checkpoint_activations(llama)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from ..checkpoint.parts import Parts
 from ..linear.scheme import Scheme
 from ..model import Llama, LlamaConfig
 
-RUNTIME = 400 * 2**20  # Python, torch and its libraries
+RUNTIME = 600 * 2**20  # Python, torch and its libraries, PEFT among them
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -63,7 +63,10 @@ def estimate_memory(
     norms = 2 * c.hidden_size * (8 + product)  # each keeps its input in float32, and the result before the weight
     block = norms + product * (2 * c.hidden_size + 5 * heads + 2 * groups + 4 * c.intermediate_size)
     inputs = c.hidden_size * (2 if precision == "bfloat16" else 4)
-    blocks = c.num_hidden_layers * inputs + block if checkpointed else c.num_hidden_layers * (inputs + block)
+    if lora is not None and product == 2:
+        block += 4 * (5 * c.hidden_size + heads + c.intermediate_size)  # PEFT casts each input to float32
+    kept, at_once = (inputs, 2) if checkpointed else (inputs + block, 0)  # one block is computed again, with gradients
+    blocks = c.num_hidden_layers * kept + at_once * block
     logits = c.vocab_size * (2 * product + 12)  # the logits, their float32 copy, its log-softmax, and the gradients
     return MemoryNeed(weights, trained * trained_size, 2 * trained * trained_size, tokens * (blocks + logits))
 
@@ -115,9 +118,15 @@ def cgroup_memory(folder: Path = CGROUP) -> int | None:
     return None
 
 
-def check_memory(need: MemoryNeed, device: torch.device, lora: int | None) -> None:
-    """Raise ValueError, with the arithmetic and the way out, if a run cannot fit into the memory."""
+def check_memory(need: MemoryNeed, device: torch.device, lora: int | None, processes: int = 1) -> None:
+    """Raise ValueError, with the arithmetic and the way out, if a run cannot fit into the memory.
+
+    processes  share gradients and moments; each has the whole weights while it loads them
+    """
+    need = replace(need, gradients=need.gradients // processes, moments=need.moments // processes)
     available = available_memory(device)
+    if available is not None and device.type == "cpu":
+        available //= processes
     if available is None or need.total <= available:
         return
     fixed = need.weights + need.gradients + need.moments

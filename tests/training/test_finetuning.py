@@ -127,8 +127,8 @@ def test_an_adapter_is_pefts(tiny, data, tmp_path):
     assert not (out / "config.json").exists()
 
 
-def test_a_quantised_model_takes_an_adapter_only(data, tmp_path):
-    llama_jp.quantize("demo", tmp_path / "int8")
+def test_a_quantised_model_takes_an_adapter_only(tiny, data, tmp_path):
+    llama_jp.quantize(tiny, tmp_path / "int8")
     with pytest.raises(ValueError, match="int8 is quantised"):
         finetune(data, tmp_path / "out", tmp_path / "int8", **QUIET)
     result = finetune(data, tmp_path / "out", tmp_path / "int8", lora=2, steps=2, batch=1, length=64, **QUIET)

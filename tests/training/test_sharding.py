@@ -72,6 +72,7 @@ def test_two_processes_have_the_losses_of_one(tiny, data, alone, tmp_path):
     assert {file.name for file in (tmp_path / "out").iterdir()} == {file.name for file in alone.iterdir()}
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_continues_a_run(tiny, data, alone, tmp_path):
     """2 ranks until step 4, then 1 until step 6, then 2."""
     out = tmp_path / "out"
