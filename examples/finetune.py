@@ -11,8 +11,8 @@ from pathlib import Path
 import llama_jp
 from llama_jp.training import finetune
 
-ANIMALS = "ネコ リス キツネ ウサギ ペンギン カエル カニ イヌ タヌキ サル ゾウ キリン カメ ヒツジ".split()
-PLACES = "森 公園 村 砂漠 雪原 図書館".split()
+ANIMALS = "ネコ リス キツネ ウサギ ペンギン カエル カニ イヌ タヌキ サル ゾウ キリン カメ ヒツジ"
+PLACES = "森 公園 村 砂漠 雪原 図書館"
 REQUEST = "クマが海辺に行ってアザラシと友達になる話を書いてください。"
 
 
@@ -20,7 +20,7 @@ def write_stories(file: Path, count: int) -> None:
     rng = random.Random(0)
     with file.open("w", encoding="utf-8") as lines:
         for _ in range(count):
-            (hero, friend), place = rng.sample(ANIMALS, 2), rng.choice(PLACES)
+            (hero, friend), place = rng.sample(ANIMALS.split(), 2), rng.choice(PLACES.split())
             request = f"{hero}が{place}に行って{friend}と友達になる話を書いてください。"
             story = f"{hero}は{place}で{friend}に会いました。ふたりは友達になりました。めでたし、めでたし。"
             lines.write(json.dumps({"instruction": request, "output": story}, ensure_ascii=False) + "\n")

@@ -32,6 +32,7 @@ class JsonlExamples:
     lines      the number of each example's line, from 1; empty lines are left out
     sizes      tokens of each example, at most `length`
     truncated  numbers of the lines that are longer, of which the rest is cut off
+    largest_id of all tokens
     unlearned  numbers of the lines of which `length` tokens hold no answer; they are left out
 
     Raises FileNotFoundError for a missing file. Raises ValueError with the file and the number of the line for a line
@@ -43,6 +44,7 @@ class JsonlExamples:
         self.lines, self.offsets, self.sizes = array("q"), array("q"), array("q")
         self.truncated: list[int] = []
         self.unlearned: list[int] = []
+        self.largest_id = 0
         digest, offset = hashlib.sha256(), 0
         with self.file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -63,6 +65,7 @@ class JsonlExamples:
             return
         if len(ids) > self.length:
             self.truncated.append(number)
+        self.largest_id = max(self.largest_id, *ids)
         self.lines.append(number)
         self.offsets.append(offset)
         self.sizes.append(min(len(ids), self.length))

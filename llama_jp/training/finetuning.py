@@ -131,20 +131,11 @@ def finetune(
     Raises ValueError for a wrong line of the data, with its number; for settings that differ from those of the run in
     `out`; for a run that does not fit into the memory; for a loss that is not finite.
     """
-    for least, values in (
-        (1, {"lora": lora, "steps": steps, "epochs": epochs, "batch": batch, "length": length}),
-        (1, {"accumulate": accumulate, "save_every": save_every}),
-        (0, {"lr": lr, "warmup": warmup, "weight_decay": weight_decay, "clip": clip, "held_out": held_out}),
-    ):
-        for name, value in values.items():
-            if value is not None and not value >= least:
-                raise ValueError(f"{name} is {value}; at least {least} is needed")
-    for one, other, given in (
-        ("steps", "epochs", steps is not None and epochs is not None),
-        ("evaluation", "held_out", evaluation is not None and held_out is not None),
-    ):
-        if given:
-            raise ValueError(f"{one} and {other} exclude each other; leave one of them out")
+    check_least(1, lora=lora, steps=steps, epochs=epochs, batch=batch, length=length)
+    check_least(1, accumulate=accumulate, save_every=save_every)
+    check_least(0, lr=lr, warmup=warmup, weight_decay=weight_decay, clip=clip, held_out=held_out)
+    check_one_given(steps=steps, epochs=epochs)
+    check_one_given(evaluation=evaluation, held_out=held_out)
     rank, size = rank_and_size()
     is_first = rank == 0
     if size > 1 and lora is not None:
@@ -169,6 +160,11 @@ def finetune(
         raise ValueError(f"length {length} is more than the model's context of {context} tokens")
 
     opened = open_data(data, evaluation, held_out, tokenizer, length, seed)
+    if (largest := max(opened.examples.largest_id, opened.evaluation.largest_id)) >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer gives id {largest}, but the model has {config.vocab_size} ids; "
+            "use the tokenizer of this model"
+        )
     if steps is None:
         steps = opened.count_steps(epochs or EPOCHS, batch * accumulate, seed)
     settings = Settings(
@@ -217,6 +213,19 @@ def finetune(
         barrier()
     log = read_log(folder, steps)
     return Result(folder, steps, log[-1]["loss"], log[-1].get("held_out"))
+
+
+def check_least(least: int, **given: float | None) -> None:
+    """Raise ValueError for a number that is too small. None is a default."""
+    for name, value in given.items():
+        if value is not None and not value >= least:
+            raise ValueError(f"{name} is {value}; at least {least} is needed")
+
+
+def check_one_given(**given: object) -> None:
+    """Raise ValueError if more than one argument is given."""
+    if sum(value is not None for value in given.values()) > 1:
+        raise ValueError(f"{' and '.join(given)} exclude each other; leave one of them out")
 
 
 def choose_precision(precision: str, device: torch.device, lora: int | None) -> str:

@@ -26,13 +26,14 @@ def save_tiny(folder: Path, **changes) -> Path:
     for file in DEMO.glob("*token*"):
         shutil.copyfile(file, folder / file.name)
     sizes = {
+        "vocab_size": 3072,
         "max_position_embeddings": 256,
         "hidden_size": 16,
         "intermediate_size": 24,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
     }
-    model = Llama(LlamaConfig(vocab_size=3072, rms_norm_eps=1e-6, **(sizes | changes)))
+    model = Llama(LlamaConfig(rms_norm_eps=1e-6, **(sizes | changes)))
     initialise(model, 0)
     model.folder = folder
     model.save_pretrained(folder)

@@ -232,6 +232,13 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tiny, data, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_a_tokenizer_of_another_model_is_named(data, tmp_path):
+    """Against an index error in the middle of a run."""
+    folder = save_tiny(tmp_path / "small", vocab_size=2000)
+    with pytest.raises(ValueError, match=r"the tokenizer gives id \d+, but the model has 2000 ids; use the"):
+        finetune(data, tmp_path / "out", folder, **QUIET)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tiny, data, tmp_path):
     model = llama_jp.Llama.from_pretrained(tiny, dtype="float32")
     model.lm_head.weight.data[5] = float("inf")
