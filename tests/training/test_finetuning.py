@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 from helpers.reference import SEED
-from helpers.training import assert_equal_runs, save_tiny, start, weights_of, write_data
+from helpers.training import assert_equal_runs, read_log, save_tiny, start, weights_of, write_data
 
 import llama_jp
 from llama_jp.training import finetune, finetuning, memory
@@ -92,6 +92,8 @@ def test_accumulation_equals_a_larger_batch(tiny, data, tmp_path):
     settings = {"steps": 3, "lr": 1e-3, "length": 64, "held_out": 0} | QUIET
     finetune(data, tmp_path / "large", tiny, batch=4, **settings)
     finetune(data, tmp_path / "small", tiny, batch=1, accumulate=4, **settings)
+    for one, other in zip(read_log(tmp_path / "large"), read_log(tmp_path / "small"), strict=True):
+        assert one == {key: pytest.approx(value, rel=1e-5) for key, value in other.items()}  # another order of sums
     large, small = weights_of(tmp_path / "large"), weights_of(tmp_path / "small")
     for name in large:
         torch.testing.assert_close(small[name], large[name], rtol=0, atol=2e-5)  # AdamW's early steps magnify rounding
@@ -156,7 +158,6 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tiny, data, tmp_path, lor
         run.join()
     finetune(data, tmp_path / "killed", tiny, **settings)
     assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
-    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == [], "nothing is left beside it"
 
 
 def test_a_failure_in_any_step_or_save_changes_nothing(tiny, data, tmp_path, monkeypatch):
