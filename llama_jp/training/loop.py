@@ -107,7 +107,7 @@ class Trainer:
         count = int(sum_over_ranks(sum(target_count(labels) for _, labels, _ in calls), device))
         total = 0.0
         for call in calls:
-            part = self.loss(call, count)
+            part = self.loss_of(call, count)
             (part * rank_and_size()[1]).backward()  # FSDP divides the sum of all processes' gradients by their number
             total += part.item()
         lr = learning_rate(step - 1, self.lr, self.steps, self.warmup)
@@ -130,7 +130,7 @@ class Trainer:
                 ids, labels, mask = examples.load(call[:1])
                 yield ids, torch.full_like(labels, IGNORE), torch.zeros_like(mask)
 
-    def loss(self, call: Batch, count: int) -> Tensor:
+    def loss_of(self, call: Batch, count: int) -> Tensor:
         """The losses of all targets in one call of the model, added up and divided by `count`."""
         ids, labels, mask = (tensor.to(self.device) for tensor in call)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
@@ -143,7 +143,7 @@ class Trainer:
         self.model.eval()
         total, count = 0.0, 0
         for call in self.calls(self.data.evaluation, self.data.held_out):
-            total += self.loss(call, 1).item()
+            total += self.loss_of(call, 1).item()
             count += target_count(call[1])
         reshard(self.model)
         return sum_over_ranks(total, self.device) / sum_over_ranks(count, self.device)
