@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,28 @@ def positive_int(text: str) -> int:
 def is_whole(text: str) -> bool:
     """Whether a text is a whole number of at least 0. Python converts no number of many thousand digits."""
     return text.isdecimal() and len(text) <= MOST_DIGITS
+
+
+def int_from_0(text: str) -> int:
+    if not is_whole(text) or int(text) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST}")
+    return int(text)
+
+
+def number_from_0(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return number
+
+
+def positive_number(text: str) -> float:
+    if not number_from_0(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return float(text)
 
 
 def thread_count(text: str) -> int:

@@ -114,6 +114,11 @@ def test_several_answers_do_not_depend_on_their_neighbours(output):
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
 
 
+def test_finetune_teaches_the_ending(output):
+    before, after = re.findall(r"^(?:demo|my-model): …(.+)$", output("finetune.py"), re.M)
+    assert "めでたし" not in before and after.endswith("めでたし、めでたし。")
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_example_is_short_explained_tested_and_listed(name):
     text = (EXAMPLES / name).read_text(encoding="utf-8")
