@@ -10,6 +10,7 @@ import llama_jp
 from llama_jp.checkpoint.hub import demo_folder
 from llama_jp.checkpoint.load import load_model
 from llama_jp.evaluation.documents import TEXTS, read_text, scored_text, split_into_windows
+from llama_jp.training.losses import IGNORE
 
 
 def test_the_texts_are_reproducible(tmp_path, monkeypatch):
@@ -31,8 +32,8 @@ def test_texts_are_tokenized_as_in_the_demos_training(monkeypatch):
     held_out = read_text("held-out.ja.txt", tokenizer, load_model("demo").config)
     documents = (turns for turns in corpus.documents("texts", "held-out") if len(turns) == 1)
     for window, turns in zip(held_out.windows, islice(documents, len(held_out.windows)), strict=True):
-        ids, learnt = train.encode(tokenizer, turns)
-        assert window.ids[0].tolist() == ids and window.scored.tolist() == learnt[1:]
+        ids, labels = train.encode(tokenizer, turns)
+        assert window.ids[0].tolist() == ids and window.scored.tolist() == [label != IGNORE for label in labels[1:]]
 
 
 def test_the_scored_text_has_no_requests_and_no_special_tokens():

@@ -261,11 +261,11 @@ def test_training_twice_and_killed_half_way_ends_with_the_same_weights(tiny, tmp
             assert torch.load(state)["step"] < 16, "the process was killed after its last step, so nothing is resumed"
         train.main(options)
         log = json.loads((tiny / "training_log.json").read_text())
-        results.append((load_file(tiny / "model.safetensors"), torch.load(state)["parameters"], log))
-    (whole, parameters, log), *others = results
+        results.append((load_file(tiny / "model.safetensors"), torch.load(state)["tensors"], log))
+    (whole, tensors, log), *others = results
     for weights, other, other_log in others:
         assert all(torch.equal(whole[name], weights[name]) for name in whole)
-        assert all(torch.equal(parameters[name], other[name]) for name in parameters)
+        assert all(torch.equal(tensors[name], other[name]) for name in tensors)
         assert [entry["held_out"] for entry in other_log] == [entry["held_out"] for entry in log]
         assert [entry["train"] for entry in other_log] == [entry["train"] for entry in log]
     assert log[-1]["held_out"] < log[0]["held_out"] - 0.5
