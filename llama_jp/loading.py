@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checkpoint.config import read_config
 from .checkpoint.parts import is_function_name
 from .config import LlamaConfig
 from .text.tokenizer import Tokenizer
@@ -43,9 +42,10 @@ def load(
         model = load_model(source, dtype, device, revision, *changes)
         return model, Tokenizer.from_pretrained(tokenizer_folder(model, source))
     tokenizer = Tokenizer.from_pretrained(source, revision)
-    if problem := find_mismatch(tokenizer, read_config(tokenizer.folder, changed_ok=True)):
+    model = load_model(source, dtype, device, revision, *changes)
+    if problem := find_mismatch(tokenizer, model.config):
         warnings.warn(f"{tokenizer.folder}: {problem}", stacklevel=2)
-    return load_model(source, dtype, device, revision, *changes), tokenizer
+    return model, tokenizer
 
 
 def load_tokenizer(source: str | Path = "demo", revision: str | None = None) -> Tokenizer:

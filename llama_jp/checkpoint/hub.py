@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 from .json_files import read_json
+from .meta import is_meta
+from .packed_weights import SIDE_FILES, packing_config
 from .recognise import check_folder, describe_address, describe_file
 
 SHORT_NAMES = {
@@ -43,6 +45,13 @@ TOKENIZER_FILES = (
 def tokenizer_files(folder: Path) -> list[Path]:
     """The tokenizer files in the folder of a checkpoint."""
     return [file for pattern in TOKENIZER_FILES for file in sorted(folder.glob(pattern)) if file.is_file()]
+
+
+def tokenizer_home(folder: Path) -> Path:
+    """The folder of a checkpoint's tokenizer: its own, or the one above if Meta's layout has tokenizer.model there."""
+    has_own = any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
+    above = folder.resolve().parent
+    return above if is_meta(folder) and not has_own and (above / "tokenizer.model").is_file() else folder
 
 
 def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:
@@ -123,6 +132,13 @@ def demo_folder() -> Path:
     )
 
 
+def other_weight_files(folder: Path) -> list[str]:
+    """Patterns of the weight files of Meta's layout, or of GPTQ's and AWQ's libraries, from the small files beside."""
+    if not (folder / "config.json").is_file() and (folder / "params.json").is_file():
+        return ["consolidated*"]
+    return ["*.safetensors"] if packing_config(folder)[0] else []
+
+
 def download(repository: str, revision: str | None, weights: bool) -> Path:
     """Download the needed files of a hub repository into the hub's cache, and return their folder.
 
@@ -133,9 +149,10 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     at = f"{repository} at revision {revision}" if revision else repository
-    # With adapter_config.json and params.json, `describe_folder` recognises an adapter and Meta's own files.
+    # With adapter_config.json, `describe_folder` recognises an adapter; the other three describe Meta's, GPTQ's and
+    # AWQ's weights.
     patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
-    patterns += ["adapter_config.json", "params.json"]
+    patterns += ["adapter_config.json", "params.json", *SIDE_FILES]
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
         for weight_file in WEIGHT_FILES if weights else ():
@@ -149,6 +166,9 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
                 snapshot_download(repository, revision=revision, allow_patterns=patterns)
             if patterns and (folder / patterns[0]).is_file():
                 break
+        else:
+            if weights and (patterns := other_weight_files(folder)):
+                snapshot_download(repository, revision=revision, allow_patterns=patterns)
         return folder
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(

@@ -12,17 +12,14 @@ SHARD = re.compile(r"(model|pytorch_model)-(\d+)-of-(\d+)\.(safetensors|bin)")
 # (a pattern of file names, what a folder with such files is and what to do), in order of precedence
 FOREIGN_FILES = (
     (
-        "consolidated*.pth",
-        "it holds Meta's own files ({files}): convert them with transformers' convert_llama_weights_to_hf.py",
-    ),
-    (
-        "consolidated*.safetensors",
+        "consolidated-*",
         "it holds Mistral's own files ({files}): use the same model in the format of transformers",
     ),
     (
-        "params.json",
-        "it holds Meta's or Mistral's own files ({files}): use the same model in the format of transformers",
+        "consolidated*",
+        "it holds Meta's own files ({files}): they load from a folder that has their params.json and no config.json",
     ),
+    ("params.json", "it holds Meta's params.json: download the weights beside it (consolidated.00.pth and so on)"),
     ("*.gguf", "it holds GGUF files ({files}): use the safetensors or .bin files of the same model"),
     ("zero_to_fp32.py", "it is a DeepSpeed checkpoint: make a pytorch_model.bin with its zero_to_fp32.py"),
     ("*.distcp", "it is a distributed checkpoint: make a model.safetensors with `accelerate merge-weights`"),

@@ -8,11 +8,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .chat_template import carry_chat_template
-from .hub import TEMPLATE_FOLDER, tokenizer_files
+from .hub import TEMPLATE_FOLDER, tokenizer_files, tokenizer_home
 
 # The files that decide which model a folder is, for llama_jp and for transformers, as paths in the folder.
 MODEL_FILE = re.compile(
-    r"config\.json|generation_config\.json|certificate\.json"
+    r"config\.json|generation_config\.json|certificate\.json|quantize_config\.json|quant_config\.json"
     r"|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
 )
 ADAPTER_FILE = re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)")
@@ -30,6 +30,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
     The tokenizer files of an earlier save go. A copy into the same folder changes nothing.
     """
+    source = tokenizer_home(source)
     if target.exists() and target.samefile(source):
         return
     names = {file.relative_to(source) for file in tokenizer_files(source)}

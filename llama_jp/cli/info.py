@@ -16,9 +16,11 @@ from typing import Any
 from ..checkpoint.config import read_config, read_parts, read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json
+from ..checkpoint.layouts import find_tensors
+from ..checkpoint.meta import is_meta, read_params
+from ..checkpoint.packed_weights import read_packing
 from ..checkpoint.parts import is_function_name
 from ..checkpoint.recognise import shorten
-from ..checkpoint.tensors import find_tensors
 from ..config import LlamaConfig
 from ..linear.scheme import Scheme
 from ..loading import find_mismatch
@@ -76,6 +78,7 @@ class CheckpointInfo:
     """The facts that `info` shows. The fields are the keys of its JSON object."""
 
     folder: str | None  # None: a function made the model from no checkpoint
+    layout: str  # of the files: "transformers", or "meta" for params.json with consolidated.*
     parts: dict[str, str]  # of a changed model: "class", "attention", "rope" or "norm" -> "module:name"
     config: dict[str, Any]
     parameters: int | None  # None: the class of a changed model decides it, and `info` does not import the class
@@ -99,10 +102,10 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
     weights, missing = None, None
     try:
         stored = find_tensors(folder)
-        files = sorted({tensor.file for tensor in stored.values()})
+        files = sorted({source.file for tensor in stored.values() for source in tensor.sources})
         weights = WeightsInfo(
             tensors=len(stored),
-            dtypes=sorted({tensor.dtype_name for tensor in stored.values()}),
+            dtypes=sorted({source.dtype_name for tensor in stored.values() for source in tensor.sources}),
             parameters_stored=sum(math.prod(tensor.shape) for tensor in stored.values()),
             files={file.name: file.stat().st_size for file in files},
         )
@@ -114,6 +117,12 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
     info = describe_model(config, parameters, read_json(folder / "generation_config.json", missing_ok=True), scheme)
     info.folder, info.parts, info.weights, info.weights_missing = str(folder), parts, weights, missing
     info.tokenizer = inspect_tokenizer(folder, config)
+    if is_meta(folder):
+        info.layout = "meta"
+        if "max_position_embeddings" not in read_params(folder / "params.json"):
+            info.context_origin = "assumed from the other numbers, because Meta's files do not hold it"
+    if packing := read_packing(folder):
+        info.quantization = dataclasses.asdict(packing) | {"description": str(packing)}
     if scheme and weights:
         info.memory_bytes = {"as stored": sum(tensor.nbytes for tensor in stored.values())}
     return info
@@ -141,6 +150,7 @@ def describe_model(
     cached = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # numbers per token: K and V
     return CheckpointInfo(
         folder=None,
+        layout="transformers",
         parts={},
         config=dataclasses.asdict(config),
         parameters=parameters,
@@ -201,6 +211,8 @@ def inspect_tokenizer(folder: Path, config: LlamaConfig) -> TokenizerInfo | None
 def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     """The lines of the report: (name, value)."""
     lines = [("folder", info.folder)] if info.folder is not None else []
+    if info.layout == "meta":
+        lines.append(("layout", "Meta's own files: params.json and consolidated.*"))
     lines += [("changed part", f"{role} {name}") for role, name in info.parts.items()]
     lines += [(name, json.dumps(value)) for name, value in info.config.items()]
     lines.append(("context", f"{info.context_length:,} tokens: {info.context_origin}"))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.chat_template import ChatTemplate, choose_template, elyza_template, find_chat_templates
-from ..checkpoint.hub import find_checkpoint, tokenizer_files
+from ..checkpoint.hub import find_checkpoint, tokenizer_files, tokenizer_home
 from ..checkpoint.json_files import read_json
 from ..checkpoint.recognise import describe_folder
 from ..checkpoint.saved_files import copy_tokenizer
@@ -91,7 +91,7 @@ class Tokenizer:
         """
         if kind is not None and kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None for either")
-        folder = find_checkpoint(source, revision, weights=False)
+        folder = tokenizer_home(find_checkpoint(source, revision, weights=False))
 
         present = [each for each, name in KINDS.items() if (folder / name).is_file()]
         if kind is None and not present:
