@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .json_files import read_json
-from .permutation import unpermute
 from .recognise import shorten
 from .tensors import Recipe, TensorInfo, list_tensors
 
@@ -261,6 +260,8 @@ def join(name: str, dim: int | None, heads: int | None, *parts: Tensor) -> Tenso
     Raises ValueError for parts that should be equal and are not.
     """
     import torch  # late, because it takes seconds and `llama-jp info` needs the shapes alone
+
+    from .permutation import unpermute
 
     if dim is None:
         if not all(torch.equal(part, parts[0]) for part in parts[1:]):

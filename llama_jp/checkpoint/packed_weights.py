@@ -15,7 +15,7 @@ P values stand in one word, 32 / bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -211,28 +211,25 @@ def dequantize(packing: Packing, module: str, parts: tuple[str, ...], *tensors: 
     if "bias" in by_part and by_part["bias"].any():
         raise ValueError(f"{module}.bias is not zero, but config.json has no attention_bias or mlp_bias for it")
     scales = by_part["scales"]  # (G, N)
-    if packing.method == "gptq":
-        shifts = [*range(0, 32, packing.bits)]
-        q = unpack(by_part["qweight"].T, packing.bits, shifts)  # (N, K)
-    else:
-        shifts = [4 * nibble for nibble in AWQ_NIBBLES]
-        q = unpack(by_part["qweight"], packing.bits, shifts).T  # (N, K)
-    zeros = (unpack(by_part["qzeros"], packing.bits, shifts) + packing.stored_zero) & (2**packing.bits - 1)  # (G, N)
-    group_size = packing.group_size or q.shape[1]
-    group = by_part.get("g_idx", torch.arange(q.shape[1]) // group_size).long()  # (K)
+    is_gptq = packing.method == "gptq"
+    shifts = range(0, 32, packing.bits) if is_gptq else [4 * nibble for nibble in AWQ_NIBBLES]
+    q = unpack(by_part["qweight"], packing.bits, shifts, dim=0 if is_gptq else 1)  # (K, N)
+    zeros = unpack(by_part["qzeros"], packing.bits, shifts, dim=1)  # (G, N)
+    zeros = (zeros + packing.stored_zero) & (2**packing.bits - 1)
+    K = len(q)
+    group = by_part.get("g_idx", torch.arange(K) // (packing.group_size or K)).long()  # (K)
     if group.min() < 0 or group.max() >= len(scales):
         raise ValueError(
             f"{module}.g_idx names the groups {int(group.min())} to {int(group.max())}, but there are {len(scales)}"
         )
     # rounding: the difference is exact; the product is rounded once, to the dtype of the scales, as in the libraries
-    return (q - zeros.T[:, group]).to(scales.dtype).mul_(scales.T[:, group]).contiguous()
+    weight = q.sub_(zeros[group]).to(scales.dtype).mul_(scales[group])
+    return weight.T.contiguous()
 
 
-def unpack(words: Tensor, bits: int, shifts: list[int]) -> Tensor:
-    """The values in words (A, B), (A, B * P): value i of each word is `bits` bits wide and begins at bit shifts[i]."""
+def unpack(words: Tensor, bits: int, shifts: Iterable[int], dim: int) -> Tensor:
+    """The values in words, along a dimension. Value i of each word is `bits` bits wide and begins at bit shifts[i]."""
     import torch
 
-    values = torch.empty(*words.shape, len(shifts), dtype=torch.int16)  # small, since a matrix has millions
-    for i, shift in enumerate(shifts):
-        values[..., i] = (words >> shift) & (2**bits - 1)
-    return values.flatten(1)
+    values = [((words >> shift) & (2**bits - 1)).to(torch.int16) for shift in shifts]
+    return torch.stack(values, dim + 1).flatten(dim, dim + 1)

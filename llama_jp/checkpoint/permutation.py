@@ -1,22 +1,22 @@
-"""The order of the rows of q_proj and k_proj.
-
-RoPE rotates pairs of numbers. Meta and llama.cpp pair neighbours: rows 0 and 1, 2 and 3, … of a head. transformers and
-this project pair the two halves of a head: rows i and i + D/2. The same rotation needs the rows in another order.
-"""
+"""The order of the rows of q and k in files whose rotation pairs neighbouring rows: GGUF, and Meta's own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 
 def unpermute(weight: Tensor, heads: int) -> Tensor:
-    """Bring the rows of a head from neighbours as pairs to split halves as pairs.
+    """Bring the rows of a query or key projection from neighbouring pairs to two halves, head by head.
 
-    weight  of q_proj or k_proj, (heads * D, C), or its bias, (heads * D)
-    heads   query heads for q_proj, key/value heads for k_proj
+    weight  (heads * D, K), or a bias (heads * D)
+    heads   query heads for q, key heads for k
+
+    Row 2i of a head moves to row i, and row 2i + 1 to row D/2 + i. The model rotates rows i and D/2 + i together, as
+    transformers does; llama.cpp and Meta's code rotate rows 2i and 2i + 1.
+
+    Raises ValueError for rows that are not `heads` times an even number.
     """
-    pairs = weight.reshape(heads, -1, 2, *weight.shape[1:])  # (heads, D/2, 2, C)
+    if weight.shape[0] % (2 * heads):
+        raise ValueError(f"{weight.shape[0]} rows are not {heads} heads of an even size")
+    pairs = weight.view(heads, -1, 2, *weight.shape[1:])  # (heads, D/2, 2, …)
     return pairs.transpose(1, 2).reshape(weight.shape)

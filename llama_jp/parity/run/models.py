@@ -210,8 +210,8 @@ def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Comp
         raise ValueError(f"transformers cannot load {folder} ({scheme}); compare it --against its original")
     if is_meta(folder) or read_packing(folder):
         raise ValueError(
-            f"transformers cannot load {folder}, which is in another layout; write it with `llama-jp convert`, and name "
-            "the new folder"
+            f"transformers cannot load {folder}, which is in another layout; write it with `llama-jp convert`, "
+            "and name the new folder"
         )
     stored = find_tensors(folder)
     dtype = choose_dtype(settings.dtype, torch.device("cpu"), stored)
