@@ -59,8 +59,9 @@ def load_model(
 
     Buffers that are not stored, and plain tensors, have the values of the constructor.
 
-    On the CPU, quantised weights and weights that are stored in the dtype stay memory-mapped. Other weights are
-    converted in small groups, so peak memory is the weights plus about one tensor.
+    On the CPU, quantised weights and weights that are stored in the dtype stay memory-mapped. Other weights, and those
+    that have to be joined or dequantised (see layouts.py), are converted in small groups, so peak memory is the weights
+    plus about one tensor, or a few where tensors are joined or dequantised.
 
     Raises FileNotFoundError for missing files. Raises ValueError for damaged files, for unsupported settings, for
     tensors that do not fit config.json, for an adapter that does not fit the model, and for a changed model whose parts

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SHARD = re.compile(r"consolidated(?:\.(\d+))?\.(pth|safetensors)")
 
 # Meta's name -> the model's name, and the dimension along which the parts are joined. None: every file has the whole.
-IN_LAYER = {
+KNOWN = {
+    "tok_embeddings": ("embed_tokens", 1),
     "attention.wq": ("self_attn.q_proj", 0),
     "attention.wk": ("self_attn.k_proj", 0),
     "attention.wv": ("self_attn.v_proj", 0),
@@ -32,15 +33,16 @@ IN_LAYER = {
     "feed_forward.w3": ("mlp.up_proj", 0),
     "attention_norm": ("input_layernorm", None),
     "ffn_norm": ("post_attention_layernorm", None),
+    "norm": ("norm", None),
+    "output": ("lm_head", 0),
 }
-OUTSIDE = {"tok_embeddings": ("embed_tokens", 1), "norm": ("norm", None), "output": ("lm_head", 0)}
 
 # The keys of params.json that are used. All others are refused, unless they change nothing.
 SIZES = ("dim", "n_layers", "n_heads")
 OPTIONAL_SIZES = ("n_kv_heads", "head_dim", "hidden_dim", "multiple_of", "max_position_embeddings")
 NUMBERS = ("norm_eps", "ffn_dim_multiplier", "rope_theta")
 USED = (*SIZES, *OPTIONAL_SIZES, *NUMBERS, "vocab_size", "sliding_window", "tied_embeddings")
-IGNORED = ("max_seq_len", "max_batch_size", "model_parallel_size", "n_gpus")
+IGNORED = ("max_seq_len", "max_batch_size", "model_parallel_size")
 
 LLAMA3_ROWS = 128256  # of the embedding: BOS and EOS are then 128000 and 128001
 
@@ -70,9 +72,9 @@ class MetaFiles(NamedTuple):
 
     def dim_joined(self, name: str) -> int | None:
         """The dimension along which the parts of a tensor are joined; None for a tensor that every file holds."""
-        dim = (IN_LAYER | OUTSIDE)[short_name(name)][1]
+        dim = KNOWN[short_name(name)][1]
         # Llama 1 and 2 split the columns of the embedding, Llama 3 its rows.
-        return 0 if short_name(name) == "tok_embeddings" and self.part(name).shape[1] == self.params["dim"] else dim
+        return 0 if short_name(name) == "tok_embeddings" and self.part(name).shape[-1] == self.params["dim"] else dim
 
     def whole_shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor after its parts are joined."""
@@ -147,6 +149,11 @@ def open_meta(folder: Path) -> MetaFiles:
                     f"in {files[0].name}: the files in {folder} are not of one model"
                 )
     meta = MetaFiles(file, params, shards)
+    for name, info in shards[0].items():
+        if is_known(name) and len(info.shape) != (dims := 1 if meta.dim_joined(name) is None else 2):
+            raise ValueError(
+                f"{name} in {info.file} is {info.shape}, where {dims} dimension{'s' * (dims > 1)} are needed"
+            )
     check_count(meta, files)
     check_width(meta)
     return meta
@@ -238,7 +245,7 @@ def find_meta_tensors(folder: Path) -> dict[str, TensorInfo]:
 def joined(meta: MetaFiles, name: str) -> TensorInfo:
     """A tensor of the model: as stored, if one file holds it in the model's order, else with a recipe."""
     parts, permuted = tuple(shard[name] for shard in meta.shards), short_name(name) in ("attention.wq", "attention.wk")
-    if (short_name(name) not in IN_LAYER | OUTSIDE) or (len(parts) == 1 and not permuted):
+    if not is_known(name) or (len(parts) == 1 and not permuted):
         return parts[0]
     heads = meta.params["n_heads"] if short_name(name) == "attention.wq" else meta.key_heads
     shape = meta.whole_shape(name)
@@ -276,11 +283,14 @@ def short_name(name: str) -> str:
     return re.sub(r"^layers\.\d+\.", "", name).removesuffix(".weight")
 
 
+def is_known(name: str) -> bool:
+    """Whether a tensor of this name in Meta's layout is a weight of a Llama."""
+    return name.endswith(".weight") and short_name(name) in KNOWN
+
+
 def model_name(name: str) -> str:
     """The model's name of a tensor with Meta's name; a name that Llama has not stays."""
-    short = short_name(name)
-    if not name.endswith(".weight") or short not in IN_LAYER | OUTSIDE:
+    if not is_known(name):
         return name
-    own = (IN_LAYER | OUTSIDE)[short][0]
     layer = re.match(r"layers\.\d+\.", name)
-    return f"{layer[0] if layer else ''}{own}.weight"
+    return f"{layer[0] if layer else ''}{KNOWN[short_name(name)][0]}.weight"

@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 # The files of releases that have no `quantization_config` in config.json, and the method that wrote them
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
+FLOATS = ("float16", "bfloat16", "float32")
+PART_DTYPES = {
+    "qweight": ("int32",),
+    "qzeros": ("int32",),
+    "scales": FLOATS,
+    "g_idx": ("int32", "int64"),
+    "bias": FLOATS,
+}
+
 AWQ_NIBBLES = (0, 4, 1, 5, 2, 6, 3, 7)  # output j of eight is in nibble AWQ_NIBBLES[j] of the word
 
 
@@ -191,9 +200,9 @@ def packed_weight(parts: dict[str, TensorInfo], packing: Packing) -> TensorInfo:
                 f"{info.name} in {info.file.name} is {info.shape} where {packed.name} {packed.shape} and {packing} "
                 f"make it {shape}"
             )
-        kind = "int" if part in ("qweight", "qzeros", "g_idx") else "float"
-        if not info.dtype_name.startswith(kind) and info.dtype_name != "bfloat16":
-            raise ValueError(f"{info.name} in {info.file.name} is {info.dtype_name}, where {kind} numbers are expected")
+        if info.dtype_name not in PART_DTYPES[part]:
+            expected_dtypes = " or ".join(PART_DTYPES[part])
+            raise ValueError(f"{info.name} in {info.file.name} is {info.dtype_name}, and not {expected_dtypes}")
     make = partial(dequantize, packing, module, tuple(parts))
     return packed._replace(
         shape=(N, K), dtype_name=parts["scales"].dtype_name, recipe=Recipe(tuple(parts.values()), make)

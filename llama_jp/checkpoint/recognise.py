@@ -74,7 +74,8 @@ def describe_folder(folder: Path) -> str:
         return f"; it is a cache of the hub: use the name {cached_repository(folder.name)}"
     if cached := [cached_repository(name) for name in names if name.startswith("models--")]:
         return f"; it is the hub's cache: use the name of a repository, such as {shorten(cached, 3)}"
-    if models := [entry.name for entry in entries if (entry / "config.json").is_file()]:
+    configs = ("config.json", "params.json")
+    if models := [entry.name for entry in entries if any((entry / name).is_file() for name in configs)]:
         return f"; its subfolders hold models: use {folder}/{models[0]}" + (
             f", or {shorten(models[1:], 3)}" if models[1:] else ""
         )

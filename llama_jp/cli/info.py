@@ -1,6 +1,7 @@
 """llama-jp info: the sizes, files, memory and tokenizer of a checkpoint, without loading its weights.
 
-This module does not import torch, which takes seconds. Only a `.bin` file, a scaled rope and a function need it.
+This module does not import torch, which takes seconds. Only `.bin` and `.pth` files, a scaled rope and a function need
+it.
 """
 
 from __future__ import annotations

@@ -258,6 +258,11 @@ def edit_shard(folder: Path, number: int, edit) -> None:
             ValueError,
             "has no tok_embeddings.weight",
         ),
+        (
+            lambda f: [edit_shard(f, i, lambda t: t.update({"output.weight": torch.ones(5)})) for i in (0, 1)],
+            ValueError,
+            r"output.weight in .* is \(5,\), where 2 dimensions are needed",
+        ),
     ],
 )
 def test_damaged_sets_are_refused_in_one_sentence(meta, damage, error, sentence):

@@ -17,7 +17,7 @@ from llama_jp.checkpoint.config import read_config
 from llama_jp.checkpoint.hub import find_checkpoint
 from llama_jp.checkpoint.layouts import find_tensors
 from llama_jp.checkpoint.load import load_model
-from llama_jp.checkpoint.tensors import read_tensor
+from llama_jp.checkpoint.tensors import read_tensor, read_tensors
 from llama_jp.cli import main
 
 # Both sizes of every matrix are multiples of 16 and unlike each other; 96 is no multiple of the group size 64.
@@ -228,6 +228,24 @@ def test_a_file_without_g_idx_has_consecutive_groups(plain, tmp_path):
     assert torch.equal(model.state_dict()[key], expected[f"model.{key}"])
 
 
+def test_a_packed_head_is_dequantised(plain, tmp_path):
+    """Guards against a rule for the linear layers of the blocks alone."""
+    write_packed(plain, tmp_path / "packed", GPTQ)
+    parts = quantized(torch.empty(560, 96), 4, 32, seed=1)
+    packed = {f"lm_head.{part}": tensor for part, tensor in gptq_tensors(parts, 4).items()}
+    edit(tmp_path / "packed", lambda t: (t.pop("lm_head.weight"), t.update(packed)))
+    assert torch.equal(load_model(tmp_path / "packed", dtype="stored", device="cpu").lm_head.weight, truth(parts))
+
+
+def test_a_part_of_a_weight_is_that_of_the_whole(plain, tmp_path):
+    """Guards against slices of the packed words, as a rank of several processes would load them."""
+    expected = write_packed(plain, tmp_path / "packed", GPTQ)
+    key, part = "layers.0.mlp.down_proj.weight", (slice(None), slice(40, 120))
+    info = find_tensors(tmp_path / "packed")[key]._replace(slices=part)
+    loaded = read_tensors({key: info}, torch.float32, torch.device("cpu"))[key]
+    assert torch.equal(loaded, expected[f"model.{key}"][part].float())
+
+
 def test_a_bias_of_zeros_is_no_bias(plain, tmp_path):
     """Guards against refusing AutoGPTQ's zeros, and against losing numbers that are not zero."""
     write_packed(plain, tmp_path / "packed", GPTQ)
@@ -264,8 +282,11 @@ UP = "model.layers.0.mlp.up_proj"
         ),
         (lambda t: t.update({f"{UP}.g_idx": t[f"{UP}.g_idx"] + 1}), "g_idx names the groups 1 to 3, but there are 3"),
         (lambda t: t.update({f"{UP}.g_idx": t[f"{UP}.g_idx"][1:]}), r"g_idx in .* is \(95,\)"),
-        (lambda t: t.update({f"{UP}.qweight": t[f"{UP}.qweight"].float()}), "qweight in .* is float32, where int"),
-        (lambda t: t.update({f"{UP}.scales": t[f"{UP}.scales"].int()}), "scales in .* is int32, where float"),
+        (lambda t: t.update({f"{UP}.qweight": t[f"{UP}.qweight"].float()}), "qweight in .* is float32, and not int32"),
+        (
+            lambda t: t.update({f"{UP}.scales": t[f"{UP}.scales"].int()}),
+            "scales in .* is int32, and not float16 or bfloat16",
+        ),
         (lambda t: t.update({f"{UP}.qweight": t[f"{UP}.qweight"][0]}), "qweight in .* not a matrix"),
         (lambda t: [t.pop(f"{UP}.{p}") for p in ("qweight", "qzeros", "scales", "g_idx")], f"missing {UP}.weight"),
         (lambda t: t.pop(f"{UP}.qweight"), f"missing {UP}.weight; unexpected"),

@@ -42,6 +42,7 @@ ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "elyza/ELY
         ),
         ({"__0_0.distcp": b""}, "distributed checkpoint: make a model.safetensors with `accelerate merge-weights`"),
         ({"weights.safetensors": b""}, r"it holds weights \(weights.safetensors\): copy the config.json of the model"),
+        ({"7B/params.json": b"{}", "tokenizer.model": b""}, "its subfolders hold models: use .*/7B$"),
         ({"checkpoint-500/config.json": b"{}"}, "its subfolders hold models: use .*/checkpoint-500$"),
         (
             {"models--elyza--ELYZA-japanese-Llama-2-7b/refs/main": b""},
