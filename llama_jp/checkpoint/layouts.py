@@ -23,7 +23,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if is_meta(folder):
         return shard_files(folder)
-    for name in [*WEIGHT_FILES, *packed_file_names(folder)]:
+    for name in [name for name in WEIGHT_FILES if (folder / name).is_file()] or packed_file_names(folder):
         file = folder / name
         if not file.is_file():
             continue

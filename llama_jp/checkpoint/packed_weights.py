@@ -28,6 +28,9 @@ from .tensors import Recipe, TensorInfo
 if TYPE_CHECKING:
     from torch import Tensor
 
+# By method, the formats, the most frequent one first, and the bits
+SUPPORTED = {"gptq": (("gptq", "gptq_v2"), (2, 4, 8)), "awq": (("gemm",), (4,))}
+
 # The files of releases that have no `quantization_config` in config.json, and the method that wrote them
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
@@ -59,25 +62,20 @@ class Packing:
         Raises ValueError, with the key and its value, for a format that is not supported.
         """
         method = str(raw["quant_method"]).lower()
-        supported_layouts: tuple[str, ...]
-        supported_bits: tuple[int, ...]
         bits = first_value(raw, "bits", "w_bit")
         group_size = first_value(raw, "group_size", "q_group_size")
-        if method == "gptq":
-            layout = first_value(raw, "checkpoint_format", "format") or "gptq"
-            if raw.get("is_marlin_format"):
-                layout = "marlin"
-            supported_layouts, supported_bits = ("gptq", "gptq_v2"), (2, 4, 8)
-        else:
-            layout = first_value(raw, "version", "checkpoint_format", "format") or "gemm"
-            supported_layouts, supported_bits = ("gemm",), (4,)
+        supported_layouts, supported_bits = SUPPORTED[method]
+        keys = ("checkpoint_format", "format") if method == "gptq" else ("version", "checkpoint_format", "format")
+        layout = (
+            "marlin" if raw.get("is_marlin_format") else str(first_value(raw, *keys) or supported_layouts[0]).lower()
+        )
         name = method.upper()
-        if str(layout).lower() not in supported_layouts:
-            supported = " and ".join(supported_layouts)
-            raise ValueError(f"{name} weights in the format {layout!r} are not supported; {supported} are")
-        if isinstance(bits, bool) or bits not in supported_bits:
-            supported = " or ".join(map(str, supported_bits))
-            raise ValueError(f"{name} weights of {bits!r} bits are not supported; {supported} bits are")
+        if layout not in supported_layouts:
+            supported = ", ".join(supported_layouts)
+            raise ValueError(f"{name} weights in the format {layout!r} are not supported (supported: {supported})")
+        if type(bits) is not int or bits not in supported_bits:
+            supported = ", ".join(map(str, supported_bits))
+            raise ValueError(f"{name} weights of {bits!r} bits are not supported (supported: {supported})")
         if raw.get("pack_dtype", "int32") not in ("int32", "torch.int32"):
             raise ValueError(f"{name} weights with pack_dtype {raw['pack_dtype']!r} are not supported; int32 is")
         if raw.get("dynamic"):
@@ -88,7 +86,7 @@ class Packing:
             group_size = None
         elif isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
             raise ValueError(f"group_size is {group_size!r}, but it has to be a positive whole number, or -1")
-        return cls(method, bits, group_size, 1 if method == "gptq" and layout == "gptq" else 0)
+        return cls(method, bits, group_size, 1 if layout == "gptq" else 0)
 
     def __str__(self) -> str:
         groups = "one group per output" if self.group_size is None else f"groups of {self.group_size}"
@@ -133,23 +131,27 @@ def packing_config(folder: Path) -> tuple[Path | None, dict[str, Any]]:
 
 
 def packed_file_names(folder: Path) -> list[str]:
-    """The names of weight files that GPTQ and AWQ libraries have beside those of transformers, in order of preference.
+    """The names of the weight files of GPTQ and AWQ libraries, where they are not those of transformers.
 
-    Raises ValueError if the names leave a choice between several files.
+    AutoGPTQ's name says how the weights are packed, such as gptq_model-4bit-128g.safetensors, and many were renamed.
+
+    Raises ValueError if there are several, of which none is named in the file that describes the packing.
     """
     file, raw = packing_config(folder)
     if file is None:
         return []
-    stems = [stem for stem in (raw.get("model_file_base_name"),) if isinstance(stem, str) and Path(stem).name == stem]
-    stems += sorted({entry.name.split(".safetensors")[0] for entry in folder.glob("gptq_model*.safetensors*")})
-    names = [f"{stem}{suffix}" for stem in stems for suffix in (".safetensors", ".safetensors.index.json", ".bin")]
-    if not any((folder / name).is_file() for name in names):
-        names = [entry.name for entry in sorted(folder.glob("*.safetensors"))]
-        if len(names) > 1:
-            raise ValueError(
-                f"{folder} holds several files with packed weights ({shorten(names, 4)}); "
-                f"name one as model_file_base_name in {file.name}"
-            )
+    stem = raw.get("model_file_base_name")
+    named = [f"{stem}{suffix}" for suffix in (".safetensors", ".safetensors.index.json", ".bin")]
+    if isinstance(stem, str) and Path(stem).name == stem and any((folder / name).is_file() for name in named):
+        return named
+    for pattern in ("*.safetensors.index.json", "*.safetensors", "*.bin"):
+        if names := sorted(entry.name for entry in folder.glob(pattern)):
+            break
+    if len(names) > 1:
+        raise ValueError(
+            f"{folder} holds several files with packed weights ({shorten(names, 4)}); name one, without its suffix, as "
+            f"model_file_base_name in {file.name}"
+        )
     return names
 
 

@@ -142,6 +142,7 @@ AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "z
         (GPTQ | {"group_size": -1}, {}),
         (GPTQ | {"checkpoint_format": "gptq_v2"}, {}),
         (GPTQ | {"checkpoint_format": "gptq", "is_marlin_format": False, "pack_dtype": "int32"}, {}),
+        (GPTQ | {"checkpoint_format": "GPTQ"}, {}),
         (GPTQ, {"act_order": True}),  # desc_act says false: g_idx counts
         (GPTQ | {"bits": 8, "desc_act": True, "checkpoint_format": "gptq_v2"}, {"act_order": True}),
         (GPTQ, {"dtype": torch.bfloat16}),
@@ -304,13 +305,14 @@ def test_damaged_files_are_refused_in_one_sentence(plain, tmp_path, change, sent
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (GPTQ | {"bits": 3}, "GPTQ weights of 3 bits are not supported; 2 or 4 or 8 bits are"),
+        (GPTQ | {"bits": 3}, "GPTQ weights of 3 bits are not supported .supported: 2, 4, 8"),
         (GPTQ | {"checkpoint_format": "marlin"}, "GPTQ weights in the format 'marlin' are not supported"),
         (GPTQ | {"is_marlin_format": True}, "GPTQ weights in the format 'marlin' are not supported"),
         (GPTQ | {"dynamic": {"-:.*": {}}}, "bits by module"),
+        (GPTQ | {"bits": 4.0}, "GPTQ weights of 4.0 bits"),
         (GPTQ | {"pack_dtype": "int8"}, "pack_dtype 'int8'"),
         (GPTQ | {"group_size": 0}, "group_size is 0"),
-        (AWQ | {"version": "gemv"}, "AWQ weights in the format 'gemv' are not supported; gemm are"),
+        (AWQ | {"version": "gemv"}, "AWQ weights in the format 'gemv' are not supported .supported: gemm"),
         (AWQ | {"version": "gemv_fast"}, "format 'gemv_fast'"),
         (AWQ | {"bits": 8}, "AWQ weights of 8 bits"),
         (AWQ | {"zero_point": False}, "zero_point false"),
@@ -348,6 +350,23 @@ def test_packed_weights_without_their_config_are_named(plain, tmp_path):
         ValueError, match="is packed, but config.json has no quantization_config for it; copy the quanti"
     ):
         load_model(tmp_path / "packed", device="cpu")
+
+
+@pytest.mark.parametrize("stem", ["model", "gptq_model-4bit-32g"])
+def test_shards_are_found_by_their_index(plain, tmp_path, stem):
+    """Guards against an error about several files, and against the first shard alone."""
+    folder = tmp_path / "packed"
+    write_packed(plain, folder, GPTQ)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    for number in (0, 1):
+        file = f"{stem}-{number + 1:05}-of-00002.safetensors"
+        names = sorted(tensors)[number::2]
+        save_file({name: tensors[name] for name in names}, folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert load_model(folder, device="cpu").config.vocab_size == 560
 
 
 def test_several_weight_files_are_no_choice(plain, tmp_path):

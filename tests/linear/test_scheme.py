@@ -15,7 +15,7 @@ from llama_jp.checkpoint.load import load_model
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"quant_method": "gptq"}, "GPTQ weights in the format 1 are not supported"),
+        ({"quant_method": "gptq"}, "GPTQ weights in the format '1' are not supported"),
         ({"format": 2}, "has format 2; supported is 1"),
         ({"bits": 3}, "bits is 4 or 8, not 3"),
         ({"bits": 8}, "4 bits need a group_size and 8 bits have none, but bits is 8 and group_size is 32"),
