@@ -113,7 +113,7 @@ def open_safetensors(file: Path, framework: str = "pt") -> safe_open:
 
 
 def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The tensors of a `.bin` file by name, memory-mapped.
+    """The tensors of a `.bin` or `.pth` file by name, memory-mapped.
 
     A pickle can run any code. `weights_only=True` limits it to the construction of tensors.
 
