@@ -210,6 +210,13 @@ def test_quantize_takes_metas_files(meta, tmp_path):
     assert load_model(tmp_path / "int8", device="cpu").config.vocab_size == 560
 
 
+def test_parity_with_transformers_names_the_way_out(meta, capsys):
+    """Guards against transformers' own sentence about a missing config.json."""
+    assert main(["parity", "--model", str(meta), "--against", "transformers"]) == 2
+    message = capsys.readouterr().err
+    assert "in another layout; write it with `llama-jp convert`" in message and message.count("\n") == 1
+
+
 def edit_shard(folder: Path, number: int, edit) -> None:
     file = folder / f"consolidated.{number:02}.pth"
     tensors = torch.load(file)
