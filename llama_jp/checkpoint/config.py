@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import LlamaConfig
 from ..linear.scheme import Scheme
-from .json_files import read_json
+from .gguf.header import is_gguf
+from .json_files import has_file, read_json
 from .parts import recorded_parts, without_parts
 from .recognise import describe_folder
 
@@ -157,11 +158,12 @@ def read_config(folder: str | Path, changed_ok: bool = False) -> LlamaConfig:
 
     changed_ok  the caller takes `read_parts` into account; otherwise a changed model raises ValueError
     """
-    file = Path(folder) / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no config.json in {folder}{describe_folder(Path(folder))}")
+    folder = Path(folder)
+    if not has_file(folder / "config.json"):
+        raise FileNotFoundError(f"there is no config.json in {folder}{describe_folder(folder)}")
+    file = folder if is_gguf(folder) else folder / "config.json"  # for error messages
     try:
-        raw = read_json(file)
+        raw = read_json(folder / "config.json")
         if (parts := recorded_parts(raw)) and not changed_ok:
             names = ", ".join(f"{role} {name}" for role, name in parts.items())
             raise ValueError(f"the model is a changed one ({names}), and only a plain Llama can be used here")

@@ -1,4 +1,4 @@
-"""Find the folder of a checkpoint: the bundled demo, a local folder, or a repository on the Hugging Face hub."""
+"""Find a checkpoint: the bundled demo, a local folder or GGUF file, or a repository on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import difflib
 import re
 from pathlib import Path
 
+from .gguf.header import is_gguf
 from .json_files import read_json
-from .recognise import check_folder, describe_address, describe_file
+from .recognise import check_file, check_folder, describe_address, describe_file
 
 SHORT_NAMES = {
     "7b": "elyza/ELYZA-japanese-Llama-2-7b",
@@ -41,14 +42,16 @@ TOKENIZER_FILES = (
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The tokenizer files in the folder of a checkpoint."""
+    """The tokenizer files in the folder of a checkpoint; of a GGUF file, the file itself."""
+    if is_gguf(folder):
+        return [folder]
     return [file for pattern in TOKENIZER_FILES for file in sorted(folder.glob(pattern)) if file.is_file()]
 
 
 def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder of a checkpoint. A hub repository is downloaded first.
+    """The folder of a checkpoint, or its GGUF file. A hub repository is downloaded first.
 
-    source    a folder, "demo", a key of SHORT_NAMES, or "owner/name" on the hub
+    source    a folder, a GGUF file, "demo", a key of SHORT_NAMES, or "owner/name" on the hub
     revision  a branch, tag or commit of a hub repository; None is its main branch
     weights   False downloads the small files only
 
@@ -62,6 +65,8 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
     folder = local_path(source)
     if folder.is_dir() and (name not in short_names or (folder / "config.json").is_file()):
         check_folder(folder)
+    elif is_gguf(folder):
+        check_file(folder)
     elif name == "demo":
         folder = demo_folder()
     else:
@@ -69,7 +74,7 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
         return download(SHORT_NAMES.get(name, name), revision, weights)
     if revision is not None:
         raise ValueError(
-            f"{source} is the folder {folder}, and only hub repositories have revisions; drop {revision!r}"
+            f"{source} is the {'folder' if folder.is_dir() else 'file'} {folder}, and only hub repositories have revisions; drop {revision!r}"
         )
     return folder
 

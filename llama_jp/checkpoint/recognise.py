@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ FOREIGN_FILES = (
         "params.json",
         "it holds Meta's or Mistral's own files ({files}): use the same model in the format of transformers",
     ),
-    ("*.gguf", "it holds GGUF files ({files}): use the safetensors or .bin files of the same model"),
+    ("*.gguf", "it holds GGUF files ({files}): name one of them with its folder"),
     ("zero_to_fp32.py", "it is a DeepSpeed checkpoint: make a pytorch_model.bin with its zero_to_fp32.py"),
     ("*.distcp", "it is a distributed checkpoint: make a model.safetensors with `accelerate merge-weights`"),
     ("*.h5", "it holds TensorFlow weights ({files}): use the safetensors or .bin files of the same model"),
@@ -31,6 +32,7 @@ FOREIGN_FILES = (
     ("*.msgpack", "it holds Flax weights ({files}): use the safetensors or .bin files of the same model"),
     ("*.onnx", "it holds an ONNX graph ({files}): use the safetensors or .bin files of the same model"),
 )
+OLD_GGML = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # the first bytes of llama.cpp's files before GGUF
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 
 
@@ -102,8 +104,9 @@ def describe_shards(shards: list[re.Match[str]], names: list[str]) -> str:
 
 def describe_file(file: Path) -> str:
     """The sentence for a file in the place of a folder with a checkpoint."""
-    if file.suffix == ".gguf":
-        return f"{file} is a GGUF file; use the folder with the safetensors or .bin files of the same model"
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        if opened.read(4) in OLD_GGML:
+            return f"{file} is a GGML file of before August 2023; use a GGUF file of the same model"
     return f"{file} is a file; use the folder with the whole checkpoint, such as {file.parent}"
 
 

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .chat_template import carry_chat_template
+from .gguf.header import is_gguf
+from .gguf.small_files import derived_tokenizer
 from .hub import TEMPLATE_FOLDER, tokenizer_files
 
 # The files that decide which model a folder is, for llama_jp and for transformers, as paths in the folder.
@@ -28,9 +30,18 @@ TOKENIZER_FILE = re.compile(
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer files of a checkpoint, byte for byte, into another folder, its chat templates with them.
 
-    The tokenizer files of an earlier save go. A copy into the same folder changes nothing.
+    Those of a GGUF file are derived from its keys. The tokenizer files of an earlier save go. A copy into the same folder changes nothing.
     """
     if target.exists() and target.samefile(source):
+        return
+    if is_gguf(source):
+        target.mkdir(parents=True, exist_ok=True)
+        contents = derived_tokenizer(source)
+        for name, content in contents.items():
+            (target / name).unlink(missing_ok=True)
+            (target / name).write_bytes(content)
+        remove_stale(target, [Path(name) for name in contents])
+        carry_chat_template(source, target)
         return
     names = {file.relative_to(source) for file in tokenizer_files(source)}
     for name in names:

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from .config import dtype_name
+from .gguf.header import GgufTensor, is_gguf
+from .gguf.weights import find_weights, loaded_dtype, read_weights
 from .hub import WEIGHT_FILES
 from .json_files import read_json
 from .recognise import check_file, describe_folder
@@ -47,7 +49,13 @@ class TensorInfo(NamedTuple):
     name: str  # in the file
     shape: tuple[int, ...]
     dtype_name: str  # such as "float16"
+    gguf: GgufTensor | None = None  # where a GGUF file holds it
     slices: tuple[slice, ...] = ()  # the part to load: a slice for each of the first dimensions; empty: everything
+
+    @property
+    def stored_as(self) -> str:
+        """The dtype, or the type of a GGUF file: "float16", "Q4_K"."""
+        return self.dtype_name if self.gguf is None else self.gguf.type_name
 
     @property
     def dtype(self) -> torch.dtype:
@@ -107,6 +115,11 @@ def find_tensors(folder: Path) -> dict[str, TensorInfo]:
 
     Raises ValueError for a tensor that is stored twice, and for a damaged file.
     """
+    if is_gguf(folder):
+        return {
+            name: TensorInfo(tensor.file, tensor.name, tensor.shape, loaded_dtype(tensor), tensor)
+            for name, tensor in find_weights(folder).items()
+        }
     found: dict[str, TensorInfo] = {}
     for file in weight_files(folder):
         for info in list_tensors(file):
@@ -219,7 +232,11 @@ def group_tensors(
 
 def read_group(file: Path, group: list[TensorInfo]) -> Iterator[tuple[TensorInfo, Tensor]]:
     """Load tensors of one file, memory-mapped. The file stays mapped while any of these tensors exists."""
-    if file.suffix == ".safetensors":
+    packed = [info.gguf for info in group if info.gguf is not None]
+    if packed:
+        for info, tensor in zip(group, read_weights(file, packed), strict=True):
+            yield info, tensor[info.slices].contiguous() if info.slices else tensor
+    elif file.suffix == ".safetensors":
         with open_safetensors(file) as content:
             for info in group:
                 if info.slices:

@@ -102,7 +102,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
         files = sorted({tensor.file for tensor in stored.values()})
         weights = WeightsInfo(
             tensors=len(stored),
-            dtypes=sorted({tensor.dtype_name for tensor in stored.values()}),
+            dtypes=sorted({tensor.stored_as for tensor in stored.values()}),
             parameters_stored=sum(math.prod(tensor.shape) for tensor in stored.values()),
             files={file.name: file.stat().st_size for file in files},
         )

@@ -13,7 +13,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken
 
-from ..checkpoint.recognise import check_file
+from ..checkpoint.json_files import read_small_file
 from .added_tokens import AddedTokens, TokenSplitter
 from .vocabulary import Vocabulary
 
@@ -33,9 +33,9 @@ class SentencePieceFile:
     """
 
     def __init__(self, path: Path, added: AddedTokens) -> None:
-        check_file(path)
+        content = read_small_file(path)
         try:
-            processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (RuntimeError, OSError) as error:
             raise ValueError(f"{path} is damaged or not a SentencePiece model ({on_one_line(error)})") from error
         ids = range(processor.get_piece_size())
