@@ -160,7 +160,8 @@ def read_config(folder: str | Path, changed_ok: bool = False) -> LlamaConfig:
     """
     folder = Path(folder)
     if not has_file(folder / "config.json"):
-        raise FileNotFoundError(f"there is no config.json in {folder}{describe_folder(folder)}")
+        wanted = "model" if folder.is_file() else "config.json"
+        raise FileNotFoundError(f"there is no {wanted} in {folder}{describe_folder(folder)}")
     file = folder if is_gguf(folder) else folder / "config.json"  # for error messages
     try:
         raw = read_json(folder / "config.json")

@@ -63,6 +63,8 @@ def check_folder(folder: Path) -> None:
 
 def describe_folder(folder: Path) -> str:
     """What a folder without the wanted file is, as the end of an error message; "" if nothing is recognised."""
+    if folder.is_file():
+        return ""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     names = [entry.name for entry in entries]
     if not entries:

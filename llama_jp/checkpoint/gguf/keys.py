@@ -67,7 +67,7 @@ def check_architecture(header: GgufHeader) -> None:
     if keys.get("llama.attention.causal", True) is not True:
         raise ValueError(f"{file}: llama.attention.causal is false, which is not supported; only true is")
     if "token_embd.weight" not in header.tensors:
-        raise ValueError(f"{file} has no token_embd.weight: it holds a vocabulary without a model, or is incomplete")
+        raise ValueError(f"{file} has no token_embd.weight, which every model has")
 
 
 def head_counts(header: GgufHeader) -> tuple[int, int]:

@@ -6,7 +6,6 @@ Pieces with merges, as in the files of ELYZA's fast models, become a tokenizer.j
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from dataclasses import dataclass
@@ -72,11 +71,6 @@ class GgufVocabulary:
             )
         return vocabulary
 
-    @property
-    def file_name(self) -> str:
-        """The name of the tokenizer file that holds this vocabulary."""
-        return "tokenizer.json" if self.merges else "tokenizer.model"
-
     def id_of(self, role: str) -> int | None:
         """The id of "bos", "eos", "unknown" or "padding"; None if there is none."""
         token_id: int | None = self.header.keys.get(f"tokenizer.ggml.{role}_token_id", LEVELS[role])
@@ -104,6 +98,11 @@ class GgufVocabulary:
             elif kinds[i] == UNKNOWN or i in (self.id_of("bos"), self.id_of("eos")):
                 kinds[i] = CONTROL
         return kinds
+
+    @cached_property
+    def count(self) -> int:
+        """The number of ids without the padding at the end, which fills the vocabulary to the rows of the embedding."""
+        return max((i + 1 for i, kind in enumerate(self.kinds) if kind != UNUSED), default=0)
 
     @cached_property
     def added(self) -> dict[int, bool]:
@@ -157,7 +156,7 @@ class GgufVocabulary:
                 "normalizers": [*([{"type": "Prepend", "prepend": SPACE}] if prefix else []), space_in],
             },
             "pre_tokenizer": None,
-            "post_processor": None,
+            "post_processor": self.post_processor(),
             "decoder": {
                 "type": "Sequence",
                 "decoders": [space_out, {"type": "ByteFallback"}, {"type": "Fuse"}, *([strip] if prefix else [])],
@@ -170,11 +169,38 @@ class GgufVocabulary:
                 "end_of_word_suffix": None,
                 "fuse_unk": True,
                 "byte_fallback": True,
-                "vocab": {piece: i for i, piece in enumerate(self.pieces) if self.kinds[i] != UNUSED},
-                # the first character may be a space itself, so the separator is the first one after it
-                "merges": [[merge[: (cut := merge.index(" ", 1))], merge[cut + 1 :]] for merge in self.merges],
+                "vocab": {piece: i for i, piece in enumerate(self.pieces[: self.count])},
+                "merges": self.ranked_merges(),
             },
         }
+
+    def post_processor(self) -> dict[str, Any] | None:
+        """The rule of tokenizer.json that puts BOS before a text; None without BOS. This project does not use it."""
+        bos = self.id_of("bos")
+        if bos is None or not self.header.keys.get("tokenizer.ggml.add_bos_token", True):
+            return None
+        name = self.pieces[bos]
+        parts = {part: {"Sequence": {"id": part, "type_id": i}} for i, part in enumerate("AB")}
+        begin = {part: {"SpecialToken": {"id": name, "type_id": i}} for i, part in enumerate("AB")}
+        return {
+            "type": "TemplateProcessing",
+            "single": [begin["A"], parts["A"]],
+            "pair": [begin["A"], parts["A"], begin["B"], parts["B"]],
+            "special_tokens": {name: {"id": name, "ids": [bos], "tokens": [name]}},
+        }
+
+    def ranked_merges(self) -> list[list[str]]:
+        """The merges in order of priority: those of the file, or each pair of pieces that forms a piece with a score."""
+        if self.merges:
+            # the first character may be a space itself, so the separator is the first one after it
+            return [[merge[: (cut := merge.index(" ", 1))], merge[cut + 1 :]] for merge in self.merges]
+        ids = {piece: i for i, piece in enumerate(self.pieces) if self.kinds[i] == NORMAL}
+        found = []
+        for piece, i in ids.items():
+            halves = [(piece[:k], piece[k:]) for k in range(1, len(piece))]
+            pairs = [(ids[left], ids[right]) for left, right in halves if left in ids and right in ids]
+            found += [(-self.scores[i], *pair) for pair in sorted(pairs)]
+        return [[self.pieces[left], self.pieces[right]] for _, left, right in sorted(found, key=lambda each: each[0])]
 
     def sentencepiece_model(self) -> bytes:
         """The bytes of a tokenizer.model: a message of sentencepiece_model.proto.
@@ -183,9 +209,7 @@ class GgufVocabulary:
         left out as well.
         """
         keys = self.header.keys
-        count = len(self.pieces)
-        while count and self.kinds[count - 1] == UNUSED:
-            count -= 1
+        count = self.count
         while count and count - 1 in self.added and count - 1 > max(self.id_of("unknown") or 0, 2):
             count -= 1
         content = b""
@@ -208,11 +232,6 @@ class GgufVocabulary:
         )
         return content + field(2, trainer) + field(3, normalizer)
 
-    def tokenizer_file(self) -> bytes:
-        """The content of the file `file_name`."""
-        if self.merges:
-            return json.dumps(self.tokenizer_json(), ensure_ascii=False).encode("utf-8")
-        return self.sentencepiece_model()
 
 
 def token(name: str, special: bool) -> dict[str, Any]:
