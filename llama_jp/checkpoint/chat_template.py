@@ -86,7 +86,8 @@ def find_chat_templates(folder: Path) -> dict[str, ChatTemplate]:
     repository = published_repository(folder)
     if not templates and repository in INSTRUCT_REPOSITORIES:
         return {"default": elyza_template(f"the name {repository}")}
-    return {name: ChatTemplate(template, file, file.name) for name, template in templates.items()}
+    origin = folder.name if folder.is_file() else file.name  # a GGUF file has the template in its keys
+    return {name: ChatTemplate(template, file, origin) for name, template in templates.items()}
 
 
 def choose_template(

@@ -73,8 +73,9 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
         check_name(source)
         return download(SHORT_NAMES.get(name, name), revision, weights)
     if revision is not None:
+        kind = "file" if folder.is_file() else "folder"
         raise ValueError(
-            f"{source} is the {'folder' if folder.is_dir() else 'file'} {folder}, and only hub repositories have revisions; drop {revision!r}"
+            f"{source} is the {kind} {folder}, and only hub repositories have revisions; drop {revision!r}"
         )
     return folder
 

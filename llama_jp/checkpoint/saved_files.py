@@ -30,17 +30,18 @@ TOKENIZER_FILE = re.compile(
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer files of a checkpoint, byte for byte, into another folder, its chat templates with them.
 
-    Those of a GGUF file are derived from its keys. The tokenizer files of an earlier save go. A copy into the same folder changes nothing.
+    Those of a GGUF file are derived from its keys. The tokenizer files of an earlier save go. A copy into the same
+    folder changes nothing.
     """
     if target.exists() and target.samefile(source):
         return
     if is_gguf(source):
         target.mkdir(parents=True, exist_ok=True)
-        contents = derived_tokenizer(source)
-        for name, content in contents.items():
-            (target / name).unlink(missing_ok=True)
-            (target / name).write_bytes(content)
-        remove_stale(target, [Path(name) for name in contents])
+        contents = {target / name: content for name, content in derived_tokenizer(source).items()}
+        for file, content in contents.items():
+            file.unlink(missing_ok=True)  # a link would be written through
+            file.write_bytes(content)
+        remove_stale(target, [file.relative_to(target) for file in contents])
         carry_chat_template(source, target)
         return
     names = {file.relative_to(source) for file in tokenizer_files(source)}

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from .config import dtype_name
-from .gguf.header import GgufTensor, is_gguf
+from .gguf.header import GgufTensor, is_gguf, read_header
 from .gguf.weights import find_weights, loaded_dtype, read_weights
 from .hub import WEIGHT_FILES
 from .json_files import read_json
@@ -80,11 +80,13 @@ class TensorInfo(NamedTuple):
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of a checkpoint, in the order of its index.
+    """The files that hold the weights of a checkpoint, in the order of its index; of a GGUF file, all its parts.
 
     Raises FileNotFoundError for a missing file, and ValueError for an index without names or with names of files
     outside the folder.
     """
+    if is_gguf(folder):
+        return sorted({tensor.file for tensor in read_header(folder).tensors.values()})
     for name in WEIGHT_FILES:
         file = folder / name
         if not file.is_file():

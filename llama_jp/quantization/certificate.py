@@ -151,6 +151,8 @@ def certify(
 
 def checksums(folder: Path) -> dict[str, str]:
     """sha256 of every file of a checkpoint: config, weights, tokenizer. Keys are paths in its folder."""
+    if folder.is_file():  # GGUF
+        return {file.name: sha256(file) for file in weight_files(folder)}
     files = [folder / "config.json", *tokenizer_files(folder), *weight_files(folder)]
     return {file.relative_to(folder).as_posix(): sha256(file) for file in sorted(files)}
 

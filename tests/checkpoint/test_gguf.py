@@ -62,7 +62,11 @@ def test_every_type_that_is_listed_is_tested():
 
 def test_each_tensor_has_its_own_type(blocks, tmp_path):
     """Guards against one type for the whole file: llama-quantize mixes them."""
-    names = ["token_embd", "output", *(f"blk.0.{part}" for part in ("attn_q", "attn_k", "attn_v", "ffn_down", "ffn_up"))]
+    names = [
+        "token_embd",
+        "output",
+        *(f"blk.0.{part}" for part in ("attn_q", "attn_k", "attn_v", "ffn_down", "ffn_up")),
+    ]
     kinds = [Type.Q8_0, Type.Q6_K, Type.Q4_K, Type.F16, Type.Q5_0, Type.IQ4_XS, Type.BF16]
     file = write_gguf(
         blocks, tmp_path / "m.gguf", {f"{name}.weight": kind for name, kind in zip(names, kinds, strict=True)}
@@ -108,7 +112,10 @@ def test_the_decimal_of_a_float32_is_the_same_float32(value):
 @pytest.mark.parametrize(
     "keys, rope",
     [
-        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.5}, {"rope_type": "linear", "factor": 2.5}),
+        (
+            {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.5},
+            {"rope_type": "linear", "factor": 2.5},
+        ),
         ({"llama.rope.scale_linear": 2.5}, {"rope_type": "linear", "factor": 2.5}),
         ({"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 2.5}, {"rope_type": "default"}),
         (
@@ -272,10 +279,19 @@ REFUSED = [
     ({"general.type": "adapter"}, r"holds no model \(general.type is 'adapter'\)"),
     ({"llama.expert_count": 8}, r"a mixture of 8 experts \(Mixtral\), which is not supported"),
     ({"llama.rope.scaling.type": "longrope"}, r"llama.rope.scaling.type 'longrope' is not supported"),
-    ({"llama.rope.scaling.type": "yarn", "llama.rope.scaling.attn_factor": 2.0}, r"scaling.attn_factor 2.0 is not supp"),
-    ({"llama.rope.dimension_count": 4}, r"llama.rope.dimension_count 4 is not supported; only the size of a head, 8, is"),
+    (
+        {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.attn_factor": 2.0},
+        r"scaling.attn_factor 2.0 is not supp",
+    ),
+    (
+        {"llama.rope.dimension_count": 4},
+        r"llama.rope.dimension_count 4 is not supported; only the size of a head, 8, is",
+    ),
     ({"llama.attention.value_length": 4}, r"llama.attention.value_length 4 is not supported"),
-    ({"llama.attention.head_count_kv": [2, 1, 2]}, r"head_count_kv \[2, 1, 2\] is not supported; only one value for all"),
+    (
+        {"llama.attention.head_count_kv": [2, 1, 2]},
+        r"head_count_kv \[2, 1, 2\] is not supported; only one value for all",
+    ),
     ({"llama.attention.causal": False}, r"llama.attention.causal is false"),
     ({"llama.attention.sliding_window": 16}, r"sliding_window 16 is not supported"),
     ({"llama.block_count": 4}, r"missing model.layers.3"),
@@ -285,7 +301,9 @@ REFUSED = [
 @pytest.mark.parametrize("keys, message", REFUSED, ids=[next(iter(keys)) for keys, _ in REFUSED])
 def test_a_setting_that_is_not_supported_is_refused_by_name(small, tmp_path, keys, message):
     """Guards against other numbers without a word."""
-    file = write_gguf(small, tmp_path / "model.gguf", keys={k: v for k, v in keys.items() if k != "general.architecture"})
+    file = write_gguf(
+        small, tmp_path / "model.gguf", keys={k: v for k, v in keys.items() if k != "general.architecture"}
+    )
     if "general.architecture" in keys:
         content = file.read_bytes().replace(struct.pack("<Q", 5) + b"llama", struct.pack("<Q", 5) + b"qwen2", 1)
         file.write_bytes(content)

@@ -127,7 +127,7 @@ def add_key(writer: gguf.GGUFWriter, key: str, value: object) -> None:
 
 
 def vocabulary_keys(folder: Path) -> dict:
-    """The keys of a vocabulary, as llama.cpp's converter writes them for a tokenizer.model (`_set_vocab_sentencepiece`)."""
+    """The keys of a vocabulary, as llama.cpp's converter writes them (`_set_vocab_sentencepiece`)."""
     sp = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     pieces, scores, types = [], [], []
     for i in range(sp.get_piece_size()):
@@ -160,7 +160,7 @@ def vocabulary_keys(folder: Path) -> dict:
 
 
 def reference(folder: Path, *files: Path) -> transformers.LlamaForCausalLM:
-    """transformers' model of a folder's config.json, with the numbers that gguf-py decodes from the files, in float32."""
+    """transformers' model of a folder's config.json, with the float32 numbers that gguf-py decodes from the files."""
     config = transformers.LlamaConfig.from_pretrained(folder)
     model = transformers.LlamaForCausalLM(config).eval()
     tensors = {t.name: t for file in files for t in gguf.GGUFReader(file).tensors}

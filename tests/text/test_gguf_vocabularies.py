@@ -139,11 +139,11 @@ def test_wrong_types(original, tmp_path, change):
 
 def test_no_space_prefix(tmp_path):
     """Guards against a space that the original does not add."""
-    folder = write(
-        tmp_path / "original", tokenizer_model=llama_model(add_dummy_prefix=False), tokenizer_config_json={}
-    )
+    folder = write(tmp_path / "original", tokenizer_model=llama_model(add_dummy_prefix=False), tokenizer_config_json={})
     keys = vocabulary_keys(folder) | {"tokenizer.ggml.add_space_prefix": False}
-    assert_same(Tokenizer.from_pretrained(vocabulary_file(tmp_path / "v.gguf", keys)), Tokenizer.from_pretrained(folder))
+    assert_same(
+        Tokenizer.from_pretrained(vocabulary_file(tmp_path / "v.gguf", keys)), Tokenizer.from_pretrained(folder)
+    )
 
 
 def fast_keys(types: int, model: str = "gpt2", empty_merge: bool = False) -> dict:

@@ -150,7 +150,9 @@ def read_unchanged(file: Path, modified: int, size: int) -> GgufHeader:
             try:
                 keys, tensors = HeaderReader(file, data).read()
             except (struct.error, UnicodeDecodeError, OverflowError) as error:
-                raise ValueError(f"{file} is damaged or incomplete ({size:,} bytes): its header cannot be read") from error
+                raise ValueError(
+                    f"{file} is damaged or incomplete ({size:,} bytes): its header cannot be read"
+                ) from error
     return GgufHeader(file, keys, tensors)
 
 
@@ -257,7 +259,7 @@ class HeaderReader:
         nbytes = math.prod(shape) // stored_as.block * stored_as.nbytes
         if start + nbytes > len(self.data):
             raise ValueError(
-                f"{self.file} is incomplete: {name} ends at byte {start + nbytes:,}, and the file at {len(self.data):,}; "
-                "download it again"
+                f"{self.file} is incomplete: {name} ends at byte {start + nbytes:,}, and the file at "
+                f"{len(self.data):,}; download it again"
             )
         return GgufTensor(self.file, name, shape, stored_as.name, start, nbytes)

@@ -59,7 +59,9 @@ def check_architecture(header: GgufHeader) -> None:
     if architecture != "llama":
         raise ValueError(f"{file} holds a model of the architecture {architecture!r}; only 'llama' is supported")
     if keys.get("general.type", "model") != "model":
-        raise ValueError(f"{file} holds no model (general.type is {keys['general.type']!r}); name the file of its model")
+        raise ValueError(
+            f"{file} holds no model (general.type is {keys['general.type']!r}); name the file of its model"
+        )
     if keys.get("llama.expert_count"):
         raise ValueError(
             f"{file} holds a mixture of {keys['llama.expert_count']} experts (Mixtral), which is not supported"
@@ -126,14 +128,21 @@ def describe_scaling(header: GgufHeader) -> dict[str, Any] | None:
         scaling = {"rope_type": "linear", "factor": factor}
     of_llama3 = None if divisors is None else llama3_scaling(header, divisors)
     if scaling and of_llama3:
-        raise ValueError(f"{header.file} has rope_freqs.weight and {prefix}type {kind!r}; only one of them is supported")
+        raise ValueError(
+            f"{header.file} has rope_freqs.weight and {prefix}type {kind!r}; only one of them is supported"
+        )
     return scaling or of_llama3
 
 
 def yarn_settings(header: GgufHeader) -> dict[str, Any]:
     """The settings of the yarn scaling that transformers has too. Raises ValueError for those of llama.cpp alone."""
     keys, prefix = header.keys, "llama.rope.scaling."
-    for key, neutral in (("attn_factor", 1), ("yarn_attn_factor", 1), ("yarn_ext_factor", 1), ("yarn_log_multiplier", 0)):
+    for key, neutral in (
+        ("attn_factor", 1),
+        ("yarn_attn_factor", 1),
+        ("yarn_ext_factor", 1),
+        ("yarn_log_multiplier", 0),
+    ):
         if (value := keys.get(f"{prefix}{key}", neutral)) != neutral:
             raise ValueError(f"{header.file}: {prefix}{key} {value} is not supported; only {neutral} is")
     names = {

@@ -19,7 +19,7 @@ ADDED_SCORE = -1000.0  # llama.cpp's converter gives it to tokens that tokenizer
 MOST_EQUAL_SCORES = 100
 
 SPACE = "▁"  # U+2581
-LEVELS = {"bos": 1, "eos": 2, "unknown": 0, "padding": None}
+DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0, "padding": None}
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,16 @@ class GgufVocabulary:
         if len(set(pieces)) < len(pieces):
             twice = next(piece for i, piece in enumerate(pieces) if piece in pieces[:i])
             raise ValueError(f"{file}: its vocabulary has {twice!r} twice; {way_out}")
-        merges = [merge for merge in keys.get("tokenizer.ggml.merges", []) if merge.strip()]  # some files have empty ones
+        merges = [
+            merge for merge in keys.get("tokenizer.ggml.merges", []) if merge.strip()
+        ]  # some files have empty ones
         scores = keys.get("tokenizer.ggml.scores", [])
         types = keys.get("tokenizer.ggml.token_type", [])
         for name, values in (("scores", scores), ("token_type", types)):
             if values and len(values) != len(pieces):
-                raise ValueError(f"{file} is damaged: {len(values):,} {name} for a vocabulary of {len(pieces):,} pieces")
+                raise ValueError(
+                    f"{file} is damaged: {len(values):,} {name} for a vocabulary of {len(pieces):,} pieces"
+                )
         vocabulary = cls(header, pieces, merges, scores, types or [NORMAL] * len(pieces))
         ranked = {score for score, kind in zip(scores, vocabulary.kinds, strict=bool(scores)) if kind == NORMAL}
         if not merges and len(ranked) < 2 and vocabulary.kinds.count(NORMAL) > MOST_EQUAL_SCORES:
@@ -73,7 +77,7 @@ class GgufVocabulary:
 
     def id_of(self, role: str) -> int | None:
         """The id of "bos", "eos", "unknown" or "padding"; None if there is none."""
-        token_id: int | None = self.header.keys.get(f"tokenizer.ggml.{role}_token_id", LEVELS[role])
+        token_id: int | None = self.header.keys.get(f"tokenizer.ggml.{role}_token_id", DEFAULT_IDS[role])
         return token_id if token_id is not None and 0 <= token_id < len(self.pieces) else None
 
     @cached_property
@@ -84,18 +88,20 @@ class GgufVocabulary:
     @cached_property
     def kinds(self) -> list[int]:
         """The types of all ids, corrected: some files type every piece as NORMAL or as USER_DEFINED."""
+        unknown: int | None
         says_nothing = len(set(self.types)) == 1
         kinds = [NORMAL] * len(self.types) if says_nothing else list(self.types)
         if UNKNOWN in kinds and "tokenizer.ggml.unknown_token_id" not in self.header.keys:
-            unknown: int | None = kinds.index(UNKNOWN)
+            unknown = kinds.index(UNKNOWN)
         else:
             unknown = self.id_of("unknown")
+        control = (self.id_of("bos"), self.id_of("eos"))
         for i, piece in enumerate(self.pieces):
             if self.has_bytes and re.fullmatch("<0x[0-9A-F]{2}>", piece):
                 kinds[i] = BYTE
             elif i == unknown:
                 kinds[i] = UNKNOWN
-            elif kinds[i] == UNKNOWN or i in (self.id_of("bos"), self.id_of("eos")):
+            elif kinds[i] == UNKNOWN or i in control:
                 kinds[i] = CONTROL
         return kinds
 
@@ -190,7 +196,7 @@ class GgufVocabulary:
         }
 
     def ranked_merges(self) -> list[list[str]]:
-        """The merges in order of priority: those of the file, or each pair of pieces that forms a piece with a score."""
+        """The merges in order of priority: those of the file, or each pair that forms a piece with a score."""
         if self.merges:
             # the first character may be a space itself, so the separator is the first one after it
             return [[merge[: (cut := merge.index(" ", 1))], merge[cut + 1 :]] for merge in self.merges]
@@ -212,26 +218,25 @@ class GgufVocabulary:
         count = self.count
         while count and count - 1 in self.added and count - 1 > max(self.id_of("unknown") or 0, 2):
             count -= 1
-        content = b""
+        content = []
         for i in range(count):
             kind, piece = self.kinds[i], self.pieces[i]
             if kind == USER_DEFINED:
                 # the text is split at added tokens before SentencePiece sees it
                 kind, piece = (CONTROL, piece) if i in self.added else (kind, piece.replace(" ", SPACE))
             score = self.scores[i] if self.scores else 0.0
-            content += field(1, field(1, piece) + float_field(2, score) + field(3, kind))
-        names = {role: self.pieces[i] for role in LEVELS if (i := self.id_of(role)) is not None and i < count}
+            content.append(field(1, field(1, piece) + float_field(2, score) + field(3, kind)))
         trainer = field(3, 2) + field(4, count) + field(35, int(self.has_bytes))  # 2: BPE
         for number, role in ((45, "unknown"), (46, "bos"), (47, "eos"), (48, "padding")):
-            trainer += field(number, names[role]) if role in names else b""
+            token_id = self.id_of(role)
+            trainer += field(number, self.pieces[token_id]) if token_id is not None and token_id < count else b""
         charsmap = bytes(byte & 255 for byte in keys.get("tokenizer.ggml.precompiled_charsmap", []))
         normalizer = (
             field(2, charsmap)
             + field(3, int(keys.get("tokenizer.ggml.add_space_prefix", True)))
             + field(4, int(keys.get("tokenizer.ggml.remove_extra_whitespaces", False)))
         )
-        return content + field(2, trainer) + field(3, normalizer)
-
+        return b"".join([*content, field(2, trainer), field(3, normalizer)])
 
 
 def token(name: str, special: bool) -> dict[str, Any]:

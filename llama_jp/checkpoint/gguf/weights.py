@@ -97,5 +97,3 @@ def dequantize(data: mmap.mmap, tensor: GgufTensor) -> Tensor:
         ) from None
     blocks = np.frombuffer(data, np.uint8, tensor.nbytes, tensor.start).reshape(*tensor.shape[:-1], -1)
     return torch.from_numpy(quants.dequantize(blocks, GGMLQuantizationType[tensor.type_name]))
-
-
