@@ -1,37 +1,38 @@
-"""Replace attention by a sliding window, and show exactly which logits change.
-
-Attention is a plain function (q, k, v, mask) -> mixed values, so a variant is a function and not a copy of the model.
-"""
+"""From an idea to a model: replace attention, measure, train, measure again, save, load. Run it in its own folder."""
 
 import torch
+import torch.nn.functional as F
+from changes.sliding_window import attend_window
 from torch import Tensor
 
-import llama_jp
-from llama_jp.model import attend_eager
-
-WINDOW = 8  # tokens that a query sees, itself included
+from llama_jp import Llama, load
+from llama_jp.evaluation.documents import Window, read_text
 
 
-def attend_window(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Like `attend_eager`, but query i sees only keys i - WINDOW + 1 … i."""
-    T, S = q.shape[2], k.shape[2]
-    distance = torch.arange(S - T, S)[:, None] - torch.arange(S)  # (T, S): 0 is the query's own key
-    near = (distance >= 0) & (distance < WINDOW)
-    return attend_eager(q, k, v, near if mask is None else mask & near)
+def losses(model: Llama, documents: list[Window]) -> Tensor:
+    """The loss of each story token of some documents, packed into one row of T tokens: (N,)."""
+    ids = torch.cat([document.ids for document in documents], 1)  # (1, T)
+    mask = torch.cat([torch.full_like(document.ids, n) for n, document in enumerate(documents, 1)], 1)
+    scored = torch.cat([F.pad(document.scored, (1, 0)) for document in documents])[1:]  # (T - 1,)
+    return F.cross_entropy(model(ids, mask=mask)[0, :-1][scored], ids[0, 1:][scored], reduction="none")
 
 
-def attend_all(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The plain function, handed in by a reader."""
-    return attend_eager(q, k, v, mask)
+@torch.no_grad()
+def perplexity(model: Llama) -> float:
+    return torch.cat([losses(model, row) for row in held_out]).mean().exp().item()
 
 
-reference, tokenizer = llama_jp.load("demo", dtype="float32", attention="eager")
-ids = torch.tensor([tokenizer.encode("むかしむかし、あるところに、" * 4)])
-expected = reference(ids)  # (1, T, V)
-
-for attention in (attend_all, attend_window):
-    model = llama_jp.Llama.from_pretrained("demo", dtype="float32", attention=attention)
-    equal = (model(ids) == expected).all(-1)[0]  # (T,): every logit at a position is bit-identical
-    print(f"{attention.__name__}: logits are equal at {int(equal.sum())} of {len(equal)} positions")
-    if not equal.all():
-        print(f"  first different position: {int((~equal).nonzero()[0])}")
+plain, tokenizer = load("demo", dtype="float32")
+model = Llama.from_pretrained("demo", dtype="float32", attention=attend_window)
+texts = [read_text(name, tokenizer, model.config).windows for name in ("calibration.ja.txt", "held-out.ja.txt")]
+training, held_out = ([text[i : i + 4] for i in range(0, len(text), 4)] for text in texts)  # rows of four documents
+print(f"perplexity: {perplexity(plain):.4f}, with the window {perplexity(model):.4f}")
+optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+for row in training:
+    optimizer.zero_grad()
+    losses(model, row).mean().backward()
+    optimizer.step()
+print(f"after {len(training)} steps: {perplexity(model):.4f}")
+model.save_pretrained("checkpoints/window")
+loaded = Llama.from_pretrained("checkpoints/window", dtype="float32", attention=attend_window)
+print(f"loaded again: {perplexity(loaded):.4f}")

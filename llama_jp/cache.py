@@ -40,9 +40,13 @@ class Cache:
 
     Up to 4096 positions are allocated at once. A longer cache grows with use, so a context of 128k costs no memory
     before it is used.
+
+    A subclass may store more, such as scales: it names its lists in STORED, one tensor (B, K, positions, …) for each
+    layer, and returns an object with the method `append` of `LayerCache` from `layer`.
     """
 
     ALLOCATED_AT_ONCE = 4096  # positions
+    STORED: tuple[str, ...] = ("keys", "values")
 
     def __init__(
         self,
@@ -68,6 +72,10 @@ class Cache:
         """The cache of one layer, for one call."""
         return LayerCache(self.keys[index], self.values[index], self.length)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor (B, K, allocated positions, …) by name: "keys.0", …, "values.0", …"""
+        return {f"{name}.{i}": tensor for name in self.STORED for i, tensor in enumerate(getattr(self, name))}
+
     def reserve(self, batch_size: int, tokens: int) -> None:
         """Allocate memory for new tokens. Raises ValueError if a batch of this many rows and tokens does not fit."""
         if batch_size != self.batch_size:
@@ -80,9 +88,9 @@ class Cache:
         allocated, needed = self.keys[0].shape[2] if self.keys else self.max_length, self.length + tokens
         if needed > allocated:
             size = min(self.max_length, max(needed, 2 * allocated))
-            for tensors in (self.keys, self.values):
+            for tensors in (getattr(self, name) for name in self.STORED):
                 for i, old in enumerate(tensors):
-                    tensors[i] = old.new_empty(*old.shape[:2], size, old.shape[3])
+                    tensors[i] = old.new_empty(*old.shape[:2], size, *old.shape[3:])
                     tensors[i][:, :, : self.length] = old[:, :, : self.length]
 
     def crop(self, length: int) -> None:
@@ -93,7 +101,7 @@ class Cache:
 
     def select_rows(self, rows: Sequence[int]) -> None:
         """Select, reorder or repeat rows of the batch, in place."""
-        for tensors in (self.keys, self.values):
+        for tensors in (getattr(self, name) for name in self.STORED):
             for i, old in enumerate(tensors):
                 tensors[i] = old.new_empty(len(rows), *old.shape[1:])
                 tensors[i][:, :, : self.length] = old[list(rows), :, : self.length]
@@ -106,7 +114,8 @@ class Cache:
         shared part would have to be joined to the rest at every step.
         """
         other = copy.copy(self)
-        other.keys, other.values = list(self.keys), list(self.values)
+        for name in self.STORED:
+            setattr(other, name, list(getattr(self, name)))
         other.select_rows(rows)
         return other
 
@@ -115,8 +124,7 @@ class Cache:
 
         model  a name or fingerprint of the model that computed the keys and values, which `load` compares
         """
-        tensors = {f"keys.{i}": keys[:, :, : self.length].contiguous() for i, keys in enumerate(self.keys)}
-        tensors |= {f"values.{i}": values[:, :, : self.length].contiguous() for i, values in enumerate(self.values)}
+        tensors = {name: tensor[:, :, : self.length].contiguous() for name, tensor in self.tensors().items()}
         about = {"max_length": str(self.max_length), "ids": json.dumps(list(ids)[: self.length]), "model": model}
         safetensors.torch.save_file(tensors, file, about)
 
@@ -133,13 +141,14 @@ class Cache:
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged or not a saved cache: {error}") from error
         with opened as stored:
-            names = [f"{kind}.{i}" for kind in ("keys", "values") for i in range(len(self.keys))]
-            if set(names) != set(stored.keys()):
-                raise ValueError(f"{file} holds {len(stored.keys())} tensors, but this cache has {len(names)}")
-            loaded = [stored.get_tensor(name) for name in names]
-            for name, mine, theirs in zip(names, self.keys + self.values, loaded, strict=True):
-                B, K, length, D = theirs.shape
-                if (mine.shape[0], mine.shape[1], mine.shape[3]) != (B, K, D) or theirs.dtype != mine.dtype:
+            tensors = self.tensors()
+            if tensors.keys() != set(stored.keys()):
+                raise ValueError(f"{file} holds {len(stored.keys())} tensors, but this cache has {len(tensors)}")
+            loaded = {name: stored.get_tensor(name) for name in tensors}
+            for name, mine in tensors.items():
+                theirs = loaded[name]
+                B, K, length, *rest = theirs.shape
+                if mine.shape != (B, K, mine.shape[2], *rest) or theirs.dtype != mine.dtype:
                     raise ValueError(
                         f"{file} holds {theirs.dtype} {tuple(theirs.shape)} in {name}, which does not fit a cache of "
                         f"{mine.dtype} {tuple(mine.shape)}"
@@ -153,7 +162,7 @@ class Cache:
                 raise ValueError(f"{file} was written by another model of the same shape; choose another file")
             self.length = 0  # whatever the cache held is replaced
             self.reserve(self.batch_size, length)
-            for mine, theirs in zip(self.keys + self.values, loaded, strict=True):
-                mine[:, :, :length] = theirs
+            for name, mine in self.tensors().items():
+                mine[:, :, :length] = loaded[name]
             self.length = length
             return json.loads(about.get("ids", "[]"))

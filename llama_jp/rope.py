@@ -1,8 +1,9 @@
 """Rotary embeddings: positions to (cos, sin).
 
-A `Rope` is a function: positions (B, T) -> cos and sin (B or 1, T, D) in float32. `make_rope` chooses one from the
-configuration: `plain_rope`, or one of the scaled forms for contexts longer than those of training. config.json names
-the form in `rope_scaling` (or `rope_parameters`), key `rope_type`.
+A `Rope` is a function: positions (B, T) -> cos and sin (B or 1, T, D) in float32. A function of your own may return
+(B or 1, T, 1), one number for the whole head. `make_rope` chooses a rope from the configuration: `plain_rope`, or one
+of the scaled forms for contexts longer than those of training. config.json names the form in `rope_scaling` (or
+`rope_parameters`), key `rope_type`.
 
 The arithmetic follows transformers' `modeling_rope_utils.py` operation by operation. What Python computes in float64
 there is Python here; what a tensor computes in float32 there is a tensor here.

@@ -68,6 +68,7 @@ SUPPORTED = {
     "attention_bias": SWITCH,
     "mlp_bias": SWITCH,
     "tie_word_embeddings": SWITCH,
+    "initializer_range": NUMBER,  # of training from the beginning only
     "bos_token_id": ID,
     "eos_token_id": IDS,
     "pad_token_id": ID,
@@ -117,7 +118,6 @@ IGNORED = (
     "is_encoder_decoder",
     "add_cross_attention",
     "pruned_heads",
-    "initializer_range",
     "logits_scaling",  # of Granite
     "embedding_multiplier",
     "residual_multiplier",

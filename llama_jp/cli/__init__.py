@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": "convert a checkpoint to safetensors, in the same or another dtype",
     "quantize": "write int8 or int4 weights with a certificate of the numerical deviation, or verify a certificate",
     "evaluate": "measure perplexity and bits per byte on a text, the distance from a reference, or answer tasks",
+    "finetune": "train a model, or a LoRA adapter for it, on a JSONL file",
     "parity": "compare a model with transformers or another: equal, or the first difference and whether it is a bug",
     "bench": "measure loading, prefill and decoding, beside the machine's bandwidth and arithmetic",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
 
 
 MOST_DIGITS = 100
+LARGEST = 2**63 - 1  # of a 64-bit integer, which torch needs
 MOST_THREADS = 1024  # the operating system refuses many more, and OpenMP then ends the process
 
 MODEL_HELP = (
@@ -92,12 +94,36 @@ def add_trust_argument(parser: argparse._ActionsContainer) -> None:
 def positive_int(text: str) -> int:
     if not is_whole(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if int(text) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large; no tensor has more than {LARGEST} of anything")
     return int(text)
 
 
 def is_whole(text: str) -> bool:
     """Whether a text is a whole number of at least 0. Python converts no number of many thousand digits."""
     return text.isdecimal() and len(text) <= MOST_DIGITS
+
+
+def int_from_0(text: str) -> int:
+    if not is_whole(text) or int(text) > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {LARGEST}")
+    return int(text)
+
+
+def number_from_0(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return number
+
+
+def positive_number(text: str) -> float:
+    if not number_from_0(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return float(text)
 
 
 def thread_count(text: str) -> int:

@@ -32,8 +32,8 @@ def describe(error: BaseException) -> str | None:
         return f"a file is not {error.encoding.upper()} text: byte {error.start} is 0x{error.object[error.start]:02x}"
     if isinstance(error, ImportError):
         return f"a library cannot be imported: {text}"
-    if isinstance(error, OverflowError):
-        return f"a number is too large: {text}"
+    if isinstance(error, OverflowError) or "Overflow when unpacking" in text:  # the latter is a TypeError of torch
+        return f"a number is too large: {text.partition(' Exception raised')[0]}"
     if isinstance(error, ValueError | OSError):
         return text or type(error).__name__
     if isinstance(error, RuntimeError) and "CUDA" in text:

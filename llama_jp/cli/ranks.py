@@ -41,10 +41,10 @@ def run(main: Callable[[], int], timeout: timedelta = TIMEOUT) -> int:
     One line on standard error names the failure, whichever rank it happens on. Rank 0 writes it if it can, else the
     first rank that notices.
     """
-    if sys.argv[1:2] != ["generate"]:
+    if sys.argv[1:2] not in (["generate"], ["finetune"]):
         if os.environ.get("RANK") == "0":
             print(
-                "llama-jp: under torchrun only the command generate works; start the other commands without torchrun",
+                "llama-jp: under torchrun only generate and finetune work; start the other commands without torchrun",
                 file=sys.stderr,
             )
         return 2

@@ -88,14 +88,15 @@ class ModelRunner:
         mask = mask[self.rows, :N]
         by_row: dict[int, Tensor] = {}
         self.cache.reserve(len(self.rows), N)
-        for layer in self.cache.keys + self.cache.values:
-            layer[:, :, :N] = 0  # padding positions are not computed, but must hold finite numbers
+        for tensor in self.cache.tensors().values():
+            tensor[:, :, :N] = 0  # padding positions are not computed, but must hold finite numbers
         for rows in group_by_length(mask.sum(-1).tolist()):
             begin = N - int(mask[rows[0]].sum())
             group = self.model.new_cache(len(rows), N - begin)
             scores = self.model(new[rows, begin:], group, mask=mask[rows, begin:], last_only=True)
-            for layer, part in zip(self.cache.keys + self.cache.values, group.keys + group.values, strict=True):
-                layer[rows, :, begin:N] = part
+            parts = group.tensors()
+            for name, tensor in self.cache.tensors().items():
+                tensor[rows, :, begin:N] = parts[name]
             by_row |= dict(zip(rows, scores, strict=True))
         self.cache.length = N
         return torch.stack([by_row[row] for row in range(len(new))])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cache import Cache
-from ..model import Llama
+from ..model import ATTENTIONS, Llama, SelfAttention
 
 
 class StaticLayer:
@@ -85,13 +85,25 @@ class StaticLlama(Llama):
 
     compile  False runs the same steps without torch.compile
 
-    Raises ValueError for rope_type "dynamic", with which the rotation of old positions changes as the text grows, and
-    for an attention function that takes positions, which a static step does not pass.
+    Raises ValueError for rope_type "dynamic", with which the rotation of old positions changes as the text grows; for
+    an attention function of your own, since the keys of a static step go on beyond the query; and for a class with its
+    own `forward`, `hidden` or `new_cache`, which a static step does not call.
     """
 
     def __init__(self, model: Llama, compile: bool = True):
-        if model.attention_takes_positions:
-            raise ValueError("a static step passes no positions to attention; use the model without StaticLlama")
+        attentions = [module.attend for module in model.modules() if isinstance(module, SelfAttention)]
+        if own := [attend for attend in attentions if attend not in ATTENTIONS.values()]:
+            name = getattr(own[0], "__name__", "another attention")
+            raise ValueError(
+                f"the keys of a static step go on beyond the query, which {name} may not expect; "
+                "use the model without StaticLlama"
+            )
+        for name in ("forward", "hidden", "new_cache"):
+            if getattr(type(model), name) is not getattr(Llama, name):
+                raise ValueError(
+                    f"{type(model).__name__} has its own {name}, which a static step does not call; "
+                    "use the model without StaticLlama"
+                )
         if (model.config.rope_scaling or {}).get("rope_type") == "dynamic":
             raise ValueError(
                 "rope_type 'dynamic' changes the rotation of old positions as the text grows, and a static step "

@@ -183,7 +183,7 @@ JUDGED = [
     ("ignored", {"chunk_size_feed_forward": 1}),
     ("ignored", {"no_rope_layers": [0, 1, 0]}),
     ("ignored", {"pruned_heads": {"0": [0]}}),
-    ("ignored", {"initializer_range": 0.9}),
+    ("supported", {"initializer_range": 0.9}),
     ("ignored", {"rope_scaling": False}),
     ("ignored", {"rope_scaling": {"type": "default", "factor": 2.0}}),
 ]
@@ -266,7 +266,6 @@ def test_keys_that_do_not_change_the_logits_are_ignored():
         "attention_dropout": 0.0,
         "pretraining_tp": 2,
         "_name_or_path": "x",
-        "initializer_range": 1.0,
         "foo": [1],
     }
     assert parse_config(ELYZA | harmless) == parse_config(ELYZA)

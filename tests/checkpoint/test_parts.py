@@ -46,7 +46,8 @@ def test_changed_functions_are_recorded(small, tmp_path, functions, sentence):
         with torch.no_grad():
             assert torch.equal(load_model(folder, dtype="float32", **given)(IDS), model(IDS))
     for reference in (AutoModelForCausalLM, LlamaForCausalLM):
-        with pytest.raises((ValueError, KeyError), match="llama_jp"):
+        # the bridge, once imported, knows the model_type, and asks for the parts
+        with pytest.raises((ValueError, KeyError), match="llama_jp|holds a changed model"):
             reference.from_pretrained(folder)
 
 

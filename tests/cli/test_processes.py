@@ -119,7 +119,8 @@ def test_a_help_that_cannot_be_printed():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_removes_the_unfinished_folder(number, tmp_path):
     """Guards against a hidden folder of gigabytes after `kill`, or after the terminal has closed."""
-    process = subprocess.Popen([*COMMAND, "quantize", "demo", str(tmp_path / "out")], stderr=subprocess.PIPE, env=UTF8)
+    words = ["quantize", "demo", str(tmp_path / "out"), "--bits", "4", "--group-size", "64", "--method", "gptq"]
+    process = subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, env=UTF8)  # takes long enough to be caught
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -71,7 +71,7 @@ def test_attention_in_a_wider_dtype_is_rounding(folder, name, dtype):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_queries_keys_and_values_that_are_cast_before_attention_are_rounding(folder, attend, dtype):
     """Guards against "kept in float32" for numbers of 16 bits."""
-    old = "mixed = self.attend(q, k, v, visible)"
+    old = "mixed = self.attend(q, k, v, visible, *positions)"
     for new in (
         f"mixed = {attend}(q.float(), k.float(), v.float(), visible).to(x.dtype)",
         "mixed = self.attend(q.float(), k.float(), v.float(), visible).to(x.dtype)",

@@ -25,6 +25,8 @@ from safetensors.torch import load_file
 
 import llama_jp
 from llama_jp import Llama, Tokenizer, instruct_prompt
+from llama_jp.training.losses import IGNORE
+from llama_jp.training.state import STATE_FILE
 
 DEMO = Path(__file__).resolve().parents[2] / "weights" / "demo"
 sys.path.insert(0, str(DEMO))
@@ -186,19 +188,20 @@ def test_training_ids_are_those_of_generation():
     """Guards against training on other prompt ids than `instruct_prompt` gives to generation."""
     tokenizer = Tokenizer.from_pretrained(DEMO)
     for turns in islice(corpus.documents(4), 200):
-        ids, learn = train.encode(tokenizer, turns)
-        assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id and len(ids) == len(learn)
+        ids, labels = train.encode(tokenizer, turns)
+        assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id and len(ids) == len(labels)
         if turns[0][0] is None:
             assert tokenizer.decode(ids) == turns[0][1]
-            assert learn == [False] + [True] * (len(ids) - 1)
+            assert labels == [IGNORE, *ids[1:]]
             continue
         for i, (request, answer) in enumerate(turns):
             prompt = instruct_prompt(tokenizer, request, history=turns[:i])
             end = len(prompt) + len(tokenizer.encode(answer, bos=False)) - 1
             assert ids[: len(prompt)] == prompt
             assert tokenizer.decode(ids[len(prompt) - 1 : end]) == answer  # from the space that ends the prompt
-            assert all(learn[len(prompt) : end]) and not learn[len(prompt) - 1]
-        assert sum(learn) == 1 + sum(len(tokenizer.encode(answer, bos=False)) - 1 for _, answer in turns)
+            assert labels[len(prompt) : end] == ids[len(prompt) : end] and labels[len(prompt) - 1] == IGNORE
+        learnt = sum(label != IGNORE for label in labels)
+        assert learnt == sum(len(tokenizer.encode(answer, bos=False)) for _, answer in turns), "each answer and its EOS"
 
 
 @pytest.fixture(scope="module")
@@ -214,35 +217,17 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def test_packed_documents_do_not_attend_to_each_other(tiny):
+def test_a_batch_holds_whole_documents(tiny):
     tokenizer = Tokenizer.from_pretrained(tiny)
-    documents = list(islice(corpus.documents(5), 6))
-    documents += documents[:2]
-    ids, targets, lengths = train.pack(iter(documents), tokenizer, length=1024)
-    assert ids.shape == (1, 1024) and targets.shape == (1024,) and sum(lengths) == 1024
-    model, attention = train.new_model(tiny, seed=0)
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight)  # large weights: attention to another document changes the logits
-    attention.lengths = lengths
-    packed = model(ids)
-    attention.lengths = [1024]
-    without_borders = model(ids)
-    start = 0
-    whole = lengths[:-1]  # the last length is the padding
-    for turns, length in zip(documents[: len(whole)], whole, strict=True):
-        tokens, learn = train.encode(tokenizer, turns)
-        at = slice(start, start + length)
-        assert ids[0, at].tolist() == tokens
-        learnt = [token if is_learnt else train.IGNORE for token, is_learnt in zip(tokens, learn, strict=True)]
-        assert targets[at].tolist() == [*learnt[1:], train.IGNORE]
-        attention.lengths = [length]
-        unpacked = model(torch.tensor([tokens]))[0]
-        # Not bit-identical: in the row, positions differ and their angles round differently. Measured: 0.007.
-        torch.testing.assert_close(packed[0, at], unpacked, atol=0.05, rtol=0)
-        assert not start or (without_borders[0, at] - unpacked).abs().max() > 0.5, (
-            "without borders, logits have to differ"
-        )
-        start += length
+    ids, labels, mask = train.make_batch(corpus.documents(5), tokenizer, tokens=2048)
+    rows = [
+        ids[row][mask[row] == number].tolist() for row in range(len(ids)) for number in range(1, 1 + mask[row].max())
+    ]
+    documents = [train.encode(tokenizer, turns).ids for turns in islice(corpus.documents(5), len(rows))]
+    assert sorted(rows) == sorted(documents) and 1024 < sum(map(len, rows)) <= 2048
+    following = train.encode(tokenizer, next(islice(corpus.documents(5), len(rows), None)))
+    assert sum(map(len, rows)) + len(following.ids) > 2048, "no document that fits is left out"
+    assert ids.shape == labels.shape == mask.shape == (len(ids), train.ROW)
 
 
 @pytest.fixture
@@ -262,36 +247,36 @@ def training_options(folder, checkpoint, lr=0.01):
 def test_training_twice_and_killed_half_way_ends_with_the_same_weights(tiny, tmp_path, same_threads):
     results = []
     for name in ("whole", "again", "killed"):
-        checkpoint = tmp_path / f"{name}.pt"
+        checkpoint = tmp_path / name
+        state = checkpoint / STATE_FILE
         options = training_options(tiny, checkpoint)
         if name == "killed":
             command = [sys.executable, str(DEMO / "train.py"), *options]
             run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while not checkpoint.exists():
+            while not state.exists():
                 assert run.poll() is None, "training ended before its first checkpoint"
                 time.sleep(0.01)
             run.send_signal(signal.SIGKILL)
             run.wait()
-            assert torch.load(checkpoint)["step"] < 16, (
-                "the process was killed after its last step, so nothing is resumed"
-            )
+            assert torch.load(state)["step"] < 16, "the process was killed after its last step, so nothing is resumed"
         train.main(options)
-        results.append((load_file(tiny / "model.safetensors"), torch.load(checkpoint)))
-    (whole, state), *others = results
-    for weights, other in others:
+        log = json.loads((tiny / "training_log.json").read_text())
+        results.append((load_file(tiny / "model.safetensors"), torch.load(state)["parameters"], log))
+    (whole, parameters, log), *others = results
+    for weights, other, other_log in others:
         assert all(torch.equal(whole[name], weights[name]) for name in whole)
-        assert all(torch.equal(state["model"][name], other["model"][name]) for name in state["model"])
-        assert [entry["held_out"] for entry in other["log"]] == [entry["held_out"] for entry in state["log"]]
-        assert [entry["train"] for entry in other["log"]] == [entry["train"] for entry in state["log"]]
-    assert state["log"][-1]["held_out"] < state["log"][0]["held_out"] - 0.5
+        assert all(torch.equal(parameters[name], other[name]) for name in parameters)
+        assert [entry["held_out"] for entry in other_log] == [entry["held_out"] for entry in log]
+        assert [entry["train"] for entry in other_log] == [entry["train"] for entry in log]
+    assert log[-1]["held_out"] < log[0]["held_out"] - 0.5
 
-    with pytest.raises(SystemExit, match="is of another run"):
-        train.main(training_options(tiny, tmp_path / "whole.pt", lr=0.02))
+    with pytest.raises(ValueError, match="other settings: lr was 0.01 and is 0.02"):
+        train.main(training_options(tiny, tmp_path / "whole", lr=0.02))
 
 
 @pytest.mark.slow
 def test_the_quick_run_lowers_the_loss(tmp_path):
-    command = [sys.executable, str(DEMO / "train.py"), "--quick", "--checkpoint", str(tmp_path / "demo.pt")]
+    command = [sys.executable, str(DEMO / "train.py"), "--quick", "--checkpoint", str(tmp_path / "demo")]
     before = (DEMO / "model.safetensors").stat().st_mtime_ns
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     table = dict(line.rsplit(maxsplit=1) for line in shown.splitlines())
@@ -378,8 +363,8 @@ def test_held_out_perplexity_is_the_same_in_transformers(ours, reference):
     model, tokenizer = ours
     losses, count = {"llama_jp": 0.0, "transformers": 0.0}, 0
     for turns in islice(corpus.documents("perplexity", "held-out"), 40):
-        tokens, learn = train.encode(tokenizer, turns)
-        ids, learnt = torch.tensor([tokens]), torch.tensor(learn[1:])
+        tokens, labels = train.encode(tokenizer, turns)
+        ids, learnt = torch.tensor([tokens]), torch.tensor(labels[1:]) != IGNORE
         with torch.no_grad():
             for name, logits in {"llama_jp": model(ids), "transformers": reference(ids).logits}.items():
                 losses[name] += F.cross_entropy(logits[0, :-1][learnt], ids[0, 1:][learnt], reduction="sum").item()

@@ -30,12 +30,24 @@ def test_generate_tells_a_whole_story(output):
     assert 1 < perplexity < 3
 
 
-def test_change_attention_changes_only_positions_beyond_the_window(output):
-    """Guards against a window that is off by one, and against a seam that rounds differently from the built-in one."""
-    everything, window, first = output("change_attention.py").splitlines()
-    assert everything == "attend_all: logits are equal at 18 of 18 positions"
-    assert window == "attend_window: logits are equal at 8 of 18 positions"
-    assert first.endswith("position: 8")
+def test_change_attention_trains_and_saves_the_change(output, monkeypatch, tmp_path):
+    """Guards against a window that training does not reach, and against another model in the checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    numbers = [float(number) for number in re.findall(r"\d\.\d{4}", output("change_attention.py"))]
+    plain, window, trained, loaded = numbers
+    assert plain < 1.34 and window > 2.2 and 1.5 < trained < 2.1 and loaded == trained
+    assert "changes.sliding_window:attend_window" in (tmp_path / "checkpoints" / "window" / "config.json").read_text()
+
+
+@pytest.mark.parametrize("page", ["changing.md", "changing.ja.md"])
+def test_the_guide_shows_the_code_of_the_examples(page):
+    """Guards against code in a page that no test runs."""
+    shown = re.findall(r"```python\n(.*?)```", (EXAMPLES.parent / "docs" / page).read_text(encoding="utf-8"), re.S)
+    window, story, surgery = shown
+    assert (EXAMPLES / "changes" / "sliding_window.py").read_text(encoding="utf-8").endswith(window)
+    assert (EXAMPLES / "change_attention.py").read_text(encoding="utf-8") == story
+    exec(compile(surgery, page, "exec"), {})
 
 
 def test_trace_and_patch_moves_the_answer_from_one_animal_to_the_other(output):
@@ -100,6 +112,11 @@ def test_several_answers_do_not_depend_on_their_neighbours(output):
     assert len(texts) == len(set(texts)) == 3
     scores = [float(score) for score in re.findall(r"beam, score (-[\d.]+)", shown)]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
+
+
+def test_finetune_teaches_the_ending(output):
+    before, after = re.findall(r"^(?:demo|my-model): …(.+)$", output("finetune.py"), re.M)
+    assert "めでたし" not in before and after.endswith("めでたし、めでたし。")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

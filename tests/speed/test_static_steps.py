@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.changed_models import attend_window
 from helpers.reference import SMALL, save_random
 
 import llama_jp
@@ -191,3 +192,16 @@ def test_full_caches_and_dynamic_rope_are_refused(small, tmp_path):
     growing = save_random(tmp_path, 3, torch.float32, **SMALL, **rope)
     with pytest.raises(ValueError, match="rope_type 'dynamic' changes the rotation of old positions"):
         StaticLlama(load_model(growing, dtype="float32", device="cpu"))
+
+
+class OwnCache(llama_jp.Llama):
+    def new_cache(self, *args, **kwargs):
+        return super().new_cache(*args, **kwargs)
+
+
+def test_changes_that_a_static_step_would_ignore_are_refused(small):
+    """Guards against a window or a cache of one's own that silently computes something else."""
+    with pytest.raises(ValueError, match="the keys of a static step go on beyond the query, which attend_window may"):
+        StaticLlama(load_model(small, attention=attend_window))
+    with pytest.raises(ValueError, match="OwnCache has its own new_cache, which a static step does not call"):
+        StaticLlama(OwnCache.from_pretrained(small))

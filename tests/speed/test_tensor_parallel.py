@@ -184,7 +184,7 @@ def test_unsupported_settings_are_refused(folders, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(sys, "argv", ["llama-jp", "chat"])
     assert ranks.run(main) == 2
-    assert capsys.readouterr().err.startswith("llama-jp: under torchrun only the command generate works")
+    assert capsys.readouterr().err.startswith("llama-jp: under torchrun only generate and finetune work")
 
 
 @pytest.mark.parametrize(("failure", "seconds"), [("other", 2 * HANGING), ("die", 2 * HANGING), ("hang", 3)])

@@ -243,7 +243,8 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path, pair):
 def test_a_damaged_file_is_named(tmp_path, name, content):
     """Guards against a bare RuntimeError or Exception of a library, without the file name."""
     file = name.replace("_", ".")
-    with pytest.raises(ValueError, match=rf"{file}( is damaged| is not valid JSON| holds a list)") as caught:
+    sentence = rf"{file}( is damaged| is not valid JSON| is not UTF-8| holds a list)"
+    with pytest.raises(ValueError, match=sentence) as caught:
         Tokenizer.from_pretrained(write(tmp_path, **{name: content}))
     assert "\n" not in str(caught.value)
 

@@ -26,6 +26,19 @@ def test_recording_every_point_changes_no_bit(folder, load, attention, dtype):
     assert len(activations) >= len(point_names(model)) - 2  # all but containers that are never called, such as layers
 
 
+def test_attention_that_takes_positions_is_traced(folder):
+    """Guards against a wrapper that passes on four arguments of five."""
+
+    def attend(q, k, v, mask, positions):
+        assert positions.shape == (1, k.shape[2])
+        return attend_eager(q, k, v, mask)
+
+    model = here(folder, attention=attend)
+    with trace(model, ["layers.*.self_attn.scores"]) as activations:
+        during = logits(model)
+    assert torch.equal(during, logits(model)) and len(activations) == 3
+
+
 def test_points_have_the_same_names_and_numbers_in_both_models(folder):
     for attention in ("sdpa", "eager"):
         ours, theirs = here(folder, attention=attention), reference(folder, attention=attention)

@@ -150,9 +150,10 @@ class OperationContext:
 
     @property
     def rotation(self) -> tuple[Tensor, Tensor]:
-        """cos and sin of this model, or the configured ones where the model does not show them."""
+        """cos and sin of this model, or the configured ones where the model does not show them: (B or 1, T, D)."""
         if "rope.cos" in self.call.points and "rope.sin" in self.call.points:
-            return self.at("rope.cos"), self.at("rope.sin")
+            cos, sin = (self.at(name).expand(-1, -1, self.config.head_dim) for name in ("rope.cos", "rope.sin"))
+            return cos, sin
         cos, sin = self.configured_rotation()
         dtype = self.inputs[0].dtype
         return cos.to(dtype), sin.to(dtype)

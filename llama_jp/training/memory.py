@@ -1,0 +1,143 @@
+"""The memory that a training run needs, and the memory that the machine has: refuse early what cannot fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..checkpoint.build import build_without_weights
+from ..checkpoint.parts import Parts
+from ..linear.scheme import Scheme
+from ..model import Llama, LlamaConfig
+
+RUNTIME = 600 * 2**20  # Python, torch and its libraries, PEFT among them
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes that a run needs at its peak, by purpose. Activations are an estimate, the rest is exact."""
+
+    weights: int
+    gradients: int
+    moments: int  # AdamW's two running means of each trained number
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.moments + self.activations + RUNTIME
+
+    def __str__(self) -> str:
+        return (
+            f"weights {gib(self.weights)} + gradients {gib(self.gradients)} + AdamW's moments {gib(self.moments)} + "
+            f"activations about {gib(self.activations)}"
+        )
+
+
+def estimate_memory(
+    config: LlamaConfig, scheme: Scheme | None, precision: str, lora: int | None, tokens: int, checkpointed: bool
+) -> MemoryNeed:
+    """The memory for training a model.
+
+    scheme        of a quantised model, else None
+    precision     "float32", "autocast" or "bfloat16", as in `finetune`
+    lora          the rank of the adapter, or None to train all weights
+    tokens        in one call of the model: rows × length
+    checkpointed  whether only the input of each block is kept for the backward pass
+    """
+    model = build_without_weights(config, scheme, Parts(Llama))
+    size = 2 if precision == "bfloat16" else 4
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    weights = numbers * size + sum(buffer.nbytes for buffer in model.buffers())
+    if precision == "autocast":
+        weights += numbers * 2  # the copies that autocast multiplies by live until the backward pass has used them
+    trained, trained_size = numbers, size
+    if lora is not None:
+        trained, trained_size = lora_numbers(config, lora), 4  # PEFT keeps 16-bit adapters in float32
+        weights += trained * trained_size
+
+    c, product = config, 4 if precision == "float32" else 2
+    heads, groups = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
+    norms = 2 * c.hidden_size * (8 + product)  # each keeps its input in float32, and the result before the weight
+    block = norms + product * (2 * c.hidden_size + 5 * heads + 2 * groups + 4 * c.intermediate_size)
+    inputs = c.hidden_size * (2 if precision == "bfloat16" else 4)
+    if lora is not None and product == 2:
+        block += 4 * (5 * c.hidden_size + heads + c.intermediate_size)  # PEFT casts each input to float32
+    kept, at_once = (inputs, 2) if checkpointed else (inputs + block, 0)  # one block is computed again, with gradients
+    blocks = c.num_hidden_layers * kept + at_once * block
+    logits = c.vocab_size * (2 * product + 12)  # the logits, their float32 copy, its log-softmax, and the gradients
+    return MemoryNeed(weights, trained * trained_size, 2 * trained * trained_size, tokens * (blocks + logits))
+
+
+def lora_numbers(config: LlamaConfig, rank: int) -> int:
+    """The size of an adapter of a rank on every linear layer of the blocks."""
+    C, F = config.hidden_size, config.intermediate_size
+    heads, groups = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    sides = 2 * (C + heads) + 2 * (C + groups) + 3 * (C + F)
+    return config.num_hidden_layers * rank * sides
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that this process can still take, within the limit of its cgroup; None where nothing tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    found = [value for value in (system_memory(), cgroup_memory()) if value is not None]
+    return min(found, default=None)
+
+
+def system_memory(file: Path = Path("/proc/meminfo")) -> int | None:
+    """What Linux can give to a process without swapping."""
+    if not file.is_file():
+        return None
+    values = dict(line.split(":", 1) for line in file.read_text(encoding="ascii").splitlines())
+    return int(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
+
+
+def cgroup_memory(folder: Path = CGROUP) -> int | None:
+    """The limit of the cgroup minus what is in use, both versions. Cached files count as free."""
+    for limit_name, usage_name in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        limit_file, usage_file = folder / limit_name, folder / usage_name
+        if limit_file.is_file() and usage_file.is_file():
+            limit = limit_file.read_text(encoding="ascii").strip()
+            if not limit.isdigit():  # "max"
+                return None
+            statistics = (usage_file.parent / "memory.stat").read_text(encoding="ascii")
+            cached = sum(
+                int(line.split()[1])
+                for line in statistics.splitlines()
+                if line.startswith(("inactive_file ", "active_file "))
+            )
+            return int(limit) - int(usage_file.read_text(encoding="ascii")) + cached
+    return None
+
+
+def check_memory(need: MemoryNeed, device: torch.device, lora: int | None, processes: int = 1) -> None:
+    """Raise ValueError, with the arithmetic and the way out, if a run cannot fit into the memory.
+
+    processes  share gradients and moments; each has the whole weights while it loads them
+    """
+    need = replace(need, gradients=need.gradients // processes, moments=need.moments // processes)
+    available = available_memory(device)
+    if available is not None and device.type == "cpu":
+        available //= processes
+    if available is None or need.total <= available:
+        return
+    fixed = need.weights + need.gradients + need.moments
+    way_out = "take a smaller batch or length, or checkpoint the activations"
+    if fixed + RUNTIME > available:
+        way_out = "train an adapter (LoRA)" if lora is None else "quantise the model"
+        way_out += ", or take the precision bfloat16"
+    raise ValueError(
+        f"the run needs about {gib(need.total)} and {gib(available)} are free on {device}: {need}; {way_out}"
+    )
+
+
+def gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
