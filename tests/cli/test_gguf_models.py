@@ -44,7 +44,7 @@ def test_info_reads_the_header_only(run, files):
     assert content["weights"]["dtypes"] == ["F32", "Q8_0"] and list(content["weights"]["files"]) == ["whole.gguf"]
     assert content["tokenizer"]["kind"] == "sentencepiece" and content["tokenizer_missing"] is None
     code = (
-        "import sys; from llama_jp.__main__ import main\n"
+        "import sys; from llama_jp.cli import main\n"
         f"status = main(['info', {files[0]!r}])\n"
         "assert status == 0 and not {'torch', 'gguf'} & sys.modules.keys(), status"
     )
