@@ -26,6 +26,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
+GGUF_ON_HUB = re.compile(r"([\w-][\w.-]*/[\w.-]+)/(.+\.gguf)")  # owner/name/FILE.gguf
+
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_FOLDER = "additional_chat_templates"  # NAME.jinja for each template that is not the default
 
@@ -51,9 +53,9 @@ def tokenizer_files(folder: Path) -> list[Path]:
 def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The folder of a checkpoint, or its GGUF file. A hub repository is downloaded first.
 
-    source    a folder, a GGUF file, "demo", a key of SHORT_NAMES, or "owner/name" on the hub
+    source    a folder, a GGUF file, "demo", a key of SHORT_NAMES, or "owner/name" or "owner/name/FILE.gguf" on the hub
     revision  a branch, tag or commit of a hub repository; None is its main branch
-    weights   False downloads the small files only
+    weights   False downloads the small files only; a GGUF file is one file, and is downloaded whole
 
     A download takes safetensors if the revision has them, and `.bin` files otherwise. A local folder takes precedence
     over a hub repository of the same name; a folder with a short name counts only if it holds a config.json.
@@ -69,6 +71,8 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
         check_file(folder)
     elif name == "demo":
         folder = demo_folder()
+    elif (match := GGUF_ON_HUB.fullmatch(name)) and not folder.parent.is_dir():
+        return download_gguf(match[1], match[2], revision)
     else:
         check_name(source)
         return download(SHORT_NAMES.get(name, name), revision, weights)
@@ -135,27 +139,41 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
     The small files come first, because an index among them lists the weight files. Without a network, the cached files
     are used. The HF_* environment variables apply.
     """
+    # With adapter_config.json and params.json, `describe_folder` recognises an adapter and Meta's own files.
+    patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
+    patterns += ["adapter_config.json", "params.json"]
+    folder = fetch(repository, revision, patterns)
+    for weight_file in WEIGHT_FILES if weights else ():
+        if weight_file.endswith(".index.json"):
+            if not (folder / weight_file).is_file():
+                continue
+            patterns = sorted(set(read_json(folder / weight_file).get("weight_map", {}).values()))
+        else:
+            patterns = [weight_file]
+        if not all((folder / name).is_file() for name in patterns):
+            fetch(repository, revision, patterns)
+        if patterns and (folder / patterns[0]).is_file():
+            break
+    return folder
+
+
+def download_gguf(repository: str, name: str, revision: str | None) -> Path:
+    """Download a GGUF file of a hub repository, all parts of a split one, and return its path."""
+    every_part = re.sub(r"-\d{5}-of-", "-?????-of-", name)
+    file = fetch(repository, revision, [every_part]) / name
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {name} in {repository} on the hub; see the names at its Files tab")
+    return file
+
+
+def fetch(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    """Download the files of a hub repository that match some pattern, and return their folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     at = f"{repository} at revision {revision}" if revision else repository
-    # With adapter_config.json and params.json, `describe_folder` recognises an adapter and Meta's own files.
-    patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
-    patterns += ["adapter_config.json", "params.json"]
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-        for weight_file in WEIGHT_FILES if weights else ():
-            if weight_file.endswith(".index.json"):
-                if not (folder / weight_file).is_file():
-                    continue
-                patterns = sorted(set(read_json(folder / weight_file).get("weight_map", {}).values()))
-            else:
-                patterns = [weight_file]
-            if not all((folder / name).is_file() for name in patterns):
-                snapshot_download(repository, revision=revision, allow_patterns=patterns)
-            if patterns and (folder / patterns[0]).is_file():
-                break
-        return folder
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{at} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set); "
