@@ -47,11 +47,11 @@ def load(
     if is_function_name(source):
         model = load_model(source, dtype, device, revision, *changes)
         return model, Tokenizer.from_pretrained(tokenizer or tokenizer_folder(model, source))
-    own = Tokenizer.from_pretrained(source, revision) if tokenizer is None else Tokenizer.from_pretrained(tokenizer)
-    folder = own.folder if tokenizer is None else find_checkpoint(source, revision)
-    if problem := find_mismatch(own, read_config(folder, changed_ok=True)):
+    chosen = Tokenizer.from_pretrained(source, revision) if tokenizer is None else Tokenizer.from_pretrained(tokenizer)
+    folder = find_checkpoint(source, revision, weights=False)
+    if problem := find_mismatch(chosen, read_config(folder, changed_ok=True)):
         warnings.warn(f"{folder}: {problem}", stacklevel=2)
-    return load_model(source, dtype, device, revision, *changes), own
+    return load_model(source, dtype, device, revision, *changes), chosen
 
 
 def load_tokenizer(source: str | Path = "demo", revision: str | None = None) -> Tokenizer:

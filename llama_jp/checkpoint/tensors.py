@@ -49,8 +49,8 @@ class TensorInfo(NamedTuple):
     name: str  # in the file
     shape: tuple[int, ...]
     dtype_name: str  # such as "float16"
-    gguf: GgufTensor | None = None  # where a GGUF file holds it
     slices: tuple[slice, ...] = ()  # the part to load: a slice for each of the first dimensions; empty: everything
+    gguf: GgufTensor | None = None  # where and how a GGUF file holds it
 
     @property
     def stored_as(self) -> str:
@@ -119,7 +119,7 @@ def find_tensors(folder: Path) -> dict[str, TensorInfo]:
     """
     if is_gguf(folder):
         return {
-            name: TensorInfo(tensor.file, tensor.name, tensor.shape, loaded_dtype(tensor), tensor)
+            name: TensorInfo(tensor.file, tensor.name, tensor.shape, loaded_dtype(tensor), gguf=tensor)
             for name, tensor in find_weights(folder).items()
         }
     found: dict[str, TensorInfo] = {}

@@ -48,9 +48,8 @@ def run(args: argparse.Namespace) -> int:
         trust_parts=args.trust_parts,
     )
     if args.tokenizer is not None:
-        model.folder = find_checkpoint(
-            args.tokenizer, weights=False
-        )  # a save copies the tokenizer files of this folder
+        # a save copies the tokenizer files of this folder
+        model.folder = find_checkpoint(args.tokenizer, weights=False)
     model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
     size = sum(file.stat().st_size for file in files)

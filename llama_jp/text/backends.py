@@ -35,9 +35,9 @@ class SentencePieceFile:
     def __init__(self, path: Path, added: AddedTokens) -> None:
         content = read_small_file(path)
         try:
-            processor = sentencepiece.SentencePieceProcessor(model_proto=content)
             if not content:
                 raise RuntimeError("it is empty")
+            processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (RuntimeError, OSError) as error:
             raise ValueError(f"{path} is damaged or not a SentencePiece model ({on_one_line(error)})") from error
         ids = range(processor.get_piece_size())

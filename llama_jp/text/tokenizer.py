@@ -95,12 +95,9 @@ class Tokenizer:
 
         present = [each for each, name in KINDS.items() if has_file(folder / name)]
         if kind is None and not present:
-            wanted = (
-                "its keys hold no vocabulary"
-                if folder.is_file()
-                else f"neither {' nor '.join(KINDS.values())} is there"
-            )
-            raise FileNotFoundError(f"{folder} has no tokenizer: {wanted}{describe_folder(folder)}")
+            absent = "neither tokenizer.model nor tokenizer.json is there"
+            reason = "its keys hold no vocabulary" if folder.is_file() else absent
+            raise FileNotFoundError(f"{folder} has no tokenizer: {reason}{describe_folder(folder)}")
         if kind is not None and kind not in present:
             raise FileNotFoundError(f"{folder} has no {KINDS[kind]}, which kind={kind!r} needs")
         spec = read_json(folder / "tokenizer.json") if "json" in present else {}

@@ -72,6 +72,12 @@ def test_the_vocabulary_of_llama_2(tmp_path):
     ours = Tokenizer.from_pretrained(vocabulary_file(tmp_path / "v.gguf", keys))
     for kind in ("sentencepiece", "json"):
         assert_same(ours, Tokenizer.from_pretrained(folder, kind=kind), texts)
+    ours.save_pretrained(tmp_path / "copy")
+    merges = [
+        [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in spec["model"]["merges"]]
+        for spec in (json.loads((each / "tokenizer.json").read_text()) for each in (folder, tmp_path / "copy"))
+    ]
+    assert merges[0] == merges[1]
 
 
 @pytest.fixture
@@ -101,6 +107,18 @@ def test_added_tokens_and_padding(original, tmp_path):
     (original / "tokenizer_config.json").write_text(json.dumps(edited | {"eos_token": "<|im_end|>"}))
     assert_same(ours, Tokenizer.from_pretrained(original), TEXTS + ADDED + ["[PAD575]"])
     assert (ours.pad_id, ours.eos_id, ours.vocab_size) == (562, 561, 564)
+
+
+def test_padding_between_added_tokens(original, tmp_path):
+    """Guards against added tokens that move together over the padding between them."""
+    keys = vocabulary_keys(original)
+    pieces, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
+    pieces[570:572], types[570:572] = ["猫小屋", "<|end|>"], [4, 3]
+    keys["tokenizer.ggml.scores"][570:572] = [-1000.0, -1000.0]
+    ours = Tokenizer.from_pretrained(vocabulary_file(tmp_path / "v.gguf", keys))
+    assert ours.encode("犬小屋猫小屋<|end|>[PAD565]", bos=False, parse_special=True)[:3] == [563, 570, 571]
+    assert ours.decode([563, 570, 571], skip_special=False) == "犬小屋猫小屋<|end|>"
+    assert 565 not in ours.encode("[PAD565]") and ours.vocab_size == 572
 
 
 def test_a_copy_is_the_same_tokenizer(original, tmp_path):
@@ -171,6 +189,14 @@ def test_the_files_of_elyza_fast_of_2023(tmp_path, types, model, empty_merge):
     assert_same(ours, Tokenizer.from_pretrained(folder, kind="json"))
     ours.save_pretrained(tmp_path / "copy")
     assert_same(Tokenizer.from_pretrained(tmp_path / "copy"), ours)
+
+
+def test_scores_count_where_a_file_has_merges_as_well(original, tmp_path):
+    """Guards against merges in another order than that of the scores, which llama.cpp uses."""
+    keys = vocabulary_keys(original) | {"tokenizer.ggml.merges": ["犬 は", "▁ 犬"]}
+    ours = Tokenizer.from_pretrained(vocabulary_file(tmp_path / "v.gguf", keys))
+    assert ours.kind == "sentencepiece"
+    assert_same(ours, Tokenizer.from_pretrained(original))
 
 
 def test_a_vocabulary_without_its_order_of_merges_is_refused_with_the_way_out(demo_file, tmp_path):

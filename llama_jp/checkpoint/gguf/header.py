@@ -80,7 +80,7 @@ class GgufTensor(NamedTuple):
     heads: int | None = None  # of q and k, whose rows are permuted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key of caches by its identity
 class GgufHeader:
     """The keys and tensors of a GGUF file, or of all parts of a split one. The keys are those of the first part."""
 

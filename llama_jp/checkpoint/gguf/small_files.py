@@ -33,7 +33,7 @@ def derived_content(file: Path) -> bytes | None:
         return to_json(vocabulary.tokenizer_config())
     if file.name == "tokenizer.json":
         return to_json(vocabulary.tokenizer_json()) if vocabulary.merges else None
-    return None if vocabulary.merges else vocabulary.sentencepiece_model()
+    return None if vocabulary.merges else vocabulary.sentencepiece_model
 
 
 def derived_tokenizer(file: Path) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def derived_tokenizer(file: Path) -> dict[str, bytes]:
         return {}
     contents = {"tokenizer_config.json": to_json(vocabulary.tokenizer_config())}
     contents["tokenizer.json"] = to_json(vocabulary.tokenizer_json())
-    return contents if vocabulary.merges else contents | {"tokenizer.model": vocabulary.sentencepiece_model()}
+    return contents if vocabulary.merges else contents | {"tokenizer.model": vocabulary.sentencepiece_model}
 
 
 def to_json(content: dict[str, Any]) -> bytes:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .header import GgufHeader
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # the same numbers in GGUF and SentencePiece
 ADDED_SCORE = -1000.0  # llama.cpp's converter gives it to tokens that tokenizer.model has not
-MOST_EQUAL_SCORES = 100
+MOST_EQUAL_SCORES = 100  # a vocabulary with more pieces and one score for all has lost its order
 
 SPACE = "▁"  # U+2581
 DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0, "padding": None}
@@ -39,6 +40,7 @@ class GgufVocabulary:
     types: list[int]
 
     @classmethod
+    @lru_cache(maxsize=4)
     def of(cls, header: GgufHeader) -> GgufVocabulary | None:
         """The vocabulary of a file; None if it has none.
 
@@ -54,11 +56,9 @@ class GgufVocabulary:
             kind = "byte-level BPE" if model == "gpt2" else repr(model)
             raise ValueError(f"{file}: a vocabulary of the kind {kind} is not supported; {way_out}")
         if len(set(pieces)) < len(pieces):
-            twice = next(piece for i, piece in enumerate(pieces) if piece in pieces[:i])
+            ((twice, _),) = Counter(pieces).most_common(1)
             raise ValueError(f"{file}: its vocabulary has {twice!r} twice; {way_out}")
-        merges = [
-            merge for merge in keys.get("tokenizer.ggml.merges", []) if merge.strip()
-        ]  # some files have empty ones
+        merges = [merge for merge in keys.get("tokenizer.ggml.merges", []) if merge.strip()]  # some are empty
         scores = keys.get("tokenizer.ggml.scores", [])
         types = keys.get("tokenizer.ggml.token_type", [])
         for name, values in (("scores", scores), ("token_type", types)):
@@ -68,6 +68,8 @@ class GgufVocabulary:
                 )
         vocabulary = cls(header, pieces, merges, scores, types or [NORMAL] * len(pieces))
         ranked = {score for score, kind in zip(scores, vocabulary.kinds, strict=bool(scores)) if kind == NORMAL}
+        if model == "llama" and len(ranked) > 1:
+            return replace(vocabulary, merges=[])  # as in llama.cpp, the scores count
         if not merges and len(ranked) < 2 and vocabulary.kinds.count(NORMAL) > MOST_EQUAL_SCORES:
             raise ValueError(
                 f"{file}: its vocabulary has no merges, and all scores are equal, so the order of merges is lost; "
@@ -208,6 +210,7 @@ class GgufVocabulary:
             found += [(-self.scores[i], *pair) for pair in sorted(pairs)]
         return [[self.pieces[left], self.pieces[right]] for _, left, right in sorted(found, key=lambda each: each[0])]
 
+    @cached_property
     def sentencepiece_model(self) -> bytes:
         """The bytes of a tokenizer.model: a message of sentencepiece_model.proto.
 
