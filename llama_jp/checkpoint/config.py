@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import LlamaConfig
 from ..linear.scheme import Scheme
-from .json_files import read_json
+from .gguf.header import is_gguf
+from .json_files import has_file, read_json
 from .meta import config_from_params, is_meta
 from .packed_weights import Packing, is_packing
 from .parts import recorded_parts, without_parts
@@ -173,19 +174,23 @@ def read_config(folder: str | Path, changed_ok: bool = False) -> LlamaConfig:
 
 
 def config_file(folder: str | Path) -> Path:
-    """The file that describes the model in a folder: config.json, or params.json of Meta's layout."""
-    return Path(folder) / ("params.json" if is_meta(folder) else "config.json")
+    """The file that describes the model: config.json, params.json of Meta's layout, or the GGUF file itself."""
+    folder = Path(folder)
+    return folder if is_gguf(folder) else folder / ("params.json" if is_meta(folder) else "config.json")
 
 
 def read_raw_config(folder: str | Path) -> dict[str, Any]:
-    """The content of config.json; for Meta's layout, the one that its files make.
+    """The content of config.json; for Meta's layout and GGUF, the one that the files make.
 
     Raises FileNotFoundError for a folder without a model.
     """
-    file = config_file(folder)
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no config.json in {folder}{describe_folder(Path(folder))}")
-    return config_from_params(Path(folder)) if is_meta(folder) else read_json(file)
+    folder = Path(folder)
+    if is_meta(folder):
+        return config_from_params(folder)
+    if not has_file(folder / "config.json"):
+        wanted = "model" if folder.is_file() else "config.json"
+        raise FileNotFoundError(f"there is no {wanted} in {folder}{describe_folder(folder)}")
+    return read_json(folder / "config.json")
 
 
 def read_parts(folder: str | Path) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """The files and tensors of a checkpoint, in each layout that is published, under the model's names.
 
-transformers' layout is the rule. meta.py has Meta's own files, and packed_weights.py GPTQ and AWQ.
+transformers' layout is the rule. meta.py has Meta's own files, packed_weights.py GPTQ and AWQ, and gguf/ GGUF files.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from .gguf.header import is_gguf, read_header
+from .gguf.weights import find_weights, loaded_dtype
 from .hub import WEIGHT_FILES
 from .json_files import read_json
 from .meta import find_meta_tensors, is_meta, shard_files
@@ -16,11 +18,13 @@ from .tensors import TensorInfo, list_tensors
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of a checkpoint, in the order of its index.
+    """The files that hold the weights of a checkpoint, in the order of its index; of a GGUF file, all its parts.
 
     Raises FileNotFoundError for a missing file, and ValueError for an index without names or with names of files
     outside the folder.
     """
+    if is_gguf(folder):
+        return sorted({tensor.file for tensor in read_header(folder).tensors.values()})
     if is_meta(folder):
         return shard_files(folder)
     for name in [name for name in WEIGHT_FILES if (folder / name).is_file()] or packed_file_names(folder):
@@ -54,6 +58,11 @@ def find_tensors(folder: Path) -> dict[str, TensorInfo]:
 
     Raises ValueError for a tensor that is stored twice, for one that is stored in part, and for a damaged file.
     """
+    if is_gguf(folder):
+        return {
+            name: TensorInfo(tensor.file, tensor.name, tensor.shape, loaded_dtype(tensor), gguf=tensor)
+            for name, tensor in find_weights(folder).items()
+        }
     if is_meta(folder):
         return find_meta_tensors(folder)
     found: dict[str, TensorInfo] = {}

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
+from .gguf.header import GgufTensor
+from .gguf.weights import read_weights
 from .recognise import check_file
 
 if TYPE_CHECKING:
@@ -53,11 +55,17 @@ class TensorInfo(NamedTuple):
     dtype_name: str  # such as "float16"
     slices: tuple[slice, ...] = ()  # the part to load: a slice for each of the first dimensions; empty: everything
     recipe: Recipe | None = None  # then name and file are those of the first source
+    gguf: GgufTensor | None = None  # where and how a GGUF file holds it
 
     @property
     def sources(self) -> tuple[TensorInfo, ...]:
         """The stored tensors: those of the recipe, or itself."""
         return self.recipe.sources if self.recipe else (self,)
+
+    @property
+    def stored_as(self) -> str:
+        """The dtype, or the type of a GGUF file: "float16", "Q4_K"."""
+        return self.dtype_name if self.gguf is None else self.gguf.type_name
 
     @property
     def dtype(self) -> torch.dtype:
@@ -189,9 +197,13 @@ def read_group(file: Path, group: list[TensorInfo]) -> Iterator[tuple[TensorInfo
             tensor = info.recipe.make(*map(read_tensor, info.recipe.sources))
             yield info, tensor[info.slices].contiguous() if info.slices else tensor
     group = [info for info in group if info.recipe is None]
+    packed = [info.gguf for info in group if info.gguf is not None]
     if not group:
         return
-    if file.suffix == ".safetensors":
+    if packed:
+        for info, tensor in zip(group, read_weights(file, packed), strict=True):
+            yield info, tensor[info.slices].contiguous() if info.slices else tensor
+    elif file.suffix == ".safetensors":
         with open_safetensors(file) as content:
             for info in group:
                 if info.slices:

@@ -92,10 +92,11 @@ class CheckpointInfo:
     weights: WeightsInfo | None
     weights_missing: str | None  # the reason for the absence of `weights`
     tokenizer: TokenizerInfo | None
+    tokenizer_missing: str | None  # the reason for the absence of `tokenizer`, where there is more to say than "none"
 
 
 def inspect_checkpoint(folder: Path) -> CheckpointInfo:
-    """The facts about the checkpoint in a folder, from its small files and the headers of its weight files.
+    """The facts about a checkpoint, from its small files and the headers of its weight files.
 
     The parts of a changed model are named, and not imported.
     """
@@ -106,7 +107,7 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
         files = sorted({source.file for tensor in stored.values() for source in tensor.sources})
         weights = WeightsInfo(
             tensors=len(stored),
-            dtypes=sorted({source.dtype_name for tensor in stored.values() for source in tensor.sources}),
+            dtypes=sorted({source.stored_as for tensor in stored.values() for source in tensor.sources}),
             parameters_stored=sum(math.prod(tensor.shape) for tensor in stored.values()),
             files={file.name: file.stat().st_size for file in files},
         )
@@ -117,7 +118,12 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
         parameters = weights.parameters_stored if weights else None
     info = describe_model(config, parameters, read_json(folder / "generation_config.json", missing_ok=True), scheme)
     info.folder, info.parts, info.weights, info.weights_missing = str(folder), parts, weights, missing
-    info.tokenizer = inspect_tokenizer(folder, config)
+    try:
+        info.tokenizer = inspect_tokenizer(folder, config)
+    except ValueError as error:
+        if not folder.is_file():
+            raise
+        info.tokenizer_missing = str(error)  # the model of a GGUF file is usable with another tokenizer
     if is_meta(folder):
         info.layout = "meta"
         if "max_position_embeddings" not in read_params(folder / "params.json"):
@@ -164,6 +170,7 @@ def describe_model(
         weights=None,
         weights_missing=None,
         tokenizer=None,
+        tokenizer_missing=None,
     )
 
 
@@ -238,7 +245,7 @@ def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     sampling = {name: generation[name] for name in ("temperature", "top_k", "top_p") if name in generation}
     lines.append(("generation", f"sampling, {json.dumps(sampling)}" if generation.get("do_sample") else "greedy"))
     if info.tokenizer is None:
-        return [*lines, ("tokenizer", "none")]
+        return [*lines, ("tokenizer", info.tokenizer_missing or "none")]
     rows = info.config["vocab_size"]
     spare = rows - info.tokenizer.vocab_size
     rest = f", and {spare:,} more rows in the embedding" if spare > 0 else ""

@@ -152,6 +152,8 @@ def certify(
 
 def checksums(folder: Path) -> dict[str, str]:
     """sha256 of every file of a checkpoint: config, weights, tokenizer. Keys are paths in its folder."""
+    if folder.is_file():  # GGUF
+        return {file.name: sha256(file) for file in weight_files(folder)}
     files = [config_file(folder), *tokenizer_files(tokenizer_home(folder)), *weight_files(folder)]
     # Meta's tokenizer may lie above the folder: "../tokenizer.model"
     return {Path(os.path.relpath(file, folder)).as_posix(): sha256(file) for file in sorted(files)}

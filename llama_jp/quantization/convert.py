@@ -126,7 +126,7 @@ def quantize(
         if texts is None:
             return None
         # The certificate is public, so it names no local path.
-        public_source = None if Path(source).expanduser().is_dir() else str(source)
+        public_source = None if Path(source).expanduser().exists() else str(source)
         certificate = certify(made, folder, texts.held_out, public_source)
         write_json(dict(certificate), made / CERTIFICATE_FILE)
     return certificate

@@ -13,7 +13,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken
 
-from ..checkpoint.recognise import check_file
+from ..checkpoint.json_files import read_small_file
 from .added_tokens import AddedTokens, TokenSplitter
 from .vocabulary import Vocabulary
 
@@ -33,9 +33,11 @@ class SentencePieceFile:
     """
 
     def __init__(self, path: Path, added: AddedTokens) -> None:
-        check_file(path)
+        content = read_small_file(path)
         try:
-            processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            if not content:
+                raise RuntimeError("it is empty")
+            processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (RuntimeError, OSError) as error:
             if is_tiktoken(path):
                 raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "elyza/ELY
         ),
         ({"consolidated-00001-of-00002.safetensors": b"", "params.json": b"{}"}, "it holds Mistral's own files"),
         ({"params.json": b"{}"}, "Meta's params.json: download the weights beside it"),
-        ({"a-Q4_K_M.gguf": b"GGUF", "b.gguf": b"GGUF"}, r"GGUF files \(a-Q4_K_M.gguf, b.gguf\): use the safetensors"),
+        ({"a-Q4_K_M.gguf": b"GGUF", "b.gguf": b"GGUF"}, r"GGUF files \(a-Q4_K_M.gguf, b.gguf\): name one of them"),
         ({"tf_model.h5": b""}, r"TensorFlow weights \(tf_model.h5\)"),
         ({"flax_model.msgpack": b""}, "Flax weights"),
         ({"model.onnx": b""}, "ONNX graph"),
@@ -193,9 +192,9 @@ def test_a_file_in_the_place_of_a_folder_is_named(copy):
         FileNotFoundError, match=f"is a file; use the folder with the whole checkpoint, such as {copy}$"
     ):
         find_checkpoint(copy / "model.safetensors")
-    shutil.copy(copy / "model.safetensors", copy / "model.gguf")
-    with pytest.raises(FileNotFoundError, match="is a GGUF file; use the folder with the safetensors"):
-        find_checkpoint(str(copy / "model.gguf"))
+    (copy / "model.bin").write_bytes(b"tjgg\3\0\0\0")
+    with pytest.raises(FileNotFoundError, match="model.bin is a GGML file of before August 2023"):
+        find_checkpoint(str(copy / "model.bin"))
 
 
 def test_a_revision_of_a_folder_is_refused(copy):

@@ -206,6 +206,11 @@ def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Comp
         from transformers.utils import logging
     except ImportError:
         raise ValueError("the reference is transformers, which is not installed: pip install transformers") from None
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a GGUF file, of which transformers drops biases and rope scaling; write it as a folder with "
+            "`llama-jp convert`, and compare that"
+        )
     if scheme := read_scheme(folder):
         raise ValueError(f"transformers cannot load {folder} ({scheme}); compare it --against its original")
     if is_meta(folder) or read_packing(folder):
