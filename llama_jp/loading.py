@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .checkpoint.config import read_config
 from .checkpoint.parts import is_function_name
 from .config import LlamaConfig
 from .text.tokenizer import Tokenizer
@@ -29,8 +28,12 @@ def load(
     adapter: str | Path | None = None,
     trust_parts: bool = False,
     missing: str = "refuse",
+    tokenizer: str | Path | None = None,
 ) -> tuple[Llama, Tokenizer]:
-    """Load a model and its tokenizer. The arguments and errors are those of `checkpoint.load.load_model`.
+    """Load a model and its tokenizer. The other arguments and the errors are those of `checkpoint.load.load_model`.
+
+    tokenizer  a source of the tokenizer, for a model without one of its own, or for a GGUF file that has lost a part of
+               it; None is the model's
 
     The tokenizer comes first: a missing or damaged tokenizer is reported before gigabytes of weights are loaded. A
     warning says if the two do not belong together. The tokenizer of "module:function" is the one in the folder of the
@@ -41,11 +44,12 @@ def load(
     changes = attention, rope, norm, adapter, trust_parts, missing
     if is_function_name(source):
         model = load_model(source, dtype, device, revision, *changes)
-        return model, Tokenizer.from_pretrained(tokenizer_folder(model, source))
-    tokenizer = Tokenizer.from_pretrained(source, revision)
-    if problem := find_mismatch(tokenizer, read_config(tokenizer.folder, changed_ok=True)):
-        warnings.warn(f"{tokenizer.folder}: {problem}", stacklevel=2)
-    return load_model(source, dtype, device, revision, *changes), tokenizer
+        return model, Tokenizer.from_pretrained(tokenizer or tokenizer_folder(model, source))
+    chosen = Tokenizer.from_pretrained(source, revision) if tokenizer is None else Tokenizer.from_pretrained(tokenizer)
+    model = load_model(source, dtype, device, revision, *changes)
+    if problem := find_mismatch(chosen, model.config):
+        warnings.warn(f"{model.folder}: {problem}", stacklevel=2)
+    return model, chosen
 
 
 def load_tokenizer(source: str | Path = "demo", revision: str | None = None) -> Tokenizer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..text_files import read_text_file
+from .gguf.header import is_gguf
 from .hub import SHORT_NAMES, TEMPLATE_FILE, TEMPLATE_FOLDER
 from .json_files import read_json
 
@@ -84,7 +86,8 @@ def find_chat_templates(folder: Path) -> dict[str, ChatTemplate]:
     repository = published_repository(folder)
     if not templates and repository in INSTRUCT_REPOSITORIES:
         return {"default": elyza_template(f"the name {repository}")}
-    return {name: ChatTemplate(template, file, file.name) for name, template in templates.items()}
+    origin = folder.name if folder.is_file() else file.name  # a GGUF file has the template in its keys
+    return {name: ChatTemplate(template, file, origin) for name, template in templates.items()}
 
 
 def choose_template(
@@ -114,11 +117,15 @@ def read_template(file: Path, folder: Path) -> ChatTemplate:
 def published_repository(folder: Path) -> str | None:
     """The repository of ELYZA's whose files a folder holds, by the hub's name; None for any other folder.
 
-    A folder of the hub's cache lies in `models--elyza--NAME`. A clone or download has the name of the repository.
+    A folder of the hub's cache lies in `models--elyza--NAME`. A clone or download has the name of the repository, and a
+    GGUF file the same with the kind of its weights: NAME-q4_K_M.gguf.
     """
     for path in (folder, folder.resolve()):  # the folder behind "." or a link
+        file_name = path.name if is_gguf(path) else ""
         for repository in (*SHORT_NAMES.values(), *INSTRUCT_REPOSITORIES):
             owner, name = repository.split("/")
+            if re.fullmatch(rf"{name}([-.](I?Q\d\w*|B?F\d\d))?(-\d+-of-\d+)?\.gguf", file_name, re.IGNORECASE):
+                return repository
             if path.name == name or f"models--{owner}--{name}" in path.parts:
                 return repository
     return None

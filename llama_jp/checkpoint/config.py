@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import LlamaConfig
 from ..linear.scheme import Scheme
-from .json_files import read_json
+from .gguf.header import is_gguf
+from .json_files import has_file, read_json
+from .meta import config_from_params, is_meta
+from .packed_weights import Packing, is_packing
 from .parts import recorded_parts, without_parts
 from .recognise import describe_folder
 
@@ -152,16 +155,16 @@ ROPE_KEYS: dict[str, dict[str, Kind]] = {
 }
 
 
+OTHERS_QUANTISED = "are not supported; GPTQ, AWQ and llama_jp's own are, and so are the weights before quantisation"
+
+
 def read_config(folder: str | Path, changed_ok: bool = False) -> LlamaConfig:
     """The configuration of the checkpoint in a folder. See `parse_config`; errors name the file.
 
     changed_ok  the caller takes `read_parts` into account; otherwise a changed model raises ValueError
     """
-    file = Path(folder) / "config.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no config.json in {folder}{describe_folder(Path(folder))}")
+    raw, file = read_raw_config(folder), config_file(folder)
     try:
-        raw = read_json(file)
         if (parts := recorded_parts(raw)) and not changed_ok:
             names = ", ".join(f"{role} {name}" for role, name in parts.items())
             raise ValueError(f"the model is a changed one ({names}), and only a plain Llama can be used here")
@@ -170,19 +173,58 @@ def read_config(folder: str | Path, changed_ok: bool = False) -> LlamaConfig:
         raise ValueError(error.args[0] if str(file) in str(error) else f"{file}: {error.args[0]}") from error
 
 
+def config_file(folder: str | Path) -> Path:
+    """The file that describes the model: config.json, params.json of Meta's layout, or the GGUF file itself."""
+    folder = Path(folder)
+    return folder if is_gguf(folder) else folder / ("params.json" if is_meta(folder) else "config.json")
+
+
+def read_raw_config(folder: str | Path) -> dict[str, Any]:
+    """The content of config.json; for Meta's layout and GGUF, the one that the files make.
+
+    Raises FileNotFoundError for a folder without a model.
+    """
+    folder = Path(folder)
+    if is_meta(folder):
+        return config_from_params(folder)
+    if not has_file(folder / "config.json"):
+        wanted = "model" if folder.is_file() else "config.json"
+        raise FileNotFoundError(f"there is no {wanted} in {folder}{describe_folder(folder)}")
+    return read_json(folder / "config.json")
+
+
 def read_parts(folder: str | Path) -> dict[str, str]:
     """The recorded parts of the checkpoint in a folder; nothing for a plain model. See parts.py."""
-    file = Path(folder) / "config.json"
+    file = config_file(folder)
     try:
-        return recorded_parts(read_json(file))
+        return recorded_parts(read_raw_config(folder))
     except ValueError as error:
         raise ValueError(error.args[0] if str(file) in str(error) else f"{file}: {error.args[0]}") from error
 
 
 def read_scheme(folder: str | Path) -> Scheme | None:
-    """The quantisation scheme of the checkpoint in a folder, or None for plain weights."""
-    raw = read_json(Path(folder) / "config.json").get("quantization_config")
-    return None if raw is None else Scheme.from_json(raw)
+    """The quantisation scheme of the checkpoint in a folder, or None for weights that are plain once loaded."""
+    return parse_scheme(read_raw_config(folder))
+
+
+def parse_scheme(raw: dict[str, Any]) -> Scheme | None:
+    """The quantisation scheme in the content of config.json, or None for weights that are plain once they are loaded.
+
+    Raises ValueError for weights that another library quantised, unless they are dequantised at loading.
+    """
+    if isinstance(raw.get("quantization"), dict):
+        raise ValueError(f"weights quantised by MLX {OTHERS_QUANTISED}")
+    quantized = raw.get("quantization_config")
+    if quantized is None:
+        return None
+    if is_packing(quantized):
+        Packing.from_json(quantized)
+        return None
+    if isinstance(quantized, dict):
+        old_bitsandbytes = "bitsandbytes" if {"load_in_4bit", "load_in_8bit"} & quantized.keys() else "llama_jp"
+        if (method := quantized.get("quant_method", old_bitsandbytes)) != "llama_jp":
+            raise ValueError(f"weights quantised by {method} {OTHERS_QUANTISED}")
+    return Scheme.from_json(quantized)
 
 
 def parse_config(raw: dict[str, Any]) -> LlamaConfig:
@@ -196,8 +238,7 @@ def parse_config(raw: dict[str, Any]) -> LlamaConfig:
     refuse_unsupported(raw)
     if raw.get("dtype") is not None:
         check_kinds(raw, {"dtype": NAME})
-    if (quantized := raw.get("quantization_config")) is not None:
-        Scheme.from_json(quantized)
+    parse_scheme(raw)
     values = {key: value for key, value in raw.items() if key in SUPPORTED}
     values["torch_dtype"] = raw.get("dtype", raw.get("torch_dtype"))  # `dtype` is the newer name
     values |= parse_rope(raw)

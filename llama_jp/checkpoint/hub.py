@@ -1,4 +1,4 @@
-"""Find the folder of a checkpoint: the bundled demo, a local folder, or a repository on the Hugging Face hub."""
+"""Find a checkpoint: the bundled demo, a local folder or GGUF file, or a repository on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import difflib
 import re
 from pathlib import Path
 
+from .gguf.header import is_gguf
 from .json_files import read_json
-from .recognise import check_folder, describe_address, describe_file
+from .meta import is_meta
+from .packed_weights import SIDE_FILES, packing_config
+from .recognise import check_file, check_folder, describe_address, describe_file
 
 SHORT_NAMES = {
     "7b": "elyza/ELYZA-japanese-Llama-2-7b",
@@ -24,6 +27,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+
+GGUF_ON_HUB = re.compile(r"([\w-][\w.-]*/[\w.-]+)/(.+\.gguf)")  # owner/name/FILE.gguf
 
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_FOLDER = "additional_chat_templates"  # NAME.jinja for each template that is not the default
@@ -41,16 +46,25 @@ TOKENIZER_FILES = (
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The tokenizer files in the folder of a checkpoint."""
+    """The tokenizer files in the folder of a checkpoint; of a GGUF file, the file itself."""
+    if is_gguf(folder):
+        return [folder]
     return [file for pattern in TOKENIZER_FILES for file in sorted(folder.glob(pattern)) if file.is_file()]
 
 
-def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder of a checkpoint. A hub repository is downloaded first.
+def tokenizer_home(folder: Path) -> Path:
+    """The folder of a checkpoint's tokenizer: its own, or the one above if Meta's layout has tokenizer.model there."""
+    has_own = any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
+    above = folder.resolve().parent
+    return above if is_meta(folder) and not has_own and (above / "tokenizer.model").is_file() else folder
 
-    source    a folder, "demo", a key of SHORT_NAMES, or "owner/name" on the hub
+
+def find_checkpoint(source: str | Path, revision: str | None = None, weights: bool = True) -> Path:
+    """The folder of a checkpoint, or its GGUF file. A hub repository is downloaded first.
+
+    source    a folder, a GGUF file, "demo", a key of SHORT_NAMES, or "owner/name" or "owner/name/FILE.gguf" on the hub
     revision  a branch, tag or commit of a hub repository; None is its main branch
-    weights   False downloads the small files only
+    weights   False downloads the small files only; a GGUF file is one file, and is downloaded whole
 
     A download takes safetensors if the revision has them, and `.bin` files otherwise. A local folder takes precedence
     over a hub repository of the same name; a folder with a short name counts only if it holds a config.json.
@@ -62,14 +76,19 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
     folder = local_path(source)
     if folder.is_dir() and (name not in short_names or (folder / "config.json").is_file()):
         check_folder(folder)
+    elif is_gguf(folder):
+        check_file(folder)
     elif name == "demo":
         folder = demo_folder()
+    elif (match := GGUF_ON_HUB.fullmatch(name)) and not folder.parent.is_dir():
+        return download_gguf(match[1], match[2], revision)
     else:
         check_name(source)
         return download(SHORT_NAMES.get(name, name), revision, weights)
     if revision is not None:
+        kind = "file" if folder.is_file() else "folder"
         raise ValueError(
-            f"{source} is the folder {folder}, and only hub repositories have revisions; drop {revision!r}"
+            f"{source} is the {kind} {folder}, and only hub repositories have revisions; drop {revision!r}"
         )
     return folder
 
@@ -123,33 +142,58 @@ def demo_folder() -> Path:
     )
 
 
+def other_weight_files(folder: Path) -> list[str]:
+    """Patterns of the weight files of Meta's layout, or of GPTQ's and AWQ's libraries, from the small files beside."""
+    if not (folder / "config.json").is_file() and (folder / "params.json").is_file():
+        return ["consolidated*"]
+    return ["*.safetensors"] if packing_config(folder)[0] else []
+
+
 def download(repository: str, revision: str | None, weights: bool) -> Path:
     """Download the needed files of a hub repository into the hub's cache, and return their folder.
 
     The small files come first, because an index among them lists the weight files. Without a network, the cached files
     are used. The HF_* environment variables apply.
     """
+    # With adapter_config.json, `describe_folder` recognises an adapter; the other three describe Meta's, GPTQ's and
+    # AWQ's weights.
+    patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
+    patterns += ["adapter_config.json", "params.json", *SIDE_FILES]
+    folder = fetch(repository, revision, patterns)
+    for weight_file in WEIGHT_FILES if weights else ():
+        if weight_file.endswith(".index.json"):
+            if not (folder / weight_file).is_file():
+                continue
+            patterns = sorted(set(read_json(folder / weight_file).get("weight_map", {}).values()))
+        else:
+            patterns = [weight_file]
+        if not all((folder / name).is_file() for name in patterns):
+            fetch(repository, revision, patterns)
+        if patterns and (folder / patterns[0]).is_file():
+            break
+    else:
+        if weights and (patterns := other_weight_files(folder)):
+            fetch(repository, revision, patterns)
+    return folder
+
+
+def download_gguf(repository: str, name: str, revision: str | None) -> Path:
+    """Download a GGUF file of a hub repository, all parts of a split one, and return its path."""
+    every_part = re.sub(r"-\d{5}-of-", "-?????-of-", name)
+    file = fetch(repository, revision, [every_part]) / name
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no {name} in {repository} on the hub; see the names at its Files tab")
+    return file
+
+
+def fetch(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    """Download the files of a hub repository that match some pattern, and return their folder."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     at = f"{repository} at revision {revision}" if revision else repository
-    # With adapter_config.json and params.json, `describe_folder` recognises an adapter and Meta's own files.
-    patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
-    patterns += ["adapter_config.json", "params.json"]
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-        for weight_file in WEIGHT_FILES if weights else ():
-            if weight_file.endswith(".index.json"):
-                if not (folder / weight_file).is_file():
-                    continue
-                patterns = sorted(set(read_json(folder / weight_file).get("weight_map", {}).values()))
-            else:
-                patterns = [weight_file]
-            if not all((folder / name).is_file() for name in patterns):
-                snapshot_download(repository, revision=revision, allow_patterns=patterns)
-            if patterns and (folder / patterns[0]).is_file():
-                break
-        return folder
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{at} is not in the local cache and the hub cannot be reached (or HF_HUB_OFFLINE is set); "

@@ -14,12 +14,13 @@ from ..model import Attention, Llama, Norm
 from ..rope import Rope
 from .adapter import Adapter, check_mergeable, is_other_base, merge_adapter, read_adapter
 from .build import build_without_weights
-from .config import read_config, read_parts, read_scheme
+from .config import config_file, read_config, read_parts, read_scheme
 from .hub import find_checkpoint
 from .json_files import read_json
+from .layouts import find_tensors
 from .parts import Parts, call_function, describe, is_function_name, resolve_parts
 from .recognise import shorten
-from .tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor, read_tensors
+from .tensors import TensorInfo, checkpoint_name, read_tensor, read_tensors
 
 Model = TypeVar("Model", bound=Llama)
 
@@ -58,8 +59,9 @@ def load_model(
 
     Buffers that are not stored, and plain tensors, have the values of the constructor.
 
-    On the CPU, quantised weights and weights that are stored in the dtype stay memory-mapped. Other weights are
-    converted in small groups, so peak memory is the weights plus about one tensor.
+    On the CPU, quantised weights and weights that are stored in the dtype stay memory-mapped. Other weights, and those
+    that have to be joined or dequantised (see layouts.py), are converted in small groups, so peak memory is the weights
+    plus about one tensor, or a few where tensors are joined or dequantised.
 
     Raises FileNotFoundError for missing files. Raises ValueError for damaged files, for unsupported settings, for
     tensors that do not fit config.json, for an adapter that does not fit the model, and for a changed model whose parts
@@ -185,6 +187,7 @@ def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path, mi
     if model.config.tie_word_embeddings and len({"lm_head.weight", "embed_tokens.weight"} & stored.keys()) == 1:
         wanted.pop(next(iter({"lm_head.weight", "embed_tokens.weight"} - stored.keys())))
     problems = []
+    described_by = config_file(folder).name
     absent = [name for name in wanted if name not in stored]
     new = new_names(model) if absent and type(model) is not Llama else set()
     unexpected = [f"{info.name} in {info.file.name}" for name, info in stored.items() if name not in wanted]
@@ -195,7 +198,7 @@ def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path, mi
     if unexpected:
         problems.append(f"unexpected {shorten(unexpected)}")
     misshapen = [
-        f"{info.name} in {info.file.name} is {info.shape} where config.json makes it {tuple(parameter.shape)}"
+        f"{info.name} in {info.file.name} is {info.shape} where {described_by} makes it {tuple(parameter.shape)}"
         for name, parameter in wanted.items()
         if (info := stored.get(name)) is not None and info.shape != tuple(parameter.shape)
     ]
@@ -209,7 +212,7 @@ def check_complete(model: Llama, stored: dict[str, TensorInfo], folder: Path, mi
         elif name in wanted and not as_stored and not info.dtype.is_floating_point:
             problems.append(f"{info.name} in {info.file.name} is {info.dtype}, not a float")
     if problems:
-        raise ValueError(f"the weights in {folder} do not fit config.json: {'; '.join(problems)}")
+        raise ValueError(f"the weights in {folder} do not fit {described_by}: {'; '.join(problems)}")
     return absent
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,18 +13,15 @@ SHARD = re.compile(r"(model|pytorch_model)-(\d+)-of-(\d+)\.(safetensors|bin)")
 # (a pattern of file names, what a folder with such files is and what to do), in order of precedence
 FOREIGN_FILES = (
     (
-        "consolidated*.pth",
-        "it holds Meta's own files ({files}): convert them with transformers' convert_llama_weights_to_hf.py",
-    ),
-    (
-        "consolidated*.safetensors",
+        "consolidated-*",
         "it holds Mistral's own files ({files}): use the same model in the format of transformers",
     ),
     (
-        "params.json",
-        "it holds Meta's or Mistral's own files ({files}): use the same model in the format of transformers",
+        "consolidated*",
+        "it holds Meta's own files ({files}): they load from a folder that has their params.json and no config.json",
     ),
-    ("*.gguf", "it holds GGUF files ({files}): use the safetensors or .bin files of the same model"),
+    ("params.json", "it holds Meta's params.json: download the weights beside it (consolidated.00.pth and so on)"),
+    ("*.gguf", "it holds GGUF files ({files}): name one of them with its folder"),
     ("zero_to_fp32.py", "it is a DeepSpeed checkpoint: make a pytorch_model.bin with its zero_to_fp32.py"),
     ("*.distcp", "it is a distributed checkpoint: make a model.safetensors with `accelerate merge-weights`"),
     ("*.h5", "it holds TensorFlow weights ({files}): use the safetensors or .bin files of the same model"),
@@ -31,6 +29,7 @@ FOREIGN_FILES = (
     ("*.msgpack", "it holds Flax weights ({files}): use the safetensors or .bin files of the same model"),
     ("*.onnx", "it holds an ONNX graph ({files}): use the safetensors or .bin files of the same model"),
 )
+OLD_GGML = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # the first bytes of llama.cpp's files before GGUF
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 
 
@@ -61,6 +60,8 @@ def check_folder(folder: Path) -> None:
 
 def describe_folder(folder: Path) -> str:
     """What a folder without the wanted file is, as the end of an error message; "" if nothing is recognised."""
+    if folder.is_file():
+        return ""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     names = [entry.name for entry in entries]
     if not entries:
@@ -77,7 +78,8 @@ def describe_folder(folder: Path) -> str:
         return f"; it is a cache of the hub: use the name {cached_repository(folder.name)}"
     if cached := [cached_repository(name) for name in names if name.startswith("models--")]:
         return f"; it is the hub's cache: use the name of a repository, such as {shorten(cached, 3)}"
-    if models := [entry.name for entry in entries if (entry / "config.json").is_file()]:
+    configs = ("config.json", "params.json")
+    if models := [entry.name for entry in entries if any((entry / name).is_file() for name in configs)]:
         return f"; its subfolders hold models: use {folder}/{models[0]}" + (
             f", or {shorten(models[1:], 3)}" if models[1:] else ""
         )
@@ -102,8 +104,9 @@ def describe_shards(shards: list[re.Match[str]], names: list[str]) -> str:
 
 def describe_file(file: Path) -> str:
     """The sentence for a file in the place of a folder with a checkpoint."""
-    if file.suffix == ".gguf":
-        return f"{file} is a GGUF file; use the folder with the safetensors or .bin files of the same model"
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        if opened.read(4) in OLD_GGML:
+            return f"{file} is a GGML file of before August 2023; use a GGUF file of the same model"
     return f"{file} is a file; use the folder with the whole checkpoint, such as {file.parent}"
 
 

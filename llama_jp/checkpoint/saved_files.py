@@ -8,11 +8,13 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .chat_template import carry_chat_template
-from .hub import TEMPLATE_FOLDER, tokenizer_files
+from .gguf.header import is_gguf
+from .gguf.small_files import derived_tokenizer
+from .hub import TEMPLATE_FOLDER, tokenizer_files, tokenizer_home
 
 # The files that decide which model a folder is, for llama_jp and for transformers, as paths in the folder.
 MODEL_FILE = re.compile(
-    r"config\.json|generation_config\.json|certificate\.json"
+    r"config\.json|generation_config\.json|certificate\.json|quantize_config\.json|quant_config\.json"
     r"|(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
 )
 ADAPTER_FILE = re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)")
@@ -28,9 +30,20 @@ TOKENIZER_FILE = re.compile(
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer files of a checkpoint, byte for byte, into another folder, its chat templates with them.
 
-    The tokenizer files of an earlier save go. A copy into the same folder changes nothing.
+    Those of a GGUF file are derived from its keys. The tokenizer files of an earlier save go. A copy into the same
+    folder changes nothing.
     """
+    source = tokenizer_home(source)
     if target.exists() and target.samefile(source):
+        return
+    if is_gguf(source):
+        target.mkdir(parents=True, exist_ok=True)
+        contents = {target / name: content for name, content in derived_tokenizer(source).items()}
+        for file, content in contents.items():
+            file.unlink(missing_ok=True)  # a link would be written through
+            file.write_bytes(content)
+        remove_stale(target, [file.relative_to(target) for file in contents])
+        carry_chat_template(source, target)
         return
     names = {file.relative_to(source) for file in tokenizer_files(source)}
     for name in names:

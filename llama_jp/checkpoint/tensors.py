@@ -1,4 +1,4 @@
-"""Stored tensors: list them without loading, then load them memory-mapped.
+"""Tensors in files: list them without loading, then load them memory-mapped. See layouts.py for whole checkpoints.
 
 The tensors of safetensors files are listed without torch, which takes seconds to import.
 """
@@ -9,17 +9,16 @@ import math
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from .config import dtype_name
-from .hub import WEIGHT_FILES
-from .json_files import read_json
-from .recognise import check_file, describe_folder
+from .gguf.header import GgufTensor
+from .gguf.weights import read_weights
+from .recognise import check_file
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +39,33 @@ SAFETENSORS_DTYPES = {
 }
 
 
+class Recipe(NamedTuple):
+    """How a tensor is computed from stored ones: the shards of a matrix joined, or packed integers dequantised."""
+
+    sources: tuple[TensorInfo, ...]
+    make: Callable[..., Tensor]  # takes the tensors of `sources`
+
+
 class TensorInfo(NamedTuple):
-    """A tensor in a file: its name, shape and dtype, without its data."""
+    """A tensor in a file: its name, shape and dtype, without its data. One with a recipe is computed at loading."""
 
     file: Path
     name: str  # in the file
     shape: tuple[int, ...]
     dtype_name: str  # such as "float16"
     slices: tuple[slice, ...] = ()  # the part to load: a slice for each of the first dimensions; empty: everything
+    recipe: Recipe | None = None  # then name and file are those of the first source
+    gguf: GgufTensor | None = None  # where and how a GGUF file holds it
+
+    @property
+    def sources(self) -> tuple[TensorInfo, ...]:
+        """The stored tensors: those of the recipe, or itself."""
+        return self.recipe.sources if self.recipe else (self,)
+
+    @property
+    def stored_as(self) -> str:
+        """The dtype, or the type of a GGUF file: "float16", "Q4_K"."""
+        return self.dtype_name if self.gguf is None else self.gguf.type_name
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,55 +86,7 @@ class TensorInfo(NamedTuple):
     @property
     def is_contiguous(self) -> bool:
         """Whether the part to load is one run of bytes in the file."""
-        return len(self.slices) <= 1
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of a checkpoint, in the order of its index.
-
-    Raises FileNotFoundError for a missing file, and ValueError for an index without names or with names of files
-    outside the folder.
-    """
-    for name in WEIGHT_FILES:
-        file = folder / name
-        if not file.is_file():
-            continue
-        if not name.endswith(".index.json"):
-            return [file]
-        weight_map = read_json(file).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise ValueError(f"{file} has no weight_map")
-        if not all(isinstance(shard, str) for shard in weight_map.values()):
-            raise ValueError(f"{file} has a weight_map with names of files that are not strings")
-        shards = list(dict.fromkeys(weight_map.values()))
-        for shard in shards:
-            if Path(shard).name != shard:
-                raise ValueError(f"{file} names {shard!r}, which is not a file beside it")
-            if not (folder / shard).is_file():
-                raise FileNotFoundError(f"{file.name} names {shard}, which is not in {folder}{describe_folder(folder)}")
-        return [folder / shard for shard in shards]
-    raise FileNotFoundError(
-        f"there are no weights in {folder}: none of {', '.join(WEIGHT_FILES)}{describe_folder(folder)}"
-    )
-
-
-def find_tensors(folder: Path) -> dict[str, TensorInfo]:
-    """List every stored tensor under the model's name for it, without loading any.
-
-    `rotary_emb.inv_freq` is left out: old checkpoints store it, and `plain_rope` computes it.
-
-    Raises ValueError for a tensor that is stored twice, and for a damaged file.
-    """
-    found: dict[str, TensorInfo] = {}
-    for file in weight_files(folder):
-        for info in list_tensors(file):
-            name = info.name.removeprefix("model.")
-            if name.endswith("rotary_emb.inv_freq"):
-                continue
-            if name in found:
-                raise ValueError(f"{info.name} is stored twice, in {found[name].file.name} and in {file.name}")
-            found[name] = info
-    return found
+        return len(self.slices) <= 1 and self.recipe is None
 
 
 def list_tensors(file: Path) -> Iterator[TensorInfo]:
@@ -128,7 +98,7 @@ def list_tensors(file: Path) -> Iterator[TensorInfo]:
                 yield TensorInfo(file, name, tuple(view.get_shape()), safetensors_dtype(view.get_dtype(), file, name))
     else:
         for name, tensor in read_bin(file, "meta").items():
-            yield TensorInfo(file, name, tuple(tensor.shape), dtype_name(tensor.dtype))
+            yield TensorInfo(file, name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
 def safetensors_dtype(code: str, file: Path, tensor_name: str) -> str:
@@ -151,7 +121,7 @@ def open_safetensors(file: Path, framework: str = "pt") -> safe_open:
 
 
 def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
-    """The tensors of a `.bin` file by name, memory-mapped.
+    """The tensors of a `.bin` or `.pth` file by name, memory-mapped.
 
     A pickle can run any code. `weights_only=True` limits it to the construction of tensors.
 
@@ -218,8 +188,22 @@ def group_tensors(
 
 
 def read_group(file: Path, group: list[TensorInfo]) -> Iterator[tuple[TensorInfo, Tensor]]:
-    """Load tensors of one file, memory-mapped. The file stays mapped while any of these tensors exists."""
-    if file.suffix == ".safetensors":
+    """Load tensors of one file, memory-mapped. The file stays mapped while any of these tensors exists.
+
+    A tensor with a recipe is computed from its sources, which are unmapped afterwards.
+    """
+    for info in group:
+        if info.recipe:
+            tensor = info.recipe.make(*map(read_tensor, info.recipe.sources))
+            yield info, tensor[info.slices].contiguous() if info.slices else tensor
+    group = [info for info in group if info.recipe is None]
+    packed = [info.gguf for info in group if info.gguf is not None]
+    if not group:
+        return
+    if packed:
+        for info, tensor in zip(group, read_weights(file, packed), strict=True):
+            yield info, tensor[info.slices].contiguous() if info.slices else tensor
+    elif file.suffix == ".safetensors":
         with open_safetensors(file) as content:
             for info in group:
                 if info.slices:

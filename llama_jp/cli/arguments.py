@@ -18,7 +18,7 @@ LARGEST = 2**63 - 1  # of a 64-bit integer, which torch needs
 MOST_THREADS = 1024  # the operating system refuses many more, and OpenMP then ends the process
 
 MODEL_HELP = (
-    f"folder, hub repository (owner/name), one of demo, {', '.join(SHORT_NAMES)}, "
+    f"folder, GGUF file, hub repository (owner/name), one of demo, {', '.join(SHORT_NAMES)}, "
     "or module:function, which returns a model"
 )
 
@@ -69,6 +69,14 @@ def add_revision_argument(parser: argparse._ActionsContainer) -> None:
 def add_adapter_argument(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--adapter", type=Path, metavar="FOLDER", help="PEFT (LoRA) adapter to merge into the weights at loading"
+    )
+
+
+def add_tokenizer_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--tokenizer",
+        metavar="MODEL",
+        help="take the tokenizer of this folder or repository (default: the model's own)",
     )
 
 

@@ -6,9 +6,16 @@ import argparse
 import sys
 
 from ..checkpoint.config import dtype_name
+from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.load import load_model
 from ..checkpoint.save import check_target_is_new
-from .arguments import DTYPES, add_conversion_arguments, add_trust_argument, take_model_as_source
+from .arguments import (
+    DTYPES,
+    add_conversion_arguments,
+    add_tokenizer_argument,
+    add_trust_argument,
+    take_model_as_source,
+)
 from .output import check_writable
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
@@ -19,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
     )
+    add_tokenizer_argument(parser)
     add_trust_argument(parser)
     parser.add_argument(
         "--max-shard-size", default="5GB", metavar="SIZE", help="largest file, such as 5GB or 500MB (default: 5GB)"
@@ -39,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
         adapter=args.adapter,
         trust_parts=args.trust_parts,
     )
+    if args.tokenizer is not None:
+        # a save copies the tokenizer files of this folder
+        model.folder = find_checkpoint(args.tokenizer, weights=False)
     model.save_pretrained(args.target, max_shard_size=args.max_shard_size)
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
     size = sum(file.stat().st_size for file in files)

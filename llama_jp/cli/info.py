@@ -1,6 +1,7 @@
 """llama-jp info: the sizes, files, memory and tokenizer of a checkpoint, without loading its weights.
 
-This module does not import torch, which takes seconds. Only a `.bin` file, a scaled rope and a function need it.
+This module does not import torch, which takes seconds. Only `.bin` and `.pth` files, a scaled rope and a function need
+it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 from ..checkpoint.config import read_config, read_parts, read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json
+from ..checkpoint.layouts import find_tensors
+from ..checkpoint.meta import is_meta, read_params
+from ..checkpoint.packed_weights import read_packing
 from ..checkpoint.parts import is_function_name
 from ..checkpoint.recognise import shorten
-from ..checkpoint.tensors import find_tensors
 from ..config import LlamaConfig
 from ..linear.scheme import Scheme
 from ..loading import find_mismatch
@@ -76,6 +79,7 @@ class CheckpointInfo:
     """The facts that `info` shows. The fields are the keys of its JSON object."""
 
     folder: str | None  # None: a function made the model from no checkpoint
+    layout: str  # of the files: "transformers", or "meta" for params.json with consolidated.*
     parts: dict[str, str]  # of a changed model: "class", "attention", "rope" or "norm" -> "module:name"
     config: dict[str, Any]
     parameters: int | None  # None: the class of a changed model decides it, and `info` does not import the class
@@ -88,10 +92,11 @@ class CheckpointInfo:
     weights: WeightsInfo | None
     weights_missing: str | None  # the reason for the absence of `weights`
     tokenizer: TokenizerInfo | None
+    tokenizer_missing: str | None  # the reason for the absence of `tokenizer`, where there is more to say than "none"
 
 
 def inspect_checkpoint(folder: Path) -> CheckpointInfo:
-    """The facts about the checkpoint in a folder, from its small files and the headers of its weight files.
+    """The facts about a checkpoint, from its small files and the headers of its weight files.
 
     The parts of a changed model are named, and not imported.
     """
@@ -99,10 +104,10 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
     weights, missing = None, None
     try:
         stored = find_tensors(folder)
-        files = sorted({tensor.file for tensor in stored.values()})
+        files = sorted({source.file for tensor in stored.values() for source in tensor.sources})
         weights = WeightsInfo(
             tensors=len(stored),
-            dtypes=sorted({tensor.dtype_name for tensor in stored.values()}),
+            dtypes=sorted({source.stored_as for tensor in stored.values() for source in tensor.sources}),
             parameters_stored=sum(math.prod(tensor.shape) for tensor in stored.values()),
             files={file.name: file.stat().st_size for file in files},
         )
@@ -113,7 +118,18 @@ def inspect_checkpoint(folder: Path) -> CheckpointInfo:
         parameters = weights.parameters_stored if weights else None
     info = describe_model(config, parameters, read_json(folder / "generation_config.json", missing_ok=True), scheme)
     info.folder, info.parts, info.weights, info.weights_missing = str(folder), parts, weights, missing
-    info.tokenizer = inspect_tokenizer(folder, config)
+    try:
+        info.tokenizer = inspect_tokenizer(folder, config)
+    except ValueError as error:
+        if not folder.is_file():
+            raise
+        info.tokenizer_missing = str(error)  # the model of a GGUF file is usable with another tokenizer
+    if is_meta(folder):
+        info.layout = "meta"
+        if "max_position_embeddings" not in read_params(folder / "params.json"):
+            info.context_origin = "assumed from the other numbers, because Meta's files do not hold it"
+    if packing := read_packing(folder):
+        info.quantization = dataclasses.asdict(packing) | {"description": str(packing)}
     if scheme and weights:
         info.memory_bytes = {"as stored": sum(tensor.nbytes for tensor in stored.values())}
     return info
@@ -141,6 +157,7 @@ def describe_model(
     cached = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim  # numbers per token: K and V
     return CheckpointInfo(
         folder=None,
+        layout="transformers",
         parts={},
         config=dataclasses.asdict(config),
         parameters=parameters,
@@ -153,6 +170,7 @@ def describe_model(
         weights=None,
         weights_missing=None,
         tokenizer=None,
+        tokenizer_missing=None,
     )
 
 
@@ -201,6 +219,8 @@ def inspect_tokenizer(folder: Path, config: LlamaConfig) -> TokenizerInfo | None
 def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     """The lines of the report: (name, value)."""
     lines = [("folder", info.folder)] if info.folder is not None else []
+    if info.layout == "meta":
+        lines.append(("layout", "Meta's own files: params.json and consolidated.*"))
     lines += [("changed part", f"{role} {name}") for role, name in info.parts.items()]
     lines += [(name, json.dumps(value)) for name, value in info.config.items()]
     lines.append(("context", f"{info.context_length:,} tokens: {info.context_origin}"))
@@ -225,7 +245,7 @@ def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     sampling = {name: generation[name] for name in ("temperature", "top_k", "top_p") if name in generation}
     lines.append(("generation", f"sampling, {json.dumps(sampling)}" if generation.get("do_sample") else "greedy"))
     if info.tokenizer is None:
-        return [*lines, ("tokenizer", "none")]
+        return [*lines, ("tokenizer", info.tokenizer_missing or "none")]
     rows = info.config["vocab_size"]
     spare = rows - info.tokenizer.vocab_size
     rest = f", and {spare:,} more rows in the embedding" if spare > 0 else ""

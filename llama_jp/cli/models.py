@@ -16,7 +16,14 @@ from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
 from ..speed.optimization import LEVELS, Optimized, optimize
 from ..text.tokenizer import Tokenizer
-from .arguments import DTYPES, add_adapter_argument, add_source_arguments, add_trust_argument, thread_count
+from .arguments import (
+    DTYPES,
+    add_adapter_argument,
+    add_source_arguments,
+    add_tokenizer_argument,
+    add_trust_argument,
+    thread_count,
+)
 from .failures import describe
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
@@ -50,6 +57,7 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
         default="sdpa",
         help="sdpa: PyTorch's fused attention; eager: attention written out (default: sdpa)",
     )
+    add_tokenizer_argument(group)
     add_adapter_argument(group)
     add_trust_argument(group)
     group.add_argument("--threads", type=thread_count, metavar="N", help="number of CPU threads (default: PyTorch's)")
@@ -83,6 +91,7 @@ def load_model_of(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
             attention=args.attention,
             adapter=args.adapter,
             trust_parts=args.trust_parts,
+            tokenizer=args.tokenizer,
         )
     if args.rope_scaling:
         extend_context(model, *args.rope_scaling)

@@ -162,7 +162,7 @@ def open_sharded(args: argparse.Namespace) -> tuple[ShardedLlama, Tokenizer]:
         args.model, args.dtype, mesh=mesh, revision=args.revision, attention=args.attention
     )
     assert model.folder is not None, "from_pretrained fills it"
-    return model, Tokenizer.from_pretrained(model.folder)
+    return model, Tokenizer.from_pretrained(args.tokenizer or model.folder)
 
 
 def make_mesh(device: str) -> DeviceMesh:

@@ -10,6 +10,7 @@ perplexity         of the text, for each of the two models
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any, TypedDict, cast
 
 import torch
 
-from ..checkpoint.config import dtype_name, read_config, read_scheme
-from ..checkpoint.hub import find_checkpoint, tokenizer_files
+from ..checkpoint.config import config_file, dtype_name, read_config, read_scheme
+from ..checkpoint.hub import find_checkpoint, tokenizer_files, tokenizer_home
 from ..checkpoint.json_files import read_json
-from ..checkpoint.tensors import weight_files
+from ..checkpoint.layouts import weight_files
 from ..evaluation.divergence import measure_divergence
 from ..evaluation.documents import WINDOW_LENGTH, Text, read_text
 from ..evaluation.layerwise import choose_compute_dtype, logits_by_layer
@@ -151,8 +152,11 @@ def certify(
 
 def checksums(folder: Path) -> dict[str, str]:
     """sha256 of every file of a checkpoint: config, weights, tokenizer. Keys are paths in its folder."""
-    files = [folder / "config.json", *tokenizer_files(folder), *weight_files(folder)]
-    return {file.relative_to(folder).as_posix(): sha256(file) for file in sorted(files)}
+    if folder.is_file():  # GGUF
+        return {file.name: sha256(file) for file in weight_files(folder)}
+    files = [config_file(folder), *tokenizer_files(tokenizer_home(folder)), *weight_files(folder)]
+    # Meta's tokenizer may lie above the folder: "../tokenizer.model"
+    return {Path(os.path.relpath(file, folder)).as_posix(): sha256(file) for file in sorted(files)}
 
 
 def sha256(file: Path) -> str:

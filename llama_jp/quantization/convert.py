@@ -17,15 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..checkpoint.config import read_config, read_scheme
+from ..checkpoint.config import read_config, read_raw_config, read_scheme
 from ..checkpoint.description import describe_model, model_state
 from ..checkpoint.hub import find_checkpoint
-from ..checkpoint.json_files import read_json, write_json
+from ..checkpoint.json_files import write_json
+from ..checkpoint.layouts import find_tensors
 from ..checkpoint.load import check_complete, load_model, untie_if_stored_separately
+from ..checkpoint.packed_weights import read_packing
 from ..checkpoint.parts import is_function_name, recorded_parts
 from ..checkpoint.save import check_target_is_new, write_atomically
 from ..checkpoint.saved_files import copy_tokenizer
-from ..checkpoint.tensors import TensorInfo, checkpoint_name, find_tensors, read_tensor
+from ..checkpoint.tensors import TensorInfo, checkpoint_name, read_tensor
 from ..evaluation.documents import CALIBRATION, HELD_OUT, Text, read_text
 from ..evaluation.layerwise import choose_compute_dtype
 from ..linear.layer import linear_modules
@@ -96,7 +98,7 @@ def quantize(
                 max_shard_bytes=max_shard_bytes,
             )
     folder = find_checkpoint(source, revision)
-    if existing := read_scheme(folder):
+    if existing := read_scheme(folder) or read_packing(folder):
         raise ValueError(f"{source} is already quantised ({existing}); quantise its original instead")
     model, stored = open_original(folder)
     tied = model.config.tie_word_embeddings
@@ -115,7 +117,7 @@ def quantize(
                 calibration = Calibration(model, scheme, texts.calibration.windows, dtype, bar)
             write_shards(quantized_tensors(stored, scheme, linear, calibration, bar), layouts, made, max_shard_bytes)
         write_json(
-            read_json(folder / "config.json") | {"tie_word_embeddings": tied, "quantization_config": scheme.to_json()},
+            read_raw_config(folder) | {"tie_word_embeddings": tied, "quantization_config": scheme.to_json()},
             made / "config.json",
         )
         if (folder / "generation_config.json").is_file():
@@ -124,7 +126,7 @@ def quantize(
         if texts is None:
             return None
         # The certificate is public, so it names no local path.
-        public_source = None if Path(source).expanduser().is_dir() else str(source)
+        public_source = None if Path(source).expanduser().exists() else str(source)
         certificate = certify(made, folder, texts.held_out, public_source)
         write_json(dict(certificate), made / CERTIFICATE_FILE)
     return certificate

@@ -13,7 +13,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import AddedToken
 
-from ..checkpoint.recognise import check_file
+from ..checkpoint.json_files import read_small_file
 from .added_tokens import AddedTokens, TokenSplitter
 from .vocabulary import Vocabulary
 
@@ -33,10 +33,17 @@ class SentencePieceFile:
     """
 
     def __init__(self, path: Path, added: AddedTokens) -> None:
-        check_file(path)
+        content = read_small_file(path)
         try:
-            processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            if not content:
+                raise RuntimeError("it is empty")
+            processor = sentencepiece.SentencePieceProcessor(model_proto=content)
         except (RuntimeError, OSError) as error:
+            if is_tiktoken(path):
+                raise ValueError(
+                    f"{path} is a tiktoken vocabulary, as Llama 3 has, and not a SentencePiece model; the weights load "
+                    "without it, with Llama.from_pretrained"
+                ) from error
             raise ValueError(f"{path} is damaged or not a SentencePiece model ({on_one_line(error)})") from error
         ids = range(processor.get_piece_size())
         self.base_pieces = {i: processor.id_to_piece(i) for i in ids}
@@ -259,6 +266,12 @@ def respelled(tokens: Mapping[int, AddedToken], spellings: Mapping[str, int]) ->
         )
         for token_id, token in tokens.items()
     }
+
+
+def is_tiktoken(path: Path) -> bool:
+    """Whether a file begins as Llama 3's tokenizer.model: lines of a token in base64 and its rank."""
+    with path.open("rb") as file:
+        return re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+\n?", file.readline(200)) is not None
 
 
 def on_one_line(error: Exception) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.chat_template import ChatTemplate, choose_template, elyza_template, find_chat_templates
-from ..checkpoint.hub import find_checkpoint, tokenizer_files
-from ..checkpoint.json_files import read_json
+from ..checkpoint.hub import find_checkpoint, tokenizer_files, tokenizer_home
+from ..checkpoint.json_files import has_file, read_json
 from ..checkpoint.recognise import describe_folder
 from ..checkpoint.saved_files import copy_tokenizer
 from .added_tokens import AddedTokens
@@ -91,14 +91,13 @@ class Tokenizer:
         """
         if kind is not None and kind not in KINDS:
             raise ValueError(f"kind is {kind!r}; it can be {' or '.join(map(repr, KINDS))}, or None for either")
-        folder = find_checkpoint(source, revision, weights=False)
+        folder = tokenizer_home(find_checkpoint(source, revision, weights=False))
 
-        present = [each for each, name in KINDS.items() if (folder / name).is_file()]
+        present = [each for each, name in KINDS.items() if has_file(folder / name)]
         if kind is None and not present:
-            raise FileNotFoundError(
-                f"{folder} has no tokenizer: neither tokenizer.model nor tokenizer.json is there"
-                f"{describe_folder(folder)}"
-            )
+            absent = "neither tokenizer.model nor tokenizer.json is there"
+            reason = "its keys hold no vocabulary" if folder.is_file() else absent
+            raise FileNotFoundError(f"{folder} has no tokenizer: {reason}{describe_folder(folder)}")
         if kind is not None and kind not in present:
             raise FileNotFoundError(f"{folder} has no {KINDS[kind]}, which kind={kind!r} needs")
         spec = read_json(folder / "tokenizer.json") if "json" in present else {}

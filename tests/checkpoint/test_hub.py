@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.gguf_files import write_gguf
 from helpers.reference import publish
 
 from llama_jp.checkpoint.hub import find_checkpoint
@@ -93,6 +94,27 @@ def test_offline_with_a_cached_copy_loads_it(small, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     model = load_model("7b", dtype="float32")
     assert model.folder == home / "snapshots" / ("0" * 40)
+
+
+def test_a_gguf_file_on_the_hub(small, tmp_path, monkeypatch):
+    """Guards against a download of every quantisation in a repository, and against one part of a split model."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    for name, options in (("a-Q8_0.gguf", {}), ("a-F16.gguf", {"split_max_tensors": 15})):
+        write_gguf(small, repository / name, **options)
+    hub = Hub(repository, tmp_path / "fetched", monkeypatch)
+    find_checkpoint("owner/some-gguf/a-Q8_0.gguf")
+    assert hub.fetched("*") == 1
+    parts = sorted(file.name for file in repository.glob("a-F16-0*"))
+    load_model(f"owner/some-gguf/{parts[0]}", dtype="float32", revision="main")
+    assert hub.fetched("a-F16-0*") == len(parts) > 1
+    assert set(hub.calls) == {("owner/some-gguf", None), ("owner/some-gguf", "main")}
+    with pytest.raises(FileNotFoundError, match="there is no a-Q4_0.gguf in owner/some-gguf on the hub"):
+        find_checkpoint("owner/some-gguf/a-Q4_0.gguf")
+    (tmp_path / "owner/here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="owner/here/a.gguf is no folder"):
+        find_checkpoint("owner/here/a.gguf")
 
 
 def test_an_index_without_names_on_the_hub_is_refused(small, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -27,11 +26,12 @@ ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "elyza/ELY
         ),
         ({"adapter_config.json": b"{"}, "PEFT adapter: name its base model, and this folder with --adapter"),
         (
-            {"consolidated.00.pth": b"", "params.json": b"{}", "tokenizer.model": b""},
-            r"Meta's own files \(consolidated.00.pth\): convert them with transformers' convert_llama_weights_to_hf.py",
+            {"consolidated.00.pth": b"", "tokenizer.model": b""},
+            r"Meta's own files \(consolidated.00.pth\): they load from a folder that has their params.json",
         ),
-        ({"params.json": b"{}"}, "Meta's or Mistral's own files"),
-        ({"a-Q4_K_M.gguf": b"GGUF", "b.gguf": b"GGUF"}, r"GGUF files \(a-Q4_K_M.gguf, b.gguf\): use the safetensors"),
+        ({"consolidated-00001-of-00002.safetensors": b"", "params.json": b"{}"}, "it holds Mistral's own files"),
+        ({"params.json": b"{}"}, "Meta's params.json: download the weights beside it"),
+        ({"a-Q4_K_M.gguf": b"GGUF", "b.gguf": b"GGUF"}, r"GGUF files \(a-Q4_K_M.gguf, b.gguf\): name one of them"),
         ({"tf_model.h5": b""}, r"TensorFlow weights \(tf_model.h5\)"),
         ({"flax_model.msgpack": b""}, "Flax weights"),
         ({"model.onnx": b""}, "ONNX graph"),
@@ -41,6 +41,7 @@ ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "elyza/ELY
         ),
         ({"__0_0.distcp": b""}, "distributed checkpoint: make a model.safetensors with `accelerate merge-weights`"),
         ({"weights.safetensors": b""}, r"it holds weights \(weights.safetensors\): copy the config.json of the model"),
+        ({"7B/params.json": b"{}", "tokenizer.model": b""}, "its subfolders hold models: use .*/7B$"),
         ({"checkpoint-500/config.json": b"{}"}, "its subfolders hold models: use .*/checkpoint-500$"),
         (
             {"models--elyza--ELYZA-japanese-Llama-2-7b/refs/main": b""},
@@ -191,9 +192,9 @@ def test_a_file_in_the_place_of_a_folder_is_named(copy):
         FileNotFoundError, match=f"is a file; use the folder with the whole checkpoint, such as {copy}$"
     ):
         find_checkpoint(copy / "model.safetensors")
-    shutil.copy(copy / "model.safetensors", copy / "model.gguf")
-    with pytest.raises(FileNotFoundError, match="is a GGUF file; use the folder with the safetensors"):
-        find_checkpoint(str(copy / "model.gguf"))
+    (copy / "model.bin").write_bytes(b"tjgg\3\0\0\0")
+    with pytest.raises(FileNotFoundError, match="model.bin is a GGML file of before August 2023"):
+        find_checkpoint(str(copy / "model.bin"))
 
 
 def test_a_revision_of_a_folder_is_refused(copy):

@@ -8,7 +8,7 @@ import re
 import pytest
 from helpers.quantized import rewrite_json
 
-from llama_jp.checkpoint.tensors import find_tensors
+from llama_jp.checkpoint.layouts import find_tensors
 from llama_jp.cli import main
 from llama_jp.evaluation.documents import TEXTS
 

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from ...checkpoint.config import read_config
+from ...checkpoint.layouts import find_tensors
 from ...checkpoint.published_form import write_published
 from ...checkpoint.random_checkpoint import random_config, random_ids
-from ...checkpoint.tensors import find_tensors, read_group
+from ...checkpoint.tensors import read_group
 from ...environment import peak_memory
 from ...model import Llama, LlamaConfig
 from ...numerics import all_finite

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from ...checkpoint.config import parse_config, read_config, read_scheme
 from ...checkpoint.hub import find_checkpoint
+from ...checkpoint.layouts import find_tensors
 from ...checkpoint.load import choose_dtype
+from ...checkpoint.meta import is_meta
+from ...checkpoint.packed_weights import read_packing
 from ...checkpoint.parts import call_function, import_part, is_function_name
-from ...checkpoint.tensors import find_tensors
 from ...linear.layer import QuantizedLinear
 from ...model import Llama, LlamaConfig
 from ...tracing import is_compiled, is_reference, named_modules
@@ -204,8 +206,18 @@ def open_reference(folder: Path, settings: Settings, cast: bool = False) -> Comp
         from transformers.utils import logging
     except ImportError:
         raise ValueError("the reference is transformers, which is not installed: pip install transformers") from None
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a GGUF file, of which transformers drops biases and rope scaling; write it as a folder with "
+            "`llama-jp convert`, and compare that"
+        )
     if scheme := read_scheme(folder):
         raise ValueError(f"transformers cannot load {folder} ({scheme}); compare it --against its original")
+    if is_meta(folder) or read_packing(folder):
+        raise ValueError(
+            f"transformers cannot load {folder}, which is in another layout; write it with `llama-jp convert`, "
+            "and name the new folder"
+        )
     stored = find_tensors(folder)
     dtype = choose_dtype(settings.dtype, torch.device("cpu"), stored)
     loaded = choose_dtype("stored", torch.device("cpu"), stored) if cast else dtype
