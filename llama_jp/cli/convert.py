@@ -37,6 +37,11 @@ def run(args: argparse.Namespace) -> int:
     take_model_as_source(args)
     if args.target is None:
         args.parser.error("SRC and DST are needed")
+    if args.target.suffix == ".gguf":
+        raise ValueError(
+            f"convert writes folders, and no GGUF file such as {args.target}; write a folder, and give it to "
+            "llama.cpp's convert_hf_to_gguf.py"
+        )
     check_target_is_new(args.target)
     check_writable(args.target)
     model = load_model(

@@ -55,6 +55,7 @@ MISTAKES = [
     ("generate 犬 --seed 99999999999999999999", REFUSED, "seed has to be"),
     ("generate 犬 --max-new-tokens 9999999999999999999", USAGE, "'9999999999999999999' is too large"),
     ("generate 犬 --max-new-tokens 999999999999999999", REFUSED, "the context holds"),
+    ("convert demo x.gguf", REFUSED, "convert writes folders, and no GGUF file such as x.gguf"),
     ("parity --rows 9999999999999999999999", USAGE, "is too large"),
     ("generate 犬 --past-context shift --max-new-tokens 9999999999999", REFUSED, "the memory is full"),
     ("generate 犬 --top-logprobs 3", REFUSED, "--top-logprobs needs --json"),
