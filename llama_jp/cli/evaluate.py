@@ -123,7 +123,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def compare(args: argparse.Namespace, source: str, model: Llama, tokenizer: Tokenizer, text: str) -> Comparison:
     """Load a reference and measure it, together with the model if the two have the same vocabulary."""
-    reference, other = open_model(argparse.Namespace(**vars(args) | {"model": source, "revision": None}))
+    own = {"model": source, "revision": None, "adapter": None}  # these belong to the model alone
+    reference, other = open_model(argparse.Namespace(**vars(args) | own))
     reason = why_not_comparable(model, tokenizer, reference, other)
     if reason is not None:
         return Comparison(source, evaluate(reference, other, text, **settings(args)), None, reason)
