@@ -138,6 +138,6 @@ def difference_line(first: FirstDifference | None) -> str:
     if first is None:
         return "none"
     return (
-        f"token {first.position}: {visible(first.piece)!r} in place of {visible(first.reference_piece)!r}, margin "
-        f"{first.margin:.4f} nats, after {visible(first.text_before)!r}"
+        f"token {first.position}: '{visible(first.piece)}' in place of '{visible(first.reference_piece)}', margin "
+        f"{first.margin:.4f} nats, after '{visible(first.text_before)}'"
     )
