@@ -69,6 +69,7 @@ def test_a_reference_of_evaluate_has_no_adapter(run, folder, adapter):
     )
     assert changed["kl"] > 0 and changed["loss"] != base["loss"]
     assert changed["against"][0]["loss"] == base["loss"]
+    assert changed["model"] == f"{folder} with {adapter}"
 
 
 def test_an_adapter_without_a_model_to_merge_it_into(run, adapter):
