@@ -28,7 +28,7 @@ OUTSIDE = [
 ]
 HOME = {"README.md": "index.md", "README.ja.md": "index.ja.md"}
 CJK = "\u3000-\u30ff\u3400-\u9fff\uff00-\uffef"
-BETWEEN_CJK = re.compile(rf"(?<=[{CJK}])\n(?=[{CJK}])")
+BETWEEN_CJK = re.compile(rf"(?<=[{CJK}])\n *(?=[{CJK}])")  # with the indentation of a list
 LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 

@@ -153,7 +153,7 @@ def resolve_parts(folder: Path, recorded: dict[str, str], given: Parts, trust: b
         names = ", ".join(f"{role} {name}" for role, name in missing.items())
         raise ValueError(
             f"{folder} holds a changed model ({names}); hand these in ({handing_in(missing)}), "
-            "or have them imported with trust_parts=True (--trust-parts)"
+            "or have them imported with trust_parts=True (--trust-parts; in transformers trust_remote_code=True)"
         )
     imported = {"model_class" if role == "class" else role: import_part(name) for role, name in missing.items()}
     parts = given._replace(**imported)

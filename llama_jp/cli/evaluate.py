@@ -18,7 +18,7 @@ from ..text.tokenizer import Tokenizer
 from ..text_files import read_text_file
 from .arguments import add_positional_source_arguments, positive_int
 from .console import read_standard_input
-from .models import add_computation_arguments, open_model
+from .models import add_computation_arguments, model_name, open_model
 from .output import count
 from .tasks_file import add_tasks_arguments, answer_file, compare_file, difference_line
 
@@ -100,7 +100,7 @@ def measure_text(args: argparse.Namespace) -> int:
     measured = [each.compared for each in comparisons if each.compared is not None]
     result = measured[0] if measured else evaluate(model, tokenizer, text, **settings(args))
     if args.json:
-        content: dict[str, Any] = {"model": args.model, "text": args.text, **result.as_dict()}
+        content: dict[str, Any] = {"model": model_name(args), "text": args.text, **result.as_dict()}
         content |= {"convention": result.convention, "window": result.window, "stride": result.stride}
         if comparisons:
             against = [as_dict(each) for each in comparisons]
@@ -123,9 +123,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def compare(args: argparse.Namespace, source: str, model: Llama, tokenizer: Tokenizer, text: str) -> Comparison:
     """Load a reference and measure it, together with the model if the two have the same vocabulary."""
-    reference, other = open_model(
-        argparse.Namespace(**vars(args) | {"model": source, "revision": None, "tokenizer": None})
-    )
+    own = {"model": source, "revision": None, "adapter": None, "tokenizer": None}  # these belong to the model alone
+    reference, other = open_model(argparse.Namespace(**vars(args) | own))
     reason = why_not_comparable(model, tokenizer, reference, other)
     if reason is not None:
         return Comparison(source, evaluate(reference, other, text, **settings(args)), None, reason)
@@ -161,7 +160,7 @@ def print_report(args: argparse.Namespace, result: Evaluation, comparisons: list
     print(f"text        {Path(args.text).name}: {count(size.bytes, 'byte')}, {count(size.characters, 'character')}")
     stride = f", stride {result.stride}" if result.stride < result.window else ""
     print(f"convention  {result.convention}, windows of {result.window} tokens{stride}\n")
-    models = [(args.model, result), *((each.name, each.own) for each in comparisons)]
+    models = [(str(args.adapter or args.model), result), *((each.name, each.own) for each in comparisons)]
     names = [Path(name).name for name, _ in models]
     widths = [max(len(name), 12) for name in names]
     rows = [

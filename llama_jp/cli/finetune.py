@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
+from ..checkpoint.parts import recorded_parts
 from .arguments import (
     add_source_arguments,
     add_trust_argument,
@@ -77,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     # Idle threads sleep and do not spin: on cores shared with other programs, spinning makes training times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which also takes seconds
     from ..training import finetune
-    from .output import check_writable
+    from .output import check_writable, count
 
     check_writable(args.out)
     if args.threads:
@@ -87,7 +90,18 @@ def run(args: argparse.Namespace) -> int:
     result = finetune(args.data, args.out, args.model, **{name: getattr(args, name) for name in OPTIONS})
     held_out = "" if result.held_out is None else f", held-out loss {result.held_out:.4f}"
     kind = "checkpoint" if args.lora is None else "adapter"
-    flag = "--model" if args.lora is None else f"--model {args.model} --adapter"
-    print(f"{args.out}: {kind} after {result.steps} steps{held_out}", file=sys.stderr)
-    print(f"try it: llama-jp generate {flag} {args.out}", file=sys.stderr)
+    print(f"{args.out}: {kind} after {count(result.steps, 'step')}{held_out}", file=sys.stderr)
+    print(f'try it: llama-jp generate {shlex.join(model_flags(args))} "…"', file=sys.stderr)
     return 0
+
+
+def model_flags(args: argparse.Namespace) -> list[str]:
+    """The flags with which other commands load the result."""
+    if args.lora is not None:
+        flags = ["--model", args.model, "--adapter", str(args.out)]
+        flags += [] if args.revision is None else ["--revision", args.revision]
+        trust = args.trust_parts
+    else:
+        flags = ["--model", str(args.out)]
+        trust = bool(recorded_parts(json.loads((args.out / "config.json").read_text(encoding="utf-8"))))
+    return flags + (["--trust-parts"] if trust else [])

@@ -69,6 +69,11 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def model_name(args: argparse.Namespace) -> str:
+    """The name of the model in results: --model, with --adapter if there is one."""
+    return args.model if args.adapter is None else f"{args.model} with {args.adapter}"
+
+
 def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     """Load the model and the tokenizer of --model, then apply --rope-scaling and --optimize."""
     model, tokenizer = load_model_of(args)

@@ -27,7 +27,7 @@ from ..text_files import parse_json, read_text_file, write_whole
 from .arguments import positive_int
 from .console import read_standard_input
 from .generation_arguments import generation_options
-from .models import open_model
+from .models import model_name, open_model
 from .output import answer_text, check_writable
 
 BATCH = 8
@@ -180,8 +180,7 @@ def read_answers(file: Path, items: list[Item]) -> dict[int, dict[str, Any]]:
 
 def settings(item: Item, args: argparse.Namespace, options: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an answer that shows how it was made."""
-    model = args.model if args.adapter is None else f"{args.model} with {args.adapter}"
-    return {"prompt_tokens": len(item.ids), "model": model, "options": dict(sorted(options.items()))}
+    return {"prompt_tokens": len(item.ids), "model": model_name(args), "options": dict(sorted(options.items()))}
 
 
 def check_settings(answer: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:

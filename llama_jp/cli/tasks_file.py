@@ -19,7 +19,7 @@ from ..generation.options import Options
 from ..text_files import write_whole
 from .arguments import positive_int
 from .columns import visible
-from .models import open_model
+from .models import model_name, open_model
 from .output import check_writable, count
 
 
@@ -61,7 +61,7 @@ def answer_file(args: argparse.Namespace) -> int:
         args.parser.error("--tasks needs --out FILE.csv for the answers")
     tasks = read_tasks(args.tasks)
     check_writable(args.out)
-    done = read_answers(args.out, tasks, args.model)
+    done = read_answers(args.out, tasks, model_name(args))
     if len(done) == len(tasks):
         print(f"{args.out}: all {len(tasks)} tasks are answered already", file=sys.stderr)
         return 0
@@ -81,7 +81,7 @@ def answer_file(args: argparse.Namespace) -> int:
                 answers = answer_tasks(model, tokenizer, batch, max_new_tokens=limit, seeds=seeds)
             except ValueError as error:
                 raise ValueError(f"{args.tasks}, from task {len(done) + 1} on: {error}") from error
-            done += [task | {args.model: answer} for task, answer in zip(batch, answers, strict=True)]
+            done += [task | {model_name(args): answer} for task, answer in zip(batch, answers, strict=True)]
             write_whole(args.out, write_tasks(done))
             bar.update(len(batch))
     seconds = time.perf_counter() - begun
@@ -126,7 +126,7 @@ def compare_file(args: argparse.Namespace) -> int:
             {"task": number, "first_difference": None if each is None else asdict(each)}
             for number, each in enumerate(found, 1)
         ]
-        content: dict[str, Any] = {"model": args.model, "answers": column, "equal": equal, "tasks": rows}
+        content: dict[str, Any] = {"model": model_name(args), "answers": column, "equal": equal, "tasks": rows}
         print(json.dumps(content, ensure_ascii=False))
     else:
         print(f"{equal} of {count(len(tasks), 'answer')} of {column} equal")
@@ -138,6 +138,6 @@ def difference_line(first: FirstDifference | None) -> str:
     if first is None:
         return "none"
     return (
-        f"token {first.position}: {visible(first.piece)!r} in place of {visible(first.reference_piece)!r}, margin "
-        f"{first.margin:.4f} nats, after {visible(first.text_before)!r}"
+        f"token {first.position}: '{visible(first.piece)}' in place of '{visible(first.reference_piece)}', margin "
+        f"{first.margin:.4f} nats, after '{visible(first.text_before)}'"
     )

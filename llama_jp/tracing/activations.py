@@ -77,7 +77,7 @@ class Activations(Mapping[str, Tensor]):
         found = self._calls.get(name) or self._calls.get(without_wrappers(name))
         if found is None:
             raise KeyError(f"{name} was not recorded: it is not among the points of this trace, or {NOT_REACHED}")
-        if any(x._version != self._versions.get(id(x), x._version) for x in found):
+        if self._versions and any(x._version != self._versions.get(id(x), x._version) for x in found):
             raise ValueError(f"the model changed {name} in place after it was recorded; trace without keep_graph")
         return found if self._reducer is None else [self._reducer.result(found[0])]
 

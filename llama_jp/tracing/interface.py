@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -55,7 +56,8 @@ def trace(
     matches = {pattern: matching_points(pattern, names) for pattern in patterns}
     for pattern, matched in matches.items():
         if not matched:
-            raise ValueError(f"no point of this model matches {pattern!r}; there are {', '.join(names[:40])}, …")
+            kinds = dict.fromkeys(re.sub(r"\blayers\.\d+", "layers.*", name) for name in names)
+            raise ValueError(f"no point of this model matches {pattern!r}; there are {', '.join(kinds)}")
     for each in edits:
         if fixed := [name for name in matches[each.pattern] if name.endswith(NOT_EDITABLE)]:
             raise ValueError(f"{fixed[0]} can be recorded but not edited; edit a point before or after it")

@@ -45,6 +45,8 @@ class JsonlExamples:
         self.truncated: list[int] = []
         self.unlearned: list[int] = []
         self.largest_id = 0
+        if self.file.is_dir():
+            raise ValueError(f"{self.file} is a folder; name a JSONL file")
         digest, offset = hashlib.sha256(), 0
         with self.file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -101,7 +103,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error.msg} at character {error.pos}") from error
+        raise ValueError(f"it is not JSON: {error.msg} at character {error.pos}; a line is one whole object") from error
     except RecursionError as error:
         raise ValueError("it is not an example: JSON nested too deeply") from error
     if not isinstance(content, dict):

@@ -10,7 +10,7 @@ from ..text.rendering import Message, check_messages
 from ..text.tokenizer import Tokenizer
 from .losses import IGNORE
 
-FORMS = '"messages", "instruction" and "output", or "text"'
+FORMS = '"messages", "text", or "instruction" and "output"'
 ANCHORS = "\n。、a1"  # one of them merges with the beginning of a text in no vocabulary that is known
 
 Turns = str | Sequence[Message] | Mapping[str, Any]
@@ -59,7 +59,9 @@ def read_form(content: Mapping[str, Any]) -> str | Sequence[Message]:
     given += ["instruction and output"] if {"instruction", "output"} <= content.keys() else []
     if len(given) != 1:
         keys = ", ".join(map(str, content)) or "no key"
-        raise ValueError(f"{' and '.join(given)} are given; keep one" if given else f"it has {keys}, and not {FORMS}")
+        raise ValueError(
+            f"{' and '.join(given)} are given; keep one" if given else f"it has {keys}; an example has {FORMS}"
+        )
     if given == ["messages"]:
         if not isinstance(content["messages"], list):
             raise ValueError(f'"messages" is {kind_of(content["messages"])} where a list was expected')
@@ -141,4 +143,4 @@ def find_answer(answer: list[int], ids: list[int]) -> tuple[int, int]:
 
 
 def kind_of(value: Any) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
+    return "null" if value is None else f"{'an' if isinstance(value, int) else 'a'} {type(value).__name__}"

@@ -157,7 +157,7 @@ def finetune(
     context = config.max_position_embeddings
     length = length or min(LENGTH, context)
     if length > context:
-        raise ValueError(f"length {length} is more than the model's context of {context} tokens")
+        raise ValueError(f"length {length} is more than the model's context of {context} tokens; choose a smaller one")
 
     opened = open_data(data, evaluation, held_out, tokenizer, length, seed)
     if (largest := max(opened.examples.largest_id, opened.evaluation.largest_id)) >= config.vocab_size:

@@ -60,6 +60,18 @@ def test_bench_takes_an_adapter(run, adapter):
     assert status == 1 and "does not fit this model: misshapen" in err and err.count("\n") == 1
 
 
+def test_a_reference_of_evaluate_has_no_adapter(run, folder, adapter):
+    """Guards against the adapter in both models, whose distance is then 0."""
+    words = ("evaluate", "--text", "prose.ja.txt", "--convention", "llama.cpp", "--window", "64", "--dtype", "float32")
+    base, changed = (
+        json.loads(run(*words, "--json", *flags)[1])
+        for flags in ((), ("--adapter", str(adapter), "--against", str(folder)))
+    )
+    assert changed["kl"] > 0 and changed["loss"] != base["loss"]
+    assert changed["against"][0]["loss"] == base["loss"]
+    assert changed["model"] == f"{folder} with {adapter}"
+
+
 def test_an_adapter_without_a_model_to_merge_it_into(run, adapter):
     status, _, err = run("quantize", "--verify", "x", "--adapter", str(adapter))
     assert status == 1 and "--verify FOLDER takes no MODEL" in err

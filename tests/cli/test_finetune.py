@@ -50,6 +50,20 @@ def test_an_adapter(tiny, data, tmp_path, capsys):
     assert (tmp_path / "out" / "adapter_config.json").is_file()
 
 
+def test_a_changed_model_is_tried_with_its_parts(tiny, data, tmp_path, capsys, monkeypatch):
+    """Guards against a last line that does not work as typed."""
+    part = "def attend(*qkv_and_mask):\n    return attend_eager(*qkv_and_mask)\n"
+    make = f"def make():\n    return Llama.from_pretrained({str(tiny)!r}, attention=attend)\n"
+    imports = "from llama_jp.model import Llama, attend_eager\n"
+    (tmp_path / "changed_for_tuning.py").write_text(imports + part + make)
+    monkeypatch.syspath_prepend(tmp_path)
+    out = tmp_path / "my out"
+    words = ["finetune", str(data), str(out), "--model", "changed_for_tuning:make", "--steps", "1", "--length", "64"]
+    assert main(words) == 0
+    *_, after, last = capsys.readouterr().err.splitlines()
+    assert last == f"try it: llama-jp generate --model '{out}' --trust-parts \"…\"" and " after 1 step," in after
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "sentence"),
     [
@@ -77,7 +91,7 @@ def test_mistakes_take_one_line(tiny, data, tmp_path, capsys, flags, status, sen
 def test_a_wrong_line_of_the_data(tiny, data, tmp_path, capsys):
     data.write_text(data.read_text() + '{"question": "a"}\n')
     assert main(["finetune", str(data), str(tmp_path / "out"), "--model", str(tiny)]) == 1
-    assert capsys.readouterr().err.startswith(f"llama-jp: {data}, line 21: it has question, and not ")
+    assert capsys.readouterr().err.startswith(f"llama-jp: {data}, line 21: it has question; an example has ")
     assert not (tmp_path / "out").exists()
 
 

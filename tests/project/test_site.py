@@ -120,8 +120,10 @@ def test_every_page_exists_in_both_languages(site):
 
 @needs_docs
 def test_lines_of_japanese_join_without_a_space(site):
-    paragraphs = re.findall(r"<p>(.*?)</p>", (site / "ja" / "index.html").read_text(encoding="utf-8"), re.S)
-    assert paragraphs and not any(re.search(r"[ぁ-んァ-ン一-龥]\n[ぁ-んァ-ン一-龥]", each) for each in paragraphs)
+    """In lists the next line is indented."""
+    for page in ("index.html", "evaluate/index.html"):
+        found = re.findall(r"<(?:p|li)>(.*?)</(?:p|li)>", (site / "ja" / page).read_text(encoding="utf-8"), re.S)
+        assert found and not any(re.search(r"[ぁ-んァ-ン一-龥]\s*\n\s*[ぁ-んァ-ン一-龥]", each) for each in found)
 
 
 def test_a_broken_link_is_found(tmp_path):

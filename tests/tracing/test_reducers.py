@@ -72,6 +72,13 @@ def test_a_function_gets_the_running_total(folder):
         assert counted[name][:2].tolist() == [3, sum(x.numel() for x in seen.calls(name))]
 
 
+def test_a_total_that_is_no_tensor(folder):
+    """The result of a function is the caller's: a count, for example."""
+    seen, counted = run(here(folder)), run(here(folder), reduce=lambda total, x: (total or 0) + x.numel())
+    for name in seen:
+        assert counted[name] == sum(x.numel() for x in seen.calls(name))
+
+
 def test_a_reducer_cannot_change_the_model(folder):
     """Guards against a total that is the model's own tensor."""
     model = here(folder)

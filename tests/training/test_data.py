@@ -37,9 +37,10 @@ def test_examples_are_read_from_their_places(tokenizer, tmp_path):
 
 WRONG = [
     (b'{"text": ', "it is not JSON: Expecting value at character "),
+    (b"{", "; a line is one whole object"),
     ('{"text": "ネコ"}'.encode("cp932"), "it is not UTF-8: byte 10 is 0x83"),
     (b'["text"]', "it is a list where an object was expected"),
-    ({"question": "a", "answer": "b"}, 'it has question, answer, and not "messages"'),
+    ({"question": "a", "answer": "b"}, 'it has question, answer; an example has "messages"'),
     ({"text": ["a"]}, '"text" is a list where a text was expected'),
     ({"instruction": "a", "output": ""}, "an answer of the assistant, has no text"),
     (b"[" * 100_000, "JSON nested too deeply"),
@@ -55,6 +56,8 @@ def test_a_wrong_line_is_named(tokenizer, tmp_path, line, sentence):
 
 
 def test_files_without_examples_are_named(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match="is a folder; name a JSONL file"):
+        JsonlExamples(tmp_path, tokenizer, 100)
     with pytest.raises(ValueError, match="holds no examples"):
         JsonlExamples(write_lines(tmp_path / "empty.jsonl", b"", b" "), tokenizer, 100)
     with pytest.raises(FileNotFoundError):

@@ -116,11 +116,11 @@ def test_the_forms_of_a_line(llama):
 @pytest.mark.parametrize(
     ("turns", "sentence"),
     [
-        ({"prompt": "a", "completion": "b"}, 'it has prompt, completion, and not "messages"'),
+        ({"prompt": "a", "completion": "b"}, 'it has prompt, completion; an example has "messages"'),
         ({}, "it has no key"),
         ({"text": "a", "messages": []}, "messages and text are given; keep one"),
         ({"messages": {"role": "user"}}, '"messages" is a dict'),
-        ({"instruction": 3, "output": "b"}, '"instruction" is a int'),
+        ({"instruction": 3, "output": "b"}, '"instruction" is an int'),
         ({"instruction": "a", "output": "b", "input": ["x"]}, '"input" is a list'),
         ({"instruction": "a", "output": " "}, "message 1, an answer of the assistant, has no text"),
         ({"instruction": "a", "output": None}, "message 1, an answer of the assistant, has no text"),
