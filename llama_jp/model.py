@@ -176,11 +176,13 @@ def positions_and_mask(mask: Tensor | None, T: int, S: int, device: torch.device
     """
     index = torch.arange(S, device=device)
     queries = index[S - T :]
-    visible = index <= queries[:, None]  # (T, S)
     if mask is not None and not torch.compiler.is_compiling() and bool((mask.bool() & (mask == mask[:, :1])).all()):
         mask = None  # every row is one document without padding
+    if mask is None and T in (1, S):
+        return queries[None], None
+    visible = index <= queries[:, None]  # (T, S)
     if mask is None:
-        return queries[None], None if T in (1, S) else visible[None, None]
+        return queries[None], visible[None, None]
 
     keys, own = mask.to(device)[:, None, :], mask.to(device)[:, S - T :, None]  # (B, 1, S), (B, T, 1)
     visible = visible & (keys != 0) & ((keys == own) | (own == 0))  # (B, T, S)
