@@ -191,7 +191,7 @@ def positions_and_mask(mask: Tensor | None, T: int, S: int, device: torch.device
 
 
 def has_documents(mask: Tensor | None) -> bool:
-    """Whether a row of the mask (B, S) holds several documents. False in a compiled model, whose bits are its own."""
+    """Whether a row of the mask (B, S) holds several documents. False in compiled code, which rounds differently."""
     return mask is not None and not torch.compiler.is_compiling() and bool((mask > 1).any())
 
 
