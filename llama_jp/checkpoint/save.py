@@ -133,8 +133,8 @@ def write_atomically(folder: Path) -> Iterator[Path]:
         new_files = {file.relative_to(new_folder) for file in new_folder.rglob("*") if file.is_file()}
         # safetensors creates files that only their owner can read; the JSON files have the usual permissions
         mode = next(new_folder.glob("*.json")).stat().st_mode
-        for name in new_files:
+        for name in sorted(new_files):
             (new_folder / name).chmod(mode)
-            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (new_folder / name).replace(folder / name)
         remove_stale(folder, new_files)
