@@ -45,7 +45,7 @@ class MixtureOfExpertsLlama(Llama):
 def upcycle(plain: Llama) -> MixtureOfExpertsLlama:
     """A mixture whose experts are copies of the MLP of a plain model. The routers are random."""
     model = MixtureOfExpertsLlama(plain.config).to(plain.lm_head.weight)
-    model.load_state_dict(plain.state_dict(), strict=False)  # all but the MLPs
+    model.load_state_dict(plain.state_dict(), strict=False)  # not strict: the MLPs are other ones
     for layer, dense in zip(model.layers, plain.layers, strict=True):
         for expert in layer.mlp.experts:
             expert.load_state_dict(dense.mlp.state_dict())

@@ -33,6 +33,6 @@ def make() -> Llama:
     """The demo with this MLP, whose matrices start as the demo's `up_proj` and `down_proj`."""
     plain = Llama.from_pretrained("demo", dtype="float32")
     model = SquaredReLULlama(plain.config)
-    model.load_state_dict(plain.state_dict(), strict=False)  # all but gate_proj
+    model.load_state_dict(plain.state_dict(), strict=False)  # not strict: there is no gate_proj
     model.folder, model.generation_config = plain.folder, plain.generation_config
     return model

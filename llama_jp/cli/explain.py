@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from ..text.prompt_forms import PromptForm, forms_of_prompt
 from ..text.prompt_mistakes import KINDS, Diagnosis, find_mistakes
 from ..text.tokenizer import Tokenizer
+from ..text.vocabulary import first_difference
 from .columns import display_width, pad, visible
 
 GAP = "  "
@@ -75,14 +76,6 @@ def difference_line(tokenizer: Tokenizer, diagnosis: Diagnosis) -> str:
         else:
             shown.append(str(ids[at]))
     return f"first difference at token {at}: {shown[0]}, where {shown[1]} was trained"
-
-
-def first_difference(ids: list[int], trained: list[int]) -> int | None:
-    """The index of the first token that differs; None for equal ids."""
-    if ids == trained:
-        return None
-    # not strict: the shorter list may be the beginning of the other
-    return next((i for i, (a, b) in enumerate(zip(ids, trained, strict=False)) if a != b), min(len(ids), len(trained)))
 
 
 def table(tokenizer: Tokenizer, forms: list[PromptForm]) -> list[str]:

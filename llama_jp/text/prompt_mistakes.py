@@ -17,6 +17,7 @@ from itertools import combinations, takewhile
 from .prompt_forms import card_prompt, has_card_prompt
 from .template import DEFAULT_SYSTEM_PROMPT
 from .tokenizer import Tokenizer
+from .vocabulary import first_difference
 
 # Each kind of mistake, with its cause or its cure.
 KINDS = {
@@ -126,11 +127,7 @@ class Diagnosis:
     @property
     def first_difference(self) -> int | None:
         """The index of the first id that is not the trained one; None if all are."""
-        if self.trained is None or self.ids == self.trained:
-            return None
-        # not strict: the shorter list may be the beginning of the other
-        pairs = zip(self.ids, self.trained, strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self.ids), len(self.trained)))
+        return None if self.trained is None else first_difference(self.ids, self.trained)
 
 
 def find_mistakes(tokenizer: Tokenizer, ids: Sequence[int], message: str | None = None) -> Diagnosis:

@@ -18,6 +18,7 @@ from .backends import KINDS, JsonFile, SentencePieceAsTransformers5, SentencePie
 from .rendering import literal_text, render
 from .special_tokens import SpecialTokens
 from .streaming import TextStream
+from .vocabulary import first_difference
 
 Backend = SentencePieceFile | JsonFile
 
@@ -322,9 +323,7 @@ def find_difference(folder: Path, model_file: SentencePieceFile, json_file: Back
         texts += [(f"猫 {json_pieces[i]} 犬{json_pieces[i]}a{json_pieces[i]}", parse) for parse in (False, True)]
     for text, parse_special in texts:
         model_ids, json_ids = (file.encode(text, parse_special) for file in (model_file, json_file))
-        if model_ids != json_ids:
-            # not strict: the shorter list may be the beginning of the other
-            start = next((i for i, (a, b) in enumerate(zip(model_ids, json_ids, strict=False)) if a != b), 0)
+        if (start := first_difference(model_ids, json_ids)) is not None:
             return (
                 f"{names} encode {text[:40]!r} differently: from token {start} on, "
                 f"{model_ids[start : start + 4]} and {json_ids[start : start + 4]}"

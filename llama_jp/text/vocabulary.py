@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -52,3 +53,11 @@ class Vocabulary:
         if token_id in self.special:
             return 0
         return 1 if token_id in self.byte_values else len(self.text(token_id).encode("utf-8"))
+
+
+def first_difference(ids: Sequence[int], others: Sequence[int]) -> int | None:
+    """The index of the first id that differs, the end of the shorter list included; None for equal ids."""
+    if list(ids) == list(others):
+        return None
+    # not strict: the shorter list may be the beginning of the other
+    return next((i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b), min(len(ids), len(others)))
