@@ -32,6 +32,12 @@ def pytest_configure(config) -> None:
         config.option.hypothesis_seed = SEED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The processes of `pytest -n auto`: one for each core. Each needs up to 2 GB of memory, so there are at most 8."""
+    return min(os.cpu_count() or 1, 8)
+
+
 @pytest.fixture(autouse=True)
 def threads():
     """One thread unless a test sets more: small models are no faster with two, and slower on a busy machine."""

@@ -28,7 +28,7 @@ MODULE = "helpers.changed_models"
         ({"attention": attend_window}, rf"changed model \(attention {MODULE}:attend_window\); .*trust_parts=True"),
         ({"norm": centred_norm, "rope": no_rope}, rf"norm {MODULE}:centred_norm, rope {MODULE}:no_rope"),
     ],
-    ids=str,
+    ids=["rope", "attention", "norm and rope"],
 )
 def test_changed_functions_are_recorded(small, tmp_path, functions, sentence):
     """Guards against a changed model that loads as a plain one, here or in transformers."""

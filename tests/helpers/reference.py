@@ -46,8 +46,8 @@ SMALL = {
     "max_position_embeddings": 128,
 }
 
-# New numbers in every run; LLAMA_JP_SEED=… repeats a run that failed.
-SEED = int(os.environ.get("LLAMA_JP_SEED", random.randrange(10**6)))
+# New numbers in every run; LLAMA_JP_SEED=… repeats a run that failed. The processes of `pytest -n` inherit the seed.
+SEED = int(os.environ.setdefault("LLAMA_JP_SEED", str(random.randrange(10**6))))
 
 
 def random_config(rng: random.Random, rope_type: str | None = None) -> dict:

@@ -55,7 +55,7 @@ def test_every_command_shown_exists(name):
 def test_ci_runs_the_blocks_of_the_readme():
     """.ci/run executes the second block, which passes the tests, and the block under "Developing"."""
     first, second, *others = blocks("README.md", "sh")
-    assert "llama-jp generate" in first and "pytest" in second.split("\n")
+    assert "llama-jp generate" in first and "pytest -n auto" in second.split("\n")
     shown = subprocess.run([ROOT / ".ci" / "run", "--show"], capture_output=True, text=True, check=True).stdout
     assert shown == second + others[-1]
     assert others[-1].splitlines() == ["ruff check .", "ruff format --check .", "mypy"]
