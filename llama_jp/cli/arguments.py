@@ -29,14 +29,21 @@ def add_source_arguments(parser: argparse._ActionsContainer) -> None:
     add_revision_argument(parser)
 
 
-def add_positional_source_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+def add_positional_source_arguments(
+    parser: argparse.ArgumentParser, several: bool = False
+) -> argparse._MutuallyExclusiveGroup:
     """MODEL, --model and --revision, for a command without other positional arguments.
+
+    several  take more than one MODEL, as a list `models`, which is empty where --model or nothing is given
 
     Returns the group of everything that names the model, which excludes one another.
     """
     parser.set_defaults(model="demo")  # first, because it would replace the defaults of the two arguments
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help=MODEL_HELP)
+    if several:
+        group.add_argument("models", nargs="*", default=[], metavar="MODEL", help=MODEL_HELP)
+    else:
+        group.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help=MODEL_HELP)
     group.add_argument("--model", default=argparse.SUPPRESS, metavar="MODEL", help="the same (default: demo)")
     add_revision_argument(parser)
     return group
