@@ -72,9 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if len(args.models) == 1:
-        args.model = args.models[0]
-    elif args.models:
+    if len(args.models) > 1:
         return measure_table(args)
     mode = next((name for name in ("text", "tasks", "published") if getattr(args, name)), "")
     if not mode:

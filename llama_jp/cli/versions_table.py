@@ -67,9 +67,7 @@ def measure_versions(args: argparse.Namespace, sources: list[str], text: str, se
 def check_flags(args: argparse.Namespace, sources: list[str]) -> None:
     """End with a usage error for flags that belong to a single model."""
     if len(args.against or ()) != 1:
-        args.parser.error(
-            f"{len(sources)} models make a table of what each loses; name their original with --against"
-        )
+        args.parser.error(f"{len(sources)} models make a table of what each loses; name their original with --against")
     for name in ("adapter", "revision"):
         if getattr(args, name) is not None:
             args.parser.error(f"--{name} belongs to one model, and {len(sources)} are named")
