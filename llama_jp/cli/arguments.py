@@ -29,17 +29,35 @@ def add_source_arguments(parser: argparse._ActionsContainer) -> None:
     add_revision_argument(parser)
 
 
-def add_positional_source_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+def add_positional_source_arguments(
+    parser: argparse.ArgumentParser, several: bool = False
+) -> argparse._MutuallyExclusiveGroup:
     """MODEL, --model and --revision, for a command without other positional arguments.
+
+    several  take more than one MODEL, as the list `models`
 
     Returns the group of everything that names the model, which excludes one another.
     """
     parser.set_defaults(model="demo")  # first, because it would replace the defaults of the two arguments
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help=MODEL_HELP)
+    if several:
+        group.add_argument("models", nargs="*", default=[], action=Models, metavar="MODEL", help=MODEL_HELP)
+    else:
+        group.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help=MODEL_HELP)
     group.add_argument("--model", default=argparse.SUPPRESS, metavar="MODEL", help="the same (default: demo)")
     add_revision_argument(parser)
     return group
+
+
+class Models(argparse.Action):
+    """Any number of models: `models` is their list, and a single one is `model` as well."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        namespace.models = values
+        if len(values) == 1:
+            namespace.model = values[0]
 
 
 def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, target: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.conventions import CONVENTIONS
-from ..evaluation.documents import find_text
+from ..evaluation.documents import HELD_OUT, find_text
 from ..evaluation.perplexity import Evaluation, evaluate
 from ..model import Llama
 from ..numerics import json_values
@@ -21,6 +21,7 @@ from .console import read_standard_input
 from .models import add_computation_arguments, model_name, open_model
 from .output import count
 from .tasks_file import add_tasks_arguments, answer_file, compare_file, difference_line
+from .versions_table import measure_versions
 
 EXAMPLE = "llama-jp evaluate demo --text held-out.ja.txt --convention documents"
 OF_TEXT = ("against", "convention", "window", "stride")
@@ -29,7 +30,7 @@ DISTANCE = ("kl", "top1", "first_difference")  # keys of a reference; null where
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_positional_source_arguments(parser)
+    add_positional_source_arguments(parser, several=True)
     subject = parser.add_mutually_exclusive_group()
     subject.add_argument("--text", metavar="FILE", help="measure on a UTF-8 text, a text of the package, or - (stdin)")
     add_tasks_arguments(parser, subject)
@@ -43,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="B",
         help="measure the reference B as well, and the KL divergence from it, the share of equal most probable tokens "
-        "(top 1) and the first different one; may be given several times",
+        "(top 1) and the first different one; may be given several times. With several models: their original, and a "
+        "table of what each loses",
     )
     text(
         "--convention",
@@ -70,6 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if len(args.models) > 1:
+        return measure_table(args)
     mode = next((name for name in ("text", "tasks", "published") if getattr(args, name)), "")
     if not mode:
         args.parser.error("there is nothing to evaluate on; name a file with --text, --tasks or --published")
@@ -78,6 +82,15 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None and getattr(args, name) is not False:
             args.parser.error(f"--{name.replace('_', '-')} has no effect with --{mode}")
     return {"text": measure_text, "tasks": answer_file, "published": compare_file}[mode](args)
+
+
+def measure_table(args: argparse.Namespace) -> int:
+    """Measure several versions of a model beside their original. The default text is that of certificates."""
+    for name in ("tasks", "published", *OF_TASKS, "max_new_tokens"):
+        if getattr(args, name) is not None:
+            args.parser.error(f"--{name.replace('_', '-')} takes one model, and {len(args.models)} are named")
+    options = settings(args) if args.text else settings(args) | {"convention": args.convention or "documents"}
+    return measure_versions(args, args.models, read_text(args.text or HELD_OUT), options)
 
 
 @dataclass

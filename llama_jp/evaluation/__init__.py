@@ -1,6 +1,7 @@
 """Measuring a model on a text.
 
 perplexity.py        evaluate: loss, perplexity, bits per byte, distance from a reference      start here
+versions.py          several versions of a model beside the original
 conventions.py       a text as windows: the rules of transformers, lm-eval, llama.cpp, and documents
 documents.py         texts with several documents as windows of token ids
 logits.py            logits of many windows in batches

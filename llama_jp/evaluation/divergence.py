@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -59,12 +59,15 @@ class DivergenceSums:
     reference_loss: float = 0.0  # sum of -log p(token), in nats
     loss: float = 0.0
     first_difference: TopDifference | None = None
+    by_token: list[Tensor] = field(default_factory=list)  # the divergence of each token, float64, in blocks
 
     def add(self, block: ScoredBlock) -> tuple[float, float]:
         """Add a block with the probabilities of the reference and the model. Returns the losses of the two."""
         p, q = block.log_probs
         first, second = p.argmax(-1), q.argmax(-1)
-        self.divergence += (p.exp() * (p - q)).sum().item()
+        divergence = (p.exp() * (p - q)).sum(-1)
+        self.divergence += divergence.sum().item()
+        self.by_token.append(divergence.cpu())
         self.agreeing += int((first == second).sum())
         reference_loss, loss = block.losses()
         self.reference_loss += reference_loss
@@ -86,12 +89,24 @@ def measure_divergence(reference: Iterable[Tensor], model: Iterable[Tensor], tex
     Probabilities are float64. Raises ValueError when the numbers of windows differ.
     """
     sums = DivergenceSums()
-    for block in scored_blocks(text.windows, reference, model, title="comparing"):
+    logits = (scored_rows(text.windows, each) for each in (reference, model))
+    for block in scored_blocks(text.windows, *logits, title="comparing"):
         sums.add(block)
     n = sums.tokens
     return Divergence(
         sums.divergence / n, sums.agreeing / n, math.exp(sums.reference_loss / n), math.exp(sums.loss / n)
     )
+
+
+def scored_rows(windows: Sequence[Window], logits: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The rows (N, V) of the logits of each window that predict a scored token.
+
+    logits  of each window in order: (T, V), or (T - 1, V) without the last row
+
+    Raises ValueError when the numbers of windows differ.
+    """
+    for window, each in zip(windows, logits, strict=True):
+        yield each[window.scored.nonzero()[:, 0].to(each.device)]
 
 
 @torch.inference_mode()
@@ -100,7 +115,7 @@ def scored_blocks(
 ) -> Iterator[ScoredBlock]:
     """The scored positions of windows, block by block, with the log probabilities of each model.
 
-    models   for each model an iterable of the logits (T, V) of each window in order, or (T - 1, V) without the last row
+    models   for each model an iterable of the scored rows (N, V) of each window in order, see `scored_rows`
     title    of the progress bar
     numbers  of the windows in the blocks; default: 0, 1, 2, …
 
@@ -111,8 +126,8 @@ def scored_blocks(
     with tqdm(desc=title, total=total, unit=" tokens", disable=None, leave=False) as bar:
         for number, window, *logits in zip(numbers, windows, *models, strict=True):
             rows = window.scored.nonzero()[:, 0]
-            for block in rows.split(ROWS_AT_ONCE):
-                log_probs = [each[block.to(each.device)].double().log_softmax(-1) for each in logits]
+            for block, *parts in zip(*(each.split(ROWS_AT_ONCE) for each in (rows, *logits)), strict=True):
+                log_probs = [part.double().log_softmax(-1) for part in parts]
                 targets = window.ids[0, 1:][block].to(log_probs[0].device)
                 yield ScoredBlock(number, block, targets, [each.to(targets.device) for each in log_probs])
                 bar.update(len(block))

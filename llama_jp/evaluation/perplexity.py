@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..checkpoint.config import dtype_name
+import torch
+from torch import Tensor
+
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
 from .conventions import CONVENTIONS, TextSize, WindowedText, resolve_window
-from .divergence import DivergenceSums, TopDifference, scored_blocks
+from .divergence import DivergenceSums, TopDifference, scored_blocks, scored_rows
 from .documents import Window
 from .logits import batch_by_length, batched_logits
 
@@ -51,6 +53,8 @@ class Evaluation:
     window: int  # tokens
     stride: int  # tokens from the beginning of a window to the next one
     kl: float | None = None  # KL divergence from the reference, in nats per scored token: sum of p log(p / q)
+    kl_99: float | None = None  # 99 % of the tokens have at most this divergence
+    kl_max: float | None = None  # the largest divergence of a token
     top1: float | None = None  # share of scored tokens with the same most probable token, 0 … 1
     first_difference: FirstDifference | None = None  # None: top1 is 1
     against: Evaluation | None = None  # the reference's own measurements
@@ -59,6 +63,11 @@ class Evaluation:
     def byte_perplexity(self) -> float:
         """exp of the loss per byte, as lm-eval's `byte_perplexity`."""
         return 2**self.bits_per_byte
+
+    @property
+    def character_perplexity(self) -> float:
+        """exp of the loss per character; it compares between vocabularies."""
+        return 2**self.bits_per_character
 
     @property
     def word_perplexity(self) -> float:
@@ -73,7 +82,8 @@ class Evaluation:
             content |= {"byte_perplexity": self.byte_perplexity, "word_perplexity": self.word_perplexity}
         if self.kl is not None:
             first = self.first_difference
-            content |= {"kl": self.kl, "top1": self.top1, "first_difference": None if first is None else asdict(first)}
+            content |= {"kl": self.kl, "kl_99": self.kl_99, "kl_max": self.kl_max, "top1": self.top1}
+            content |= {"first_difference": None if first is None else asdict(first)}
         return content
 
 
@@ -101,44 +111,102 @@ def evaluate(
     Raises ValueError for a text without a token to score, for ids or a reference outside the model's vocabulary, for a
     window that the context does not hold, and for logits that are not finite.
     """
-    if not text:
-        raise ValueError("the text is empty, so there is nothing to measure")
-    contexts = [each.config.context_length for each in (model, against) if each is not None]
-    window, stride = resolve_window(convention, window, stride, min(contexts))
-    windowed = CONVENTIONS[convention].split(text, tokenizer, window, stride)
-    check_windows(windowed, model)
     if against is None:
-        (loss,), sums = measure([model], windowed)
-    else:
-        check_reference(model, against)
-        (reference_loss, loss), sums = measure([against, model], windowed)
-    tokens = sum(int(each.scored.sum()) for each in windowed.windows)
+        measurement = Measurement(text, tokenizer, [model], window, stride, convention)
+        return measurement.of(measurement.rows(model))
+    check_reference(model, against)
+    measurement = Measurement(text, tokenizer, [against, model], window, stride, convention)
+    return measurement.of(measurement.rows(model), measurement.rows(against))
 
-    def evaluation(loss: float, **compared: Any) -> Evaluation:
-        bits = loss * windowed.size.tokens / math.log(2)
+
+class Measurement:
+    """A text in windows, on which several models are measured."""
+
+    def __init__(
+        self,
+        text: str,
+        tokenizer: Tokenizer,
+        models: Sequence[Llama],
+        window: int | None,
+        stride: int | None,
+        convention: str,
+    ) -> None:
+        """The models decide the default window, the first one also the batches. The rest is as in `evaluate`."""
+        if not text:
+            raise ValueError("the text is empty, so there is nothing to measure")
+        context = min(model.config.context_length for model in models)
+        self.window, self.stride = resolve_window(convention, window, stride, context)
+        self.text = CONVENTIONS[convention].split(text, tokenizer, self.window, self.stride)
+        self.tokenizer, self.convention = tokenizer, convention
+        for model in models:
+            check_windows(self.text, model)
+        self.inputs = [window.ids[0, :-1].tolist() for window in self.text.windows]  # the last token is only predicted
+        self.batches = batch_by_length([len(row) for row in self.inputs], models[0].config)
+        self.order = [number for batch in self.batches for number in batch]
+
+    @property
+    def scored_tokens(self) -> int:
+        return sum(int(window.scored.sum()) for window in self.text.windows)
+
+    def rows(self, model: Llama) -> Iterator[Tensor]:
+        """The scored rows (N, V) of a model's logits, window by window."""
+        windows = [self.text.windows[number] for number in self.order]
+        return scored_rows(windows, batched_logits(model, self.inputs, self.batches))
+
+    def of(self, rows: Iterable[Tensor], reference: Iterable[Tensor] | None = None) -> Evaluation:
+        """The measurements from the scored rows of a model, and its distance from a reference if there is one."""
+        sources = [rows] if reference is None else [reference, rows]
+        sums = DivergenceSums()
+        by_window = [[0.0] * len(self.inputs) for _ in sources]
+        windows = [self.text.windows[number] for number in self.order]
+        for block in scored_blocks(windows, *sources, title="evaluating", numbers=self.order):
+            losses = block.losses() if reference is None else sums.add(block)
+            for window_losses, loss in zip(by_window, losses, strict=True):
+                window_losses[block.window] += loss
+        *of_reference, loss = (self.mean(each) for each in by_window)
+        if not of_reference:
+            return self.evaluation(loss)
+        tokens, first = self.scored_tokens, sums.first_difference
+        by_token = torch.cat(sums.by_token)
+        return self.evaluation(
+            loss,
+            kl=sums.divergence / tokens,
+            kl_99=by_token.kthvalue(math.ceil(0.99 * tokens)).values.item(),
+            kl_max=by_token.max().item(),
+            top1=sums.agreeing / tokens,
+            first_difference=first and locate(first, self.text.windows, self.tokenizer),
+            against=self.evaluation(*of_reference),
+        )
+
+    def mean(self, by_window: Sequence[float]) -> float:
+        """The loss per token from the sum of each window."""
+        means = [
+            weight / int(window.scored.sum()) * loss
+            for weight, window, loss in zip(self.text.weights, self.text.windows, by_window, strict=True)
+        ]
+        loss = sum(means) / sum(self.text.weights)
+        if not math.isfinite(loss):
+            raise ValueError(
+                "the loss is not finite: the model's logits hold NaN or infinity; load it with another dtype, and if "
+                "that does not help, the weights hold NaN or infinity"
+            )
+        return loss
+
+    def evaluation(self, loss: float, **compared: Any) -> Evaluation:
+        size = self.text.size
+        bits = loss * size.tokens / math.log(2)
         return Evaluation(
             loss=loss,
             perplexity=exp(loss),
-            bits_per_byte=bits / windowed.size.bytes,
-            bits_per_character=bits / windowed.size.characters,
-            tokens=tokens,
-            size=windowed.size,
-            convention=convention,
-            window=window,
-            stride=stride,
+            bits_per_byte=bits / size.bytes,
+            bits_per_character=bits / size.characters,
+            tokens=self.scored_tokens,
+            size=size,
+            convention=self.convention,
+            window=self.window,
+            stride=self.stride,
             **compared,
         )
-
-    if against is None:
-        return evaluation(loss)
-    first = sums.first_difference
-    return evaluation(
-        loss,
-        kl=sums.divergence / tokens,
-        top1=sums.agreeing / tokens,
-        first_difference=first and locate(first, windowed.windows, tokenizer),
-        against=evaluation(reference_loss),
-    )
 
 
 def check_windows(text: WindowedText, model: Llama) -> None:
@@ -161,39 +229,6 @@ def check_reference(model: Llama, reference: Llama) -> None:
             f"the model has {V} ids and the reference {reference_V}, so there is no KL divergence; measure each with "
             "its own tokenizer, and compare bits per byte or per character"
         )
-
-
-def measure(models: Sequence[Llama], text: WindowedText) -> tuple[list[float], DivergenceSums]:
-    """The loss of each model in nats per token, and the sums of a comparison if there are two."""
-    rows = [window.ids[0, :-1].tolist() for window in text.windows]  # the last token is only predicted
-    batches = batch_by_length([len(row) for row in rows], models[0].config)
-    order = [number for batch in batches for number in batch]
-    sums = DivergenceSums()
-    by_window = [[0.0] * len(rows) for _ in models]
-    blocks = scored_blocks(
-        [text.windows[number] for number in order],
-        *(batched_logits(model, rows, batches) for model in models),
-        title="evaluating",
-        numbers=order,
-    )
-    for block in blocks:
-        losses = block.losses() if len(models) == 1 else sums.add(block)
-        for window_losses, loss in zip(by_window, losses, strict=True):
-            window_losses[block.window] += loss
-    result = []
-    for model, window_losses in zip(models, by_window, strict=True):
-        means = [
-            weight / int(window.scored.sum()) * loss
-            for weight, window, loss in zip(text.weights, text.windows, window_losses, strict=True)
-        ]
-        result.append(sum(means) / sum(text.weights))
-        if not math.isfinite(result[-1] + sums.divergence):
-            dtype = dtype_name(model.embed_tokens.weight.dtype)
-            raise ValueError(
-                f"the loss is not finite: in {dtype} the model's logits hold NaN or infinity; load it with another "
-                "dtype, and if that does not help, the weights hold NaN or infinity"
-            )
-    return result, sums
 
 
 def locate(first: TopDifference, windows: Sequence[Window], tokenizer: Tokenizer) -> FirstDifference:

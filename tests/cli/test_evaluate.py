@@ -6,10 +6,12 @@ import copy
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 
 import llama_jp
+from llama_jp.cli import main
 from llama_jp.cli.evaluate import why_not_comparable
 from llama_jp.evaluation.tasks import read_tasks, write_tasks
 
@@ -123,6 +125,58 @@ def test_a_function_as_model(run):
     words = ("evaluate", "--text", "-", "--json", "--against", "helpers.changed_models:make_half")
     status, out, _ = run(*words, stdin=TEXT, model="helpers.changed_models:make")
     assert status == 0 and json.loads(out)["kl"] > 0.01
+
+
+def test_several_models_make_a_table(tmp_path, quantized_demo, capsys):
+    """Sizes, and the numbers of `evaluate`, for a folder, int8 and int4 weights, and a function."""
+    int8, int4 = map(str, (quantized_demo["int8"], quantized_demo["rtn"]))
+    words = ["evaluate", "--against", "demo", int8, "demo", int4, "helpers.changed_models:make_half"]
+    assert main([*words, "--dtype", "float32", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"], found["convention"], found["window"]) == ("held-out.ja.txt", "documents", 512)
+    first, same, second, damaged = found["versions"]
+    assert (same["kl"], same["top1"], same["first_difference"], same["bytes"]) == (
+        0,
+        1,
+        None,
+        found["original"]["bytes"],
+    )
+    assert (
+        0 < first["kl"] < second["kl"] < 0.001 < damaged["kl"] and first["bits_per_weight"] > second["bits_per_weight"]
+    )
+    assert damaged["bytes"] is None and damaged["perplexity"] > same["perplexity"] == found["original"]["perplexity"]
+    certificate = json.loads((quantized_demo["rtn"] / "certificate.json").read_text())["result"]
+    assert second["kl"] == pytest.approx(certificate["kl_divergence"], rel=0.01)
+    assert main([*words, "--dtype", "float32"]) == 0
+    head, *rows = capsys.readouterr().out.split("\n")[4:-1]
+    assert head.split()[:3] == ["bytes", "bits/weight", "KL"] and len(rows) == 5
+    assert rows[0].endswith("original") and rows[2].endswith("none") and " for " in rows[4]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("demo", "demo"), "2 models make a table of what each loses; name their original with --against"),
+        (("demo", "demo", "--against", "demo", "--adapter", "x"), "--adapter belongs to one model, and 2 are named"),
+        (("demo", "demo", "--against", "demo", "--tasks", "x"), "--tasks takes one model, and 2 are named"),
+        (("demo", "demo", "--model", "demo"), "--model: not allowed with argument MODEL"),
+    ],
+)
+def test_flags_of_one_model_have_no_table(words, sentence, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *words])
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1
+
+
+def test_another_vocabulary_is_no_version(folder, base_folder, quantized_demo, tmp_path, capsys):
+    """The name of the model stands in the sentence; a version without a tokenizer is read with the original's."""
+    assert main(["evaluate", "--against", "demo", "demo", str(folder)]) == 1
+    err = capsys.readouterr().err
+    assert f"{folder} is no version of demo: id " in err and "compare bits per character" in err
+    bare = shutil.copytree(quantized_demo["int8"], tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    assert main(["evaluate", "--against", "demo", "demo", str(bare)]) == 0
+    assert f"{bare} was measured with the original's tokenizer: " in capsys.readouterr().out
 
 
 @pytest.fixture
