@@ -11,6 +11,7 @@ from ..checkpoint.hub import SHORT_NAMES
 from ..text_files import parse_json
 
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
+GGUF_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
 MOST_DIGITS = 100

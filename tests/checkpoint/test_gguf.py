@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
+from gguf import GGUFEndian
 from helpers.checkpoint_files import edit_config
-from helpers.gguf_files import TYPES, permuted_rows, reference, write_gguf
+from helpers.gguf_files import HALVES, TYPES, permuted_rows, reference, write_gguf
 from helpers.reference import SMALL, save_random
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,20 +138,30 @@ def test_rope_scaling(small, tmp_path, keys, rope):
     assert same(folder, file)
 
 
+def test_any_divisors_of_the_frequencies(blocks, tmp_path):
+    """Guards against divisors that are ignored, guessed or rounded: transformers has them as a longrope."""
+    divisors = torch.rand(16, generator=torch.Generator().manual_seed(0)) * 9 + 0.5
+    file = write_with_divisors(blocks, tmp_path / "model.gguf", divisors)
+    folder, lists = shutil.copytree(blocks, tmp_path / "original"), divisors.tolist()
+    rope = {"rope_type": "longrope", "rope_theta": 5e5, "short_factor": lists, "long_factor": lists}
+    edit_config(folder, rope_parameters=rope | {"attention_factor": 1.0, "original_max_position_embeddings": 128})
+    assert same(folder, file)
+    for wrong, found in ((divisors[:8], "8 numbers from 1"), (-divisors, "16 numbers from -8")):
+        with pytest.raises(ValueError, match=f"rope_freqs.weight has {found}.* but heads of 32 need 16 positive ones"):
+            load_model(write_with_divisors(blocks, tmp_path / f"{len(wrong)}.gguf", wrong))
+
+
 @pytest.mark.parametrize("length", [8192, 32])
 def test_the_divisors_of_llama_3_are_its_rope_scaling(blocks, tmp_path, length):
-    """Guards against `rope_freqs.weight` that is ignored; other divisors are refused rather than guessed."""
+    """Guards against `rope_freqs.weight` that is ignored, and against settings that are guessed."""
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     folder = shutil.copytree(blocks, tmp_path / "original")
     edit_config(folder, rope_parameters=rope | {"original_max_position_embeddings": length})
     scaled, _ = transformers_frequencies(folder)
     plain = 1.0 / (5e5 ** (torch.arange(0, 32, 2, dtype=torch.float32) / 32))
     file = write_with_divisors(blocks, tmp_path / "model.gguf", plain / scaled)
-    if length == 32:
-        with pytest.raises(ValueError, match=r"rope_freqs.weight has other divisors than the scaling of Llama 3"):
-            load_model(file)
-    else:
-        assert same(folder, file)
+    assert read_config(file).rope_scaling["rope_type"] == ("longrope" if length == 32 else "llama3")
+    assert length == 32 or same(folder, file)
 
 
 def transformers_frequencies(folder: Path) -> tuple[torch.Tensor, float]:
@@ -189,6 +200,44 @@ def test_split_files(small, tmp_path):
         load_model(parts[0])
 
 
+@pytest.mark.parametrize("kind", [Type.F32, Type.F16, *HALVES], ids=lambda kind: kind.name)
+def test_big_endian_files(blocks, tmp_path, kind):
+    """Guards against a half-precision scale with its bytes exchanged: the same numbers as in the little-endian file."""
+    little, big = write_gguf(blocks, tmp_path / "little.gguf", kind), tmp_path / "big.gguf"
+    write_gguf(blocks, big, kind, endianess=GGUFEndian.BIG)
+    assert read_config(big) == read_config(little)
+    ours, expected = (load_model(file, "float32", "cpu").state_dict() for file in (big, little))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_a_big_endian_block_without_a_defined_order_is_refused(blocks, tmp_path):
+    """Guards against numbers that depend on the machine that wrote them."""
+    file = write_gguf(blocks, tmp_path / "model.gguf", Type.F16, endianess=GGUFEndian.BIG)
+    content = file.read_bytes()
+    entry = b"output.weight" + struct.pack(">IQQI", 2, 256, 96, 1)
+    file.write_bytes(content.replace(entry, entry[:-4] + struct.pack(">I", Type.Q5_0)))
+    with pytest.raises(
+        ValueError, match="is big-endian and stores output.weight as Q5_0, whose byte order is not defin"
+    ):
+        load_model(file)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_split_files_of_every_version(small, tmp_path, version, order):
+    """Guards against a part that is read with the widths or the byte order of another file."""
+    options = {"endianess": GGUFEndian.BIG} if order == "big" else {}
+    whole = load_model(write_gguf(small, tmp_path / "whole.gguf", Type.F16)).state_dict()
+    write_gguf(small, tmp_path / "model.gguf", Type.F16, split_max_tensors=9, **options)
+    parts = sorted(tmp_path.glob("model-0000*-of-*.gguf"))
+    for part in parts:
+        content = bytearray(part.read_bytes())
+        content[4:8] = version.to_bytes(4, order)
+        part.write_bytes(as_version_1(part, ">" if order == "big" else "<") if version == 1 else content)
+    state = load_model(parts[-1]).state_dict()
+    assert all(torch.equal(state[name], whole[name]) for name in whole)
+
+
 def test_version_1_and_2(small, tmp_path):
     """Guards against counts of the wrong width: version 1 has 32 bits, and gguf-py reads it no more."""
     file = write_gguf(small, tmp_path / "model.gguf", Type.F16)
@@ -202,26 +251,26 @@ def test_version_1_and_2(small, tmp_path):
         assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
-def as_version_1(file: Path) -> bytes:
+def as_version_1(file: Path, order: str = "<") -> bytes:
     """A file with scalar keys and strings only, written again with 32-bit counts."""
     import gguf
 
     def string(text: str) -> bytes:
-        return struct.pack("<I", len(text.encode())) + text.encode()
+        return struct.pack(f"{order}I", len(text.encode())) + text.encode()
 
     reader = gguf.GGUFReader(file)
     fields = [field for name, field in reader.fields.items() if not name.startswith("GGUF.")]
-    out = b"GGUF" + struct.pack("<III", 1, len(reader.tensors), len(fields))
+    out = b"GGUF" + struct.pack(f"{order}III", 1, len(reader.tensors), len(fields))
     for field in fields:
-        out += string(field.name) + struct.pack("<I", field.types[0])
+        out += string(field.name) + struct.pack(f"{order}I", field.types[0])
         is_text = field.types[0] == gguf.GGUFValueType.STRING
         out += string(field.contents()) if is_text else field.parts[-1].tobytes()
     data, offset = b"", 0
     for tensor in reader.tensors:
-        out += string(tensor.name) + struct.pack("<I", len(tensor.shape))
-        out += b"".join(struct.pack("<I", size) for size in tensor.shape)
-        out += struct.pack("<IQ", tensor.tensor_type, offset)
-        content = tensor.data.tobytes()
+        out += string(tensor.name) + struct.pack(f"{order}I", len(tensor.shape))
+        out += b"".join(struct.pack(f"{order}I", size) for size in tensor.shape)
+        out += struct.pack(f"{order}IQ", tensor.tensor_type, offset)
+        content = tensor.data.tobytes()  # in the order of the file, as the parts of the keys
         data += content + bytes(-len(content) % 32)
         offset = len(data)
     return out + bytes(-len(out) % 32) + data
@@ -317,7 +366,7 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(small, tmp_path, key
     [
         (b"tjgg\x03\0\0\0", "is a GGML file of before August 2023"),
         (b"PK\x03\x04\0\0\0\0", r"is not a GGUF file: it begins with b'PK\\x03\\x04'"),
-        (b"GGUF\0\0\0\x03", "is a big-endian GGUF file"),
+        (b"GGUF\0\0\0\x03", "its header cannot be read"),  # little-endian after these bytes
         (b"GGUF\x09\0\0\0", "is GGUF version 9; supported are 1, 2, 3"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
     ],

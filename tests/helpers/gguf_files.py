@@ -53,6 +53,24 @@ def encode(numbers: np.ndarray, kind: Type, rng: np.random.Generator) -> np.ndar
     return gguf.quants.quantize(numbers, kind)
 
 
+# Where the structures of ggml-common.h have 16-bit numbers, which a big-endian machine writes the other way round.
+HALVES = {
+    Type.BF16: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q8_0: [0], Type.Q2_K: [80, 82], Type.Q3_K: [108],
+    Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208], Type.IQ4_NL: [0], Type.TQ1_0: [52], Type.TQ2_0: [64],
+    Type.MXFP4: [], Type.NVFP4: [],
+}  # fmt: skip
+
+
+def big_endian(blocks: np.ndarray, kind: Type) -> np.ndarray:
+    """The bytes of quantised blocks as a big-endian machine stores them; gguf-py's writer turns floats round itself."""
+    if blocks.dtype != np.uint8:
+        return blocks
+    swapped = blocks.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1]).copy()
+    for start in HALVES[kind]:
+        swapped[:, [start, start + 1]] = swapped[:, [start + 1, start]]
+    return swapped.reshape(blocks.shape)
+
+
 def write_gguf(
     folder: Path,
     file: Path,
@@ -101,7 +119,10 @@ def write_gguf(
             numbers = numbers[permuted_rows(len(numbers), heads if ".attn_q." in of_file else key_heads)]
         chosen = kind.get(of_file, Type.F32) if isinstance(kind, dict) else kind
         chosen = Type.F32 if numbers.ndim == 1 else chosen
-        writer.add_tensor(of_file, encode(numbers, chosen, rng), raw_dtype=chosen)
+        stored = encode(numbers, chosen, rng)
+        if options.get("endianess") == gguf.GGUFEndian.BIG:
+            stored = big_endian(stored, chosen)
+        writer.add_tensor(of_file, stored, raw_dtype=chosen)
     return finish(writer, file)
 
 
