@@ -43,10 +43,15 @@ def add_positional_source_arguments(parser: argparse.ArgumentParser) -> argparse
     return group
 
 
-def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, target: str) -> None:
-    """The source and the target of a command that writes a checkpoint. The source may also be named with --model."""
+def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, target: str, kinds: str = "folder") -> None:
+    """The source and the target of a command that writes a checkpoint. The source may also be named with --model.
+
+    kinds  what the target may be
+    """
     parser.add_argument("source", nargs="?", metavar=source, help=MODEL_HELP)
-    parser.add_argument("target", nargs="?", metavar=target, type=Path, help="folder to write; it must be new or empty")
+    parser.add_argument(
+        "target", nargs="?", metavar=target, type=Path, help=f"{kinds} to write; it must be new or empty"
+    )
     parser.add_argument("--model", metavar="MODEL", help=f"the source, in place of {source}")
     add_revision_argument(parser)
     add_adapter_argument(parser)

@@ -26,7 +26,7 @@ EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_conversion_arguments(parser, "SRC", "DST")
+    add_conversion_arguments(parser, "SRC", "DST", "folder or GGUF file (NAME.gguf)")
     parser.add_argument(
         "--dtype", choices=[name for name in DTYPES if name != "auto"], help="dtype of a folder (default: stored)"
     )

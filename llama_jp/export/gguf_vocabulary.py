@@ -161,6 +161,13 @@ def check_ids(tokenizer: Tokenizer, keys: dict[str, Any]) -> None:
                 f"{tokenizer.folder}: llama.cpp would encode {text[:40]!r} otherwise, because its rules are not "
                 f"SentencePiece's; {WAY_OUT}"
             )
+    kinds, pieces = keys["tokenizer.ggml.token_type"], keys["tokenizer.ggml.tokens"]
+    own = [pieces[i] for i in range(rows) if kinds[i] == USER_DEFINED and i not in vocabulary.added]
+    if own and keys["tokenizer.ggml.add_space_prefix"]:
+        warnings.warn(
+            f"{tokenizer.folder}: llama.cpp adds a space after the user-defined piece {own[0]!r}, unlike SentencePiece",
+            stacklevel=4,
+        )
     for i in sorted(i for i in vocabulary.added if i < rows):
         name = vocabulary.pieces[i]
         text = f"猫 {name} 犬{name}a{name}"

@@ -56,7 +56,7 @@ MISTAKES = [
     ("generate 犬 --max-new-tokens 9999999999999999999", USAGE, "'9999999999999999999' is too large"),
     ("generate 犬 --max-new-tokens 999999999999999999", REFUSED, "the context holds"),
     ("convert demo x.gguf --dtype float16", REFUSED, "--dtype is of folders, and x.gguf is a GGUF file; use --type"),
-    ("convert demo x --type f16", REFUSED, "--type is of GGUF files, and x is a folder; name it x.gguf, or use --dtype"),
+    ("convert demo x --type f16", REFUSED, "--type is of GGUF files, and x is a folder; name it x.gguf"),
     ("parity --rows 9999999999999999999999", USAGE, "is too large"),
     ("generate 犬 --past-context shift --max-new-tokens 9999999999999", REFUSED, "the memory is full"),
     ("generate 犬 --top-logprobs 3", REFUSED, "--top-logprobs needs --json"),

@@ -26,8 +26,8 @@ from llama_jp.checkpoint.load import load_model
 from llama_jp.quantization import quantize
 
 IDS = torch.arange(2, 42).view(2, 20)
-SHAPE = SMALL | {"vocab_size": 600, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 8, "num_key_value_heads": 2,
-                 "num_hidden_layers": 2}  # fmt: skip
+SHAPE = SMALL | {"vocab_size": 600, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                 "num_attention_heads": 8, "num_key_value_heads": 2}  # fmt: skip
 SHAPES = [
     {"attention_bias": True, "mlp_bias": True},
     {"tie_word_embeddings": True, "head_dim": 16},
