@@ -16,7 +16,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFEndian
 from helpers.checkpoint_files import edit_config
-from helpers.gguf_files import HALVES, TYPES, permuted_rows, reference, write_gguf
+from helpers.gguf_files import HALVES, TYPES, as_version_1, permuted_rows, reference, write_gguf
 from helpers.reference import SMALL, save_random
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +33,8 @@ IDS = torch.arange(2, 32).view(2, 15)
 # Rows of whole blocks of 256 weights, grouped heads, and sizes that differ.
 BLOCKS = SMALL | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "head_dim": 32,
                   "num_attention_heads": 8, "num_key_value_heads": 2}  # fmt: skip
+
+BASE = {"llama.rope.freq_base": 5e5}
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +143,14 @@ def test_rope_scaling(small, tmp_path, keys, rope):
 def test_any_divisors_of_the_frequencies(blocks, tmp_path):
     """Guards against divisors that are ignored, guessed or rounded: transformers has them as a longrope."""
     divisors = torch.rand(16, generator=torch.Generator().manual_seed(0)) * 9 + 0.5
-    file = write_with_divisors(blocks, tmp_path / "model.gguf", divisors)
+    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, divisors=divisors)
     folder, lists = shutil.copytree(blocks, tmp_path / "original"), divisors.tolist()
     rope = {"rope_type": "longrope", "rope_theta": 5e5, "short_factor": lists, "long_factor": lists}
     edit_config(folder, rope_parameters=rope | {"attention_factor": 1.0, "original_max_position_embeddings": 128})
     assert same(folder, file)
     for wrong, found in ((divisors[:8], "8 numbers from 1"), (-divisors, "16 numbers from -8")):
         with pytest.raises(ValueError, match=f"rope_freqs.weight has {found}.* but heads of 32 need 16 positive ones"):
-            load_model(write_with_divisors(blocks, tmp_path / f"{len(wrong)}.gguf", wrong))
+            load_model(write_gguf(blocks, tmp_path / f"{len(wrong)}.gguf", keys=BASE, divisors=wrong))
 
 
 @pytest.mark.parametrize("length", [8192, 32])
@@ -159,7 +161,7 @@ def test_the_divisors_of_llama_3_are_its_rope_scaling(blocks, tmp_path, length):
     edit_config(folder, rope_parameters=rope | {"original_max_position_embeddings": length})
     scaled, _ = transformers_frequencies(folder)
     plain = 1.0 / (5e5 ** (torch.arange(0, 32, 2, dtype=torch.float32) / 32))
-    file = write_with_divisors(blocks, tmp_path / "model.gguf", plain / scaled)
+    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, divisors=plain / scaled)
     assert read_config(file).rope_scaling["rope_type"] == ("longrope" if length == 32 else "llama3")
     assert length == 32 or same(folder, file)
 
@@ -169,23 +171,6 @@ def transformers_frequencies(folder: Path) -> tuple[torch.Tensor, float]:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     return ROPE_INIT_FUNCTIONS["llama3"](transformers.LlamaConfig.from_pretrained(folder), "cpu")
-
-
-def write_with_divisors(folder: Path, file: Path, divisors: torch.Tensor) -> Path:
-    import gguf
-
-    write_gguf(folder, file.with_name("without.gguf"), keys={"llama.rope.freq_base": 5e5})
-    writer, reader = gguf.GGUFWriter(file, "llama"), gguf.GGUFReader(file.with_name("without.gguf"))
-    for key, field in reader.fields.items():
-        if key.startswith("llama."):
-            value = field.contents()
-            (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(key, value)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data)
-    writer.add_tensor("rope_freqs.weight", divisors.numpy())
-    from helpers.gguf_files import finish
-
-    return finish(writer, file)
 
 
 def test_split_files(small, tmp_path):
@@ -249,31 +234,6 @@ def test_version_1_and_2(small, tmp_path):
     for version in ("v1", "v2"):
         state = load_model(tmp_path / f"{version}.gguf").state_dict()
         assert all(torch.equal(state[name], expected[name]) for name in expected)
-
-
-def as_version_1(file: Path, order: str = "<") -> bytes:
-    """A file with scalar keys and strings only, written again with 32-bit counts."""
-    import gguf
-
-    def string(text: str) -> bytes:
-        return struct.pack(f"{order}I", len(text.encode())) + text.encode()
-
-    reader = gguf.GGUFReader(file)
-    fields = [field for name, field in reader.fields.items() if not name.startswith("GGUF.")]
-    out = b"GGUF" + struct.pack(f"{order}III", 1, len(reader.tensors), len(fields))
-    for field in fields:
-        out += string(field.name) + struct.pack(f"{order}I", field.types[0])
-        is_text = field.types[0] == gguf.GGUFValueType.STRING
-        out += string(field.contents()) if is_text else field.parts[-1].tobytes()
-    data, offset = b"", 0
-    for tensor in reader.tensors:
-        out += string(tensor.name) + struct.pack(f"{order}I", len(tensor.shape))
-        out += b"".join(struct.pack(f"{order}I", size) for size in tensor.shape)
-        out += struct.pack(f"{order}IQ", tensor.tensor_type, offset)
-        content = tensor.data.tobytes()  # in the order of the file, as the parts of the keys
-        data += content + bytes(-len(content) % 32)
-        offset = len(data)
-    return out + bytes(-len(out) % 32) + data
 
 
 def test_rows_return_to_their_place():
@@ -343,7 +303,17 @@ REFUSED = [
     ),
     ({"llama.attention.causal": False}, r"llama.attention.causal is false"),
     ({"llama.attention.sliding_window": 16}, r"sliding_window 16 is not supported"),
-    ({"llama.block_count": 4}, r"missing model.layers.3"),
+    ({"llama.block_count": 2**31}, r"llama.block_count is 2147483648, and the tensors are those of 3"),
+    ({"llama.embedding_length": 2**31}, r"llama.embedding_length is 2147483648, and the tensors are those of 24"),
+    ({"llama.feed_forward_length": 2**31}, r"llama.feed_forward_length is 2147483648, and the tensors are those of 40"),
+    (
+        {
+            "llama.attention.key_length": 2**30,
+            "llama.attention.value_length": 2**30,
+            "llama.rope.dimension_count": 2**30,
+        },
+        r"blk.0.attn_q.weight has 48 rows, and the keys make it 6442450944 \(6 heads of 1073741824\)",
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import gguf
@@ -78,6 +79,7 @@ def write_gguf(
     keys: dict | None = None,
     drop: tuple[str, ...] = (),
     tokenizer: bool = False,
+    divisors: torch.Tensor | None = None,
     **options,
 ) -> Path:
     """Write the checkpoint in a folder as a GGUF file.
@@ -86,6 +88,7 @@ def write_gguf(
     keys       further keys, or other values: {"llama.rope.freq_base": 500.0}; floats are F32, whole numbers U32
     drop       keys to leave out
     tokenizer  whether to write the vocabulary of the folder's tokenizer.model
+    divisors   of the frequencies of the rotation: rope_freqs.weight
     """
     raw = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(file, "llama", **options)
@@ -112,6 +115,8 @@ def write_gguf(
     for key, value in (values | (keys or {})).items():
         if key not in drop:
             add_key(writer, key, value)
+    if divisors is not None:
+        writer.add_tensor("rope_freqs.weight", divisors.float().numpy())
     state, rng = load_file(folder / "model.safetensors"), np.random.default_rng(0)
     for name, tensor in state.items():
         numbers, of_file = tensor.float().numpy(), gguf_name(name)
@@ -124,6 +129,30 @@ def write_gguf(
             stored = big_endian(stored, chosen)
         writer.add_tensor(of_file, stored, raw_dtype=chosen)
     return finish(writer, file)
+
+
+def as_version_1(file: Path, order: str = "<") -> bytes:
+    """The bytes of a file with scalar keys and strings only, with the 32-bit counts of version 1."""
+
+    def string(text: str) -> bytes:
+        return struct.pack(f"{order}I", len(text.encode())) + text.encode()
+
+    reader = gguf.GGUFReader(file)
+    fields = [field for name, field in reader.fields.items() if not name.startswith("GGUF.")]
+    out = b"GGUF" + struct.pack(f"{order}III", 1, len(reader.tensors), len(fields))
+    for field in fields:
+        out += string(field.name) + struct.pack(f"{order}I", field.types[0])
+        is_text = field.types[0] == gguf.GGUFValueType.STRING
+        out += string(field.contents()) if is_text else field.parts[-1].tobytes()
+    data, offset = b"", 0
+    for tensor in reader.tensors:
+        out += string(tensor.name) + struct.pack(f"{order}I", len(tensor.shape))
+        out += b"".join(struct.pack(f"{order}I", size) for size in tensor.shape)
+        out += struct.pack(f"{order}IQ", tensor.tensor_type, offset)
+        content = tensor.data.tobytes()  # in the order of the file, as the parts of the keys
+        data += content + bytes(-len(content) % 32)
+        offset = len(data)
+    return out + bytes(-len(out) % 32) + data
 
 
 def finish(writer: gguf.GGUFWriter, file: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from typing import Any
 
@@ -53,7 +54,29 @@ def describe_config(header: GgufHeader) -> dict[str, Any]:
     if (token_id := keys.get("tokenizer.ggml.eot_token_id")) is not None and 0 <= token_id < vocab_size:
         ends = {id_ for id_ in (config["eos_token_id"], token_id) if id_ is not None}  # llama.cpp stops at both
         config["eos_token_id"] = sorted(ends) if len(ends) > 1 else token_id
+    check_sizes(header, config)
     return config
+
+
+def check_sizes(header: GgufHeader, config: dict[str, Any]) -> None:
+    """Raise ValueError for sizes that the tensors contradict. A damaged key could ask for more than all memory."""
+    tensors = header.tensors
+    layers = {match[1] for name in tensors if (match := re.match(r"blk\.(\d+)\.", name))}
+    found = {
+        "num_hidden_layers": ("llama.block_count", len(layers)),
+        "hidden_size": ("llama.embedding_length", tensors["token_embd.weight"].shape[-1]),
+    }
+    if (up := tensors.get("blk.0.ffn_up.weight")) is not None:
+        found["intermediate_size"] = ("llama.feed_forward_length", up.shape[0])
+    for field, (key, size) in found.items():
+        if isinstance(config[field], int) and config[field] > size:
+            raise ValueError(f"{header.file}: {key} is {config[field]}, and the tensors are those of {size}")
+    q, heads, size = tensors.get("blk.0.attn_q.weight"), config["num_attention_heads"], config["head_dim"]
+    if q is not None and isinstance(size, int) and q.shape[0] != heads * size:
+        raise ValueError(
+            f"{header.file}: blk.0.attn_q.weight has {q.shape[0]} rows, and the keys make it {heads * size} ({heads} "
+            f"heads of {size})"
+        )
 
 
 def check_architecture(header: GgufHeader) -> None:
