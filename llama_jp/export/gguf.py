@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,9 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..checkpoint.config import parse_config, parse_scheme, read_config
+from ..checkpoint.config import parse_config, read_config
 from ..checkpoint.description import describe_model, model_state
 from ..checkpoint.gguf.encoding import BLOCK, encode
 from ..checkpoint.gguf.keys import config_keys
@@ -21,10 +21,10 @@ from ..checkpoint.gguf.weights import gguf_name, rope_divisors
 from ..checkpoint.gguf.writer import TensorToWrite, write_gguf
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.json_files import read_json
-from ..checkpoint.load import build_on_meta, choose_dtype, load_model
+from ..checkpoint.load import build_on_meta, load_model
 from ..checkpoint.parts import is_function_name, recorded_parts
 from ..checkpoint.permutation import permute
-from ..checkpoint.recognise import shorten
+from ..checkpoint.recognise import cached_repository, shorten
 from ..checkpoint.save import is_sharded
 from ..checkpoint.tensors import read_tensor
 from ..config import LlamaConfig
@@ -38,10 +38,11 @@ FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}  # llama.cpp
 OF_DTYPE = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-class Matrix(NamedTuple):
-    """A tensor of the model to write."""
+class LazyTensor(NamedTuple):
+    """A tensor of the model, which is loaded when it is written."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
     read: Callable[[], Tensor]
 
 
@@ -49,8 +50,7 @@ class Source(NamedTuple):
     """What a GGUF file holds of a model. `tensors` are under the model's names."""
 
     config: LlamaConfig
-    tensors: dict[str, Matrix]
-    dtype: torch.dtype  # of the weights
+    tensors: dict[str, LazyTensor]
     folder: Path | None  # of the checkpoint
     stop_ids: list[int]
 
@@ -91,11 +91,11 @@ def save_gguf(
     elif adapter is not None or is_function_name(model):
         model = load_model(model, "stored", "cpu", revision, adapter=adapter)
     source = source_of_model(model) if isinstance(model, Llama) else source_of_files(model, revision)
-    chosen = type_name.upper() if type_name != "auto" else OF_DTYPE.get(source.dtype, "F32")
+    chosen = lossless_type(source) if type_name == "auto" else type_name.upper()
     keys = {
         "general.architecture": "llama",
         "general.type": "model",
-        "general.name": file.stem if source.folder is None else source.folder.stem,
+        "general.name": file.stem if source.folder is None else name_of(source.folder),
         "general.size_label": size_label(source.tensors),
         **config_keys(source.config),
         "general.file_type": FILE_TYPES[chosen],
@@ -119,10 +119,10 @@ def source_of_files(name: str | Path, revision: str | None) -> Source:
     folder = find_checkpoint(name, revision)
     read_config(folder)  # refuses a changed model
     model, stored = build_on_meta(folder, Llama)
-    dtype = choose_dtype("stored", torch.device("cpu"), stored)
-    tensors = {name: Matrix(info.shape, partial(read_tensor, info)) for name, info in stored.items()}
-    generation_config = read_json(folder / "generation_config.json", missing_ok=True)
-    return Source(model.config, plain_tensors(tensors), dtype, folder, stop_ids(generation_config, model.config))
+    tensors = {name: LazyTensor(info.shape, info.dtype, partial(read_tensor, info)) for name, info in stored.items()}
+    # as in `assign_weights`, this file replaces the ids of config.json as a whole
+    generation_config = read_json(folder / "generation_config.json", missing_ok=True) or model.generation_config
+    return Source(model.config, plain_tensors(tensors), folder, stop_ids(generation_config))
 
 
 def source_of_model(model: Llama) -> Source:
@@ -138,36 +138,29 @@ def source_of_model(model: Llama) -> Source:
         raise ValueError(
             f"the model is a changed one ({names}), which llama.cpp cannot run; only a plain Llama is written"
         )
-    config = parse_config(raw)
-    assert (parse_scheme(raw) is not None) == any(name.endswith(".scale") for name in state)
-    tensors = {name: Matrix(tuple(tensor.shape), partial(identity, tensor)) for name, tensor in state.items()}
-    dtype = model.embed_tokens.weight.dtype
-    return Source(config, plain_tensors(tensors), dtype, model.folder, stop_ids(model.generation_config, config))
+    tensors = {name: LazyTensor(tuple(tensor.shape), tensor.dtype, tensor.detach) for name, tensor in state.items()}
+    return Source(parse_config(raw), plain_tensors(tensors), model.folder, stop_ids(model.generation_config))
 
 
-def identity(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def plain_tensors(tensors: dict[str, Matrix]) -> dict[str, Matrix]:
-    """The tensors of a plain model: int8 and int4 weights dequantised at reading, and a tied matrix once."""
+def plain_tensors(tensors: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """The tensors of a plain model: int8 and int4 weights are dequantised when they are loaded."""
     for name in [name for name in tensors if name.endswith(".scale")]:
         module = name.removesuffix(".scale")
         parts = {part: tensors.pop(f"{module}.{part}") for part in PARTS if f"{module}.{part}" in tensors}
         rows, columns = parts["weight"].shape
         shape = (rows, columns * 2 if "zero" in parts else columns)  # int4 has two numbers in a byte
-        tensors[f"{module}.weight"] = Matrix(shape, partial(read_dequantized, parts))
+        tensors[f"{module}.weight"] = LazyTensor(shape, torch.float32, partial(read_dequantized, parts))
     return tensors
 
 
-def read_dequantized(parts: dict[str, Matrix]) -> Tensor:
+def read_dequantized(parts: dict[str, LazyTensor]) -> Tensor:
     """The float32 numbers of an int8 or int4 weight."""
     return dequantize(Weight.from_tensors({name: part.read() for name, part in parts.items()}), torch.float32)
 
 
-def stop_ids(generation_config: dict[str, Any], config: LlamaConfig) -> list[int]:
+def stop_ids(generation_config: dict[str, Any]) -> list[int]:
     """The ids that end a text."""
-    ids = generation_config.get("eos_token_id", config.eos_token_id)
+    ids = generation_config.get("eos_token_id")
     return [] if ids is None else ids if isinstance(ids, list) else [ids]
 
 
@@ -183,24 +176,21 @@ def tensors_to_write(source: Source, type_name: str) -> list[TensorToWrite]:
         found.append(
             TensorToWrite("rope_freqs.weight", tuple(divisors.shape), "F32", partial(encode, "", divisors, "F32"))
         )
-    progress = tqdm(desc="writing", total=len(tensors), unit=" tensors", disable=None, leave=False)
-    for name, matrix in tensors.items():
+    for name, tensor in tensors.items():
         heads = None
         if ".q_proj." in name or ".k_proj." in name:
             heads = config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads
-        kind = type_name if len(matrix.shape) == 2 else "F32"
-        if kind in ("Q8_0", "Q4_0") and matrix.shape[1] % BLOCK:
+        kind = type_name if len(tensor.shape) == 2 else "F32"
+        if kind in ("Q8_0", "Q4_0") and tensor.shape[1] % BLOCK:
             kind = "F16"
-        data = partial(encoded, name, matrix, heads, kind, progress)
-        found.append(TensorToWrite(gguf_name(name), matrix.shape, kind, data))
+        found.append(TensorToWrite(gguf_name(name), tensor.shape, kind, partial(encoded, name, tensor, heads, kind)))
     return found
 
 
-def encoded(name: str, matrix: Matrix, heads: int | None, type_name: str, progress: tqdm[Any]) -> Iterator[memoryview]:
+def encoded(name: str, tensor: LazyTensor, heads: int | None, type_name: str) -> Iterator[memoryview]:
     """The bytes of a tensor, with the rows of q and k in llama.cpp's order."""
-    numbers = matrix.read().detach()
-    yield from encode(name, numbers if heads is None else permute(numbers, heads), type_name)
-    progress.update()
+    numbers = tensor.read()
+    return encode(name, numbers if heads is None else permute(numbers, heads), type_name)
 
 
 def tokenizer_keys(source: Source, given: Tokenizer | str | Path | None) -> dict[str, Any]:
@@ -228,9 +218,21 @@ def tokenizer_keys(source: Source, given: Tokenizer | str | Path | None) -> dict
     return keys
 
 
-def size_label(tensors: dict[str, Matrix]) -> str:
+def lossless_type(source: Source) -> str:
+    """The type that holds all matrices without a loss: that of their dtype, or F32 for several dtypes."""
+    dtypes = {tensor.dtype for tensor in source.tensors.values() if len(tensor.shape) == 2}
+    return OF_DTYPE.get(dtypes.pop(), "F32") if len(dtypes) == 1 else "F32"
+
+
+def name_of(folder: Path) -> str:
+    """The name of the model in a folder or GGUF file; of a folder in the hub's cache, that of its repository."""
+    cached = next((part for part in folder.parts if part.startswith("models--")), None)
+    return cached_repository(cached).split("/")[-1] if cached else folder.resolve().name.removesuffix(".gguf")
+
+
+def size_label(tensors: dict[str, LazyTensor]) -> str:
     """The number of weights as llama.cpp's converter writes it, such as "6.7B"."""
-    count = sum(torch.Size(matrix.shape).numel() for matrix in tensors.values())
+    count = sum(math.prod(tensor.shape) for tensor in tensors.values())
     unit, size = next(
         ((unit, size) for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)) if count > size), ("K", 1e3)
     )

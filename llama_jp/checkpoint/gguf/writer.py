@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tqdm import tqdm
+
 from .header import ARRAY, MAGIC, STRING, TYPES
 
 VERSION = 3
@@ -44,7 +46,8 @@ def write_gguf(file: Path, keys: dict[str, Any], tensors: Sequence[TensorToWrite
         offset += padded(tensor.nbytes)
     with file.open("wb") as opened:
         opened.write(header.ljust(padded(len(header)), b"\0"))
-        for tensor in tensors:
+        shown = tqdm(tensors, desc="writing", unit=" tensors", disable=None if tensors else True, leave=False)
+        for tensor in shown:
             written = sum(opened.write(part) for part in tensor.data())
             assert written == tensor.nbytes, (tensor.name, written, tensor.nbytes)
             opened.write(bytes(padded(written) - written))
