@@ -27,7 +27,8 @@ from llama_jp.checkpoint.gguf.header import QUANTIZED, read_header
 from llama_jp.checkpoint.gguf.keys import number
 from llama_jp.checkpoint.layouts import find_tensors
 from llama_jp.checkpoint.load import load_model
-from llama_jp.checkpoint.permutation import unpermute
+from llama_jp.checkpoint.permutation import permute, unpermute
+from llama_jp.cli import main
 
 IDS = torch.arange(2, 32).view(2, 15)
 # Rows of whole blocks of 256 weights, grouped heads, and sizes that differ.
@@ -242,6 +243,7 @@ def test_rows_return_to_their_place():
         weight = torch.arange(heads * size * 5.0).view(-1, 5)
         rows = permuted_rows(len(weight), heads)
         assert torch.equal(unpermute(weight[rows], heads), weight)
+        assert torch.equal(permute(weight, heads), weight[rows])
         assert torch.equal(unpermute(weight[rows, 0], heads), weight[:, 0])
     with pytest.raises(ValueError, match="9 rows are not 3 heads of an even size"):
         unpermute(torch.zeros(9, 5), 3)
@@ -361,6 +363,45 @@ def test_an_incomplete_or_damaged_file_is_one_sentence(small, tmp_path):
         assert "\n" not in str(caught.value)
     file.write_bytes(content + b"trailing bytes")
     load_model(file)
+
+
+def entry(name: str, dims: tuple[int, ...], type_id: int = 1) -> bytes:
+    """The entry of a tensor in the header, without its offset."""
+    return struct.pack("<Q", len(name)) + name.encode() + struct.pack(f"<I{len(dims)}QI", len(dims), *dims, type_id)
+
+
+UP, HEAD = entry("blk.0.ffn_up.weight", (24, 40)), entry("output.weight", (24, 96))
+DAMAGES = {
+    "a type": (UP, UP[:-4] + struct.pack("<I", 26)),
+    "rows of no whole blocks": (UP, UP[:-4] + struct.pack("<I", 8)),
+    "no columns": (UP, entry("blk.0.ffn_up.weight", (0, 40))),
+    "no rows": (UP, entry("blk.0.ffn_up.weight", (24, 0))),
+    "rows and columns exchanged": (UP, entry("blk.0.ffn_up.weight", (40, 24))),
+    "more bytes than the file": (UP, entry("blk.0.ffn_up.weight", (24, 2**62))),
+    "a name of another layer": (UP, entry("blk.9.ffn_up.weight", (24, 40))),
+    "an unknown name": (UP, entry("blk.0.ffn_xx.weight", (24, 40))),
+    "a name twice": (UP, entry("blk.1.ffn_up.weight", (24, 40))),
+    "no embedding": (entry("token_embd.weight", (24, 96)), entry("token_embe.weight", (24, 96))),
+    "a character that is not UTF-8": (b"llama.block_count", b"llama.block_c\xff\xffnt"),
+    "the type of a key": (b"llama.block_count\x04", b"llama.block_count\x4d"),
+    "no architecture": (b"general.architecture", b"general.architectura"),
+    "no block count": (b"llama.block_count", b"llama.block_caunt"),
+    "more keys than bytes": (b"GGUF\x03\0\0\0", None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_header_is_one_sentence(small, tmp_path, capsys, name):
+    """Guards against a traceback, against a model that fills the memory, and against `info` that believes the file."""
+    file = write_gguf(small, tmp_path / "model.gguf", Type.F16)
+    content, (old, new) = file.read_bytes(), DAMAGES[name]
+    assert content.count(old) == 1
+    damaged = content.replace(old, new) if new else content[:16] + struct.pack("<Q", 2**63 + 5) + content[24:]
+    file.write_bytes(damaged)
+    with pytest.raises(ValueError, match="model.gguf") as caught:
+        load_model(file)
+    assert "\n" not in str(caught.value)
+    assert main(["info", str(file)]) in (0, 1) and "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("type_id, name", [(9, "Q8_1"), (31, "Q4_0_4_4"), (99, r"an unknown type \(99\)")])
