@@ -92,6 +92,8 @@ def test_llama_cpp_has_the_same_ids(tmp_path, name):
         ids = tokenizer.encode(text, bos=False)
         if text:
             assert peer.tokenize(text.encode(), add_bos=False, special=False) == ids, text
+    bytes_only = "𠮷".encode()
+    assert bytes_only in peer.detokenize(peer.tokenize(bytes_only, add_bos=False, special=False))
     if "added" in name or "both" in name:
         for text in ("猫<w>犬 <w> a", "<|x|>犬<|x|>"):
             assert peer.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.encode(

@@ -26,8 +26,8 @@ def encode(name: str, numbers: Tensor, type_name: str) -> Iterator[memoryview]:
     for part in numbers.split(rows):
         part = part.cpu()
         encoded = part.to(getattr(torch, DTYPES[type_name])) if type_name in DTYPES else quantize(part, type_name)
-        scales = encoded if type_name in DTYPES else encoded.view(torch.uint8)[..., :2].view(torch.float16)
-        if part.isfinite().all() and not scales.isfinite().all():
+        rounded = encoded if type_name in DTYPES else encoded[:, :2].contiguous().view(torch.float16)  # the scales
+        if encoded.dtype != part.dtype and not rounded.isfinite().all() and part.isfinite().all():
             raise ValueError(
                 f"{name} has numbers of up to {part.abs().max():.3g}, which {type_name} cannot hold; choose the type "
                 "bf16 or f32"
