@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .config import LlamaConfig
     from .evaluation.choices import choice_log_likelihoods
     from .evaluation.perplexity import evaluate
+    from .export import save_gguf
     from .generation.interface import generate, stream_batch, stream_text
     from .generation.options import Options
     from .generation.results import Generation
@@ -39,6 +40,7 @@ MODULES = {
     "load": "loading",
     "optimize": "speed.optimization",
     "quantize": "quantization",
+    "save_gguf": "export",
     "stream_batch": "generation.interface",
     "stream_text": "generation.interface",
     "trace": "tracing",
@@ -61,6 +63,7 @@ __all__ = [
     "load",
     "optimize",
     "quantize",
+    "save_gguf",
     "stream_batch",
     "stream_text",
     "trace",

@@ -155,11 +155,41 @@ def yarn_attention_factor(config: RopeConfig, factor: float) -> float:
     return attention_scale(mscale) / attention_scale(mscale_all) if mscale and mscale_all else attention_scale(1)
 
 
+def longrope_rope(config: RopeConfig) -> Rope:
+    """Divide each pair by a number of its own, from one list for short texts and another for long ones.
+
+    As in `dynamic_rope`, the frequencies depend on the longest position of the call. See: "LongRoPE", arXiv:2402.13753.
+    """
+    theta, D = config.rope_theta, config.head_dim
+    trained = scaling_value(config, "original_max_position_embeddings", config.max_position_embeddings)
+    factor = scaling_value(config, "factor", None) or config.max_position_embeddings / trained
+    scale = scaling_value(config, "attention_factor", None)
+    if scale is None:
+        scale = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(trained))
+
+    def frequencies(key: str) -> Tensor:
+        divisors = scaling_value(config, key)
+        if len(divisors) != D // 2:
+            raise ValueError(f"rope_scaling has {len(divisors)} numbers in {key}, and a head has {D // 2} pairs")
+        periods = theta ** (torch.arange(0, D, 2, dtype=torch.float32, device="cpu") / D)
+        return 1.0 / (torch.tensor(divisors, dtype=torch.float32) * periods)
+
+    short, long = frequencies("short_factor"), frequencies("long_factor")
+    if torch.equal(short, long):
+        return partial(cos_sin, frequencies=short, scale=scale)
+
+    def rope(positions: Tensor) -> tuple[Tensor, Tensor]:
+        return cos_sin(positions, long if positions.max() + 1 > trained else short, scale)
+
+    return rope
+
+
 ROPE_TYPES: dict[str, Callable[[RopeConfig], Rope]] = {
     "linear": linear_rope,
     "dynamic": dynamic_rope,
     "llama3": llama3_rope,
     "yarn": yarn_rope,
+    "longrope": longrope_rope,
 }
 
 REQUIRED = object()

@@ -48,6 +48,10 @@ POSITIVE = Kind("a positive number", lambda value: is_number(value) and value > 
 NUMBER = Kind("a number of at least 0", lambda value: is_number(value) and value >= 0)
 SWITCH = Kind("true or false", lambda value: isinstance(value, bool))
 NAME = Kind("a string", lambda value: isinstance(value, str))
+DIVISORS = Kind(
+    "a list of positive numbers",
+    lambda value: isinstance(value, list) and all(is_number(each) and each > 0 for each in value),
+)
 ID = Kind("a whole number", is_int)
 IDS = Kind("a whole number or a list of them", lambda value: all(map(is_int, as_list(value))))
 
@@ -151,6 +155,13 @@ ROPE_KEYS: dict[str, dict[str, Kind]] = {
         "mscale": NUMBER,
         "mscale_all_dim": NUMBER,
         "truncate": SWITCH,
+    },
+    "longrope": {
+        "factor": POSITIVE,
+        TRAINED: POSITIVE,
+        "short_factor": DIVISORS,
+        "long_factor": DIVISORS,
+        "attention_factor": NUMBER,
     },
 }
 

@@ -11,7 +11,7 @@ from .gguf.header import is_gguf
 from .json_files import read_json
 from .meta import is_meta
 from .packed_weights import SIDE_FILES, packing_config
-from .recognise import check_file, check_folder, describe_address, describe_file
+from .recognise import check_file, check_folder, describe_address, describe_file, shorten
 
 SHORT_NAMES = {
     "7b": "elyza/ELYZA-japanese-Llama-2-7b",
@@ -160,6 +160,8 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
     patterns = ["config.json", "generation_config.json", "certificate.json", "*.index.json", *TOKENIZER_FILES]
     patterns += ["adapter_config.json", "params.json", *SIDE_FILES]
     folder = fetch(repository, revision, patterns)
+    if not any((folder / name).is_file() for name in ("config.json", "params.json", "adapter_config.json")):
+        refuse_gguf_only(repository, revision, folder)
     for weight_file in WEIGHT_FILES if weights else ():
         if weight_file.endswith(".index.json"):
             if not (folder / weight_file).is_file():
@@ -175,6 +177,23 @@ def download(repository: str, revision: str | None, weights: bool) -> Path:
         if weights and (patterns := other_weight_files(folder)):
             fetch(repository, revision, patterns)
     return folder
+
+
+def refuse_gguf_only(repository: str, revision: str | None, folder: Path) -> None:
+    """Raise FileNotFoundError, with the names to use, for a repository of GGUF files without a config.json."""
+    from huggingface_hub import list_repo_files
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        names = list_repo_files(repository, revision=revision)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        names = [file.relative_to(folder).as_posix() for file in folder.rglob("*.gguf")]  # those in the local cache
+    later_part = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+    if found := sorted(name for name in names if name.endswith(".gguf") and not later_part.search(name)):
+        raise FileNotFoundError(
+            f"{repository} on the hub holds GGUF files: name one of them, {repository}/{found[0]}"
+            + (f"; the others are {shorten(found[1:], 20)}" if found[1:] else "")
+        )
 
 
 def download_gguf(repository: str, name: str, revision: str | None) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .gguf.header import is_gguf, read_header
-from .gguf.weights import find_weights, loaded_dtype
+from .gguf.weights import find_gguf_tensors
 from .hub import WEIGHT_FILES
 from .json_files import read_json
 from .meta import find_meta_tensors, is_meta, shard_files
@@ -59,10 +59,7 @@ def find_tensors(folder: Path) -> dict[str, TensorInfo]:
     Raises ValueError for a tensor that is stored twice, for one that is stored in part, and for a damaged file.
     """
     if is_gguf(folder):
-        return {
-            name: TensorInfo(tensor.file, tensor.name, tensor.shape, loaded_dtype(tensor), gguf=tensor)
-            for name, tensor in find_weights(folder).items()
-        }
+        return find_gguf_tensors(folder)
     if is_meta(folder):
         return find_meta_tensors(folder)
     found: dict[str, TensorInfo] = {}

@@ -20,3 +20,11 @@ def unpermute(weight: Tensor, heads: int) -> Tensor:
         raise ValueError(f"{weight.shape[0]} rows are not {heads} heads of an even size")
     pairs = weight.view(heads, -1, 2, *weight.shape[1:])  # (heads, D/2, 2, …)
     return pairs.transpose(1, 2).reshape(weight.shape)
+
+
+def permute(weight: Tensor, heads: int) -> Tensor:
+    """Bring the rows of a query or key projection from two halves to neighbouring pairs. Inverse of `unpermute`."""
+    if weight.shape[0] % (2 * heads):
+        raise ValueError(f"{weight.shape[0]} rows are not {heads} heads of an even size")
+    halves = weight.view(heads, 2, -1, *weight.shape[1:])  # (heads, 2, D/2, …)
+    return halves.transpose(1, 2).reshape(weight.shape)

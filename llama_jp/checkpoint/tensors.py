@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from .gguf.header import GgufTensor
-from .gguf.weights import read_weights
+from .gguf.data import read_stored
+from .gguf.header import is_gguf
 from .recognise import check_file
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class TensorInfo(NamedTuple):
     dtype_name: str  # such as "float16"
     slices: tuple[slice, ...] = ()  # the part to load: a slice for each of the first dimensions; empty: everything
     recipe: Recipe | None = None  # then name and file are those of the first source
-    gguf: GgufTensor | None = None  # where and how a GGUF file holds it
+    type_name: str = ""  # in a GGUF file, such as "Q4_K"
 
     @property
     def sources(self) -> tuple[TensorInfo, ...]:
@@ -65,7 +65,7 @@ class TensorInfo(NamedTuple):
     @property
     def stored_as(self) -> str:
         """The dtype, or the type of a GGUF file: "float16", "Q4_K"."""
-        return self.dtype_name if self.gguf is None else self.gguf.type_name
+        return self.type_name or self.dtype_name
 
     @property
     def dtype(self) -> torch.dtype:
@@ -197,11 +197,10 @@ def read_group(file: Path, group: list[TensorInfo]) -> Iterator[tuple[TensorInfo
             tensor = info.recipe.make(*map(read_tensor, info.recipe.sources))
             yield info, tensor[info.slices].contiguous() if info.slices else tensor
     group = [info for info in group if info.recipe is None]
-    packed = [info.gguf for info in group if info.gguf is not None]
     if not group:
         return
-    if packed:
-        for info, tensor in zip(group, read_weights(file, packed), strict=True):
+    if is_gguf(file):
+        for info, tensor in zip(group, read_stored(file, [info.name for info in group]), strict=True):
             yield info, tensor[info.slices].contiguous() if info.slices else tensor
     elif file.suffix == ".safetensors":
         with open_safetensors(file) as content:

@@ -26,7 +26,7 @@ COMMANDS = {
     "chat": "chat with an instruction-tuned model",
     "info": "show a checkpoint's sizes, files, memory and tokenizer, without loading the weights",
     "tokenize": "show the tokens of a text: pieces, ids, bytes, characters per token",
-    "convert": "convert a checkpoint to safetensors, in the same or another dtype",
+    "convert": "convert a checkpoint to safetensors or to a GGUF file, in the same or another dtype",
     "quantize": "write int8 or int4 weights with a certificate of the numerical deviation, or verify a certificate",
     "evaluate": "measure perplexity and bits per byte on a text, the distance from a reference, or answer tasks",
     "finetune": "train a model, or a LoRA adapter for it, on a JSONL file",

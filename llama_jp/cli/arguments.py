@@ -11,6 +11,7 @@ from ..checkpoint.hub import SHORT_NAMES
 from ..text_files import parse_json
 
 DTYPES = ("auto", "stored", "float32", "bfloat16", "float16")
+GGUF_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 
 
 MOST_DIGITS = 100
@@ -60,10 +61,15 @@ class Models(argparse.Action):
             namespace.model = values[0]
 
 
-def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, target: str) -> None:
-    """The source and the target of a command that writes a checkpoint. The source may also be named with --model."""
+def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, target: str, kinds: str = "folder") -> None:
+    """The source and the target of a command that writes a checkpoint. The source may also be named with --model.
+
+    kinds  what the target may be
+    """
     parser.add_argument("source", nargs="?", metavar=source, help=MODEL_HELP)
-    parser.add_argument("target", nargs="?", metavar=target, type=Path, help="folder to write; it must be new or empty")
+    parser.add_argument(
+        "target", nargs="?", metavar=target, type=Path, help=f"{kinds} to write; it must be new or empty"
+    )
     parser.add_argument("--model", metavar="MODEL", help=f"the source, in place of {source}")
     add_revision_argument(parser)
     add_adapter_argument(parser)

@@ -15,6 +15,7 @@ its whole cache, used or not. Every new batch size and cache size is compiled ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,9 +86,10 @@ class StaticLlama(Llama):
 
     compile  False runs the same steps without torch.compile
 
-    Raises ValueError for rope_type "dynamic", with which the rotation of old positions changes as the text grows; for
-    an attention function of your own, since the keys of a static step go on beyond the query; and for a class with its
-    own `forward`, `hidden` or `new_cache`, which a static step does not call.
+    Raises ValueError for rope_type "dynamic" and for a "longrope" with two lists, with which the rotation of old
+    positions changes as the text grows; for an attention function of your own, since the keys of a static step go on
+    beyond the query; and for a class with its own `forward`, `hidden` or `new_cache`, which a static step does not
+    call.
     """
 
     def __init__(self, model: Llama, compile: bool = True):
@@ -104,9 +106,10 @@ class StaticLlama(Llama):
                     f"{type(model).__name__} has its own {name}, which a static step does not call; "
                     "use the model without StaticLlama"
                 )
-        if (model.config.rope_scaling or {}).get("rope_type") == "dynamic":
+        rope_type = (model.config.rope_scaling or {}).get("rope_type")
+        if rope_type == "dynamic" or (rope_type == "longrope" and not isinstance(model.rope, partial)):
             raise ValueError(
-                "rope_type 'dynamic' changes the rotation of old positions as the text grows, and a static step "
+                f"rope_type {rope_type!r} changes the rotation of old positions as the text grows, and a static step "
                 "cannot; use the model without StaticLlama"
             )
         nn.Module.__init__(self)

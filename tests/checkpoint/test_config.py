@@ -63,8 +63,16 @@ def test_the_spellings_of_transformers_4_and_5_give_the_same_config(new, old):
         ({"sliding_window": 16}, "sliding_window 16 is not supported; only null, or at least the context of 4,096"),
         ({"sliding_window": "4096"}, "sliding_window '4096' is not supported"),
         (
-            {"rope_scaling": {"type": "longrope", "factor": 2}},
-            "rope_type 'longrope' is not supported; known are default, ",
+            {"rope_scaling": {"type": "proportional", "factor": 2}},
+            "rope_type 'proportional' is not supported; known are default, ",
+        ),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1, 0], "long_factor": [1]}},
+            "rope_scaling: short_factor is \\[1, 0\\], but it has to be a list of positive numbers",
+        ),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1], "factor": 1}},
+            "rope_scaling has 1 numbers in short_factor, and a head has 64 pairs",
         ),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling of type 'linear' needs the key 'factor'"),
         ({"rope_scaling": [1]}, "rope_scaling is \\[1\\]"),

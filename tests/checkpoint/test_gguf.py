@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
+from gguf import GGUFEndian
 from helpers.checkpoint_files import edit_config
-from helpers.gguf_files import TYPES, permuted_rows, reference, write_gguf
+from helpers.gguf_files import HALVES, TYPES, as_version_1, permuted_rows, reference, write_gguf
 from helpers.reference import SMALL, save_random
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,12 +27,15 @@ from llama_jp.checkpoint.gguf.header import QUANTIZED, read_header
 from llama_jp.checkpoint.gguf.keys import number
 from llama_jp.checkpoint.layouts import find_tensors
 from llama_jp.checkpoint.load import load_model
-from llama_jp.checkpoint.permutation import unpermute
+from llama_jp.checkpoint.permutation import permute, unpermute
+from llama_jp.cli import main
 
 IDS = torch.arange(2, 32).view(2, 15)
 # Rows of whole blocks of 256 weights, grouped heads, and sizes that differ.
 BLOCKS = SMALL | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "head_dim": 32,
                   "num_attention_heads": 8, "num_key_value_heads": 2}  # fmt: skip
+
+BASE = {"llama.rope.freq_base": 5e5}
 
 
 @pytest.fixture(scope="module")
@@ -137,20 +141,30 @@ def test_rope_scaling(small, tmp_path, keys, rope):
     assert same(folder, file)
 
 
+def test_any_divisors_of_the_frequencies(blocks, tmp_path):
+    """Guards against divisors that are ignored, guessed or rounded: transformers has them as a longrope."""
+    divisors = torch.rand(16, generator=torch.Generator().manual_seed(0)) * 9 + 0.5
+    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, divisors=divisors)
+    folder, lists = shutil.copytree(blocks, tmp_path / "original"), divisors.tolist()
+    rope = {"rope_type": "longrope", "rope_theta": 5e5, "short_factor": lists, "long_factor": lists}
+    edit_config(folder, rope_parameters=rope | {"attention_factor": 1.0, "original_max_position_embeddings": 128})
+    assert same(folder, file)
+    for wrong, found in ((divisors[:8], "8 numbers from 1"), (-divisors, "16 numbers from -8")):
+        with pytest.raises(ValueError, match=f"rope_freqs.weight has {found}.* but heads of 32 need 16 positive ones"):
+            load_model(write_gguf(blocks, tmp_path / f"{len(wrong)}.gguf", keys=BASE, divisors=wrong))
+
+
 @pytest.mark.parametrize("length", [8192, 32])
 def test_the_divisors_of_llama_3_are_its_rope_scaling(blocks, tmp_path, length):
-    """Guards against `rope_freqs.weight` that is ignored; other divisors are refused rather than guessed."""
+    """Guards against `rope_freqs.weight` that is ignored, and against settings that are guessed."""
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     folder = shutil.copytree(blocks, tmp_path / "original")
     edit_config(folder, rope_parameters=rope | {"original_max_position_embeddings": length})
     scaled, _ = transformers_frequencies(folder)
     plain = 1.0 / (5e5 ** (torch.arange(0, 32, 2, dtype=torch.float32) / 32))
-    file = write_with_divisors(blocks, tmp_path / "model.gguf", plain / scaled)
-    if length == 32:
-        with pytest.raises(ValueError, match=r"rope_freqs.weight has other divisors than the scaling of Llama 3"):
-            load_model(file)
-    else:
-        assert same(folder, file)
+    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, divisors=plain / scaled)
+    assert read_config(file).rope_scaling["rope_type"] == ("longrope" if length == 32 else "llama3")
+    assert length == 32 or same(folder, file)
 
 
 def transformers_frequencies(folder: Path) -> tuple[torch.Tensor, float]:
@@ -158,23 +172,6 @@ def transformers_frequencies(folder: Path) -> tuple[torch.Tensor, float]:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     return ROPE_INIT_FUNCTIONS["llama3"](transformers.LlamaConfig.from_pretrained(folder), "cpu")
-
-
-def write_with_divisors(folder: Path, file: Path, divisors: torch.Tensor) -> Path:
-    import gguf
-
-    write_gguf(folder, file.with_name("without.gguf"), keys={"llama.rope.freq_base": 5e5})
-    writer, reader = gguf.GGUFWriter(file, "llama"), gguf.GGUFReader(file.with_name("without.gguf"))
-    for key, field in reader.fields.items():
-        if key.startswith("llama."):
-            value = field.contents()
-            (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(key, value)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data)
-    writer.add_tensor("rope_freqs.weight", divisors.numpy())
-    from helpers.gguf_files import finish
-
-    return finish(writer, file)
 
 
 def test_split_files(small, tmp_path):
@@ -187,6 +184,44 @@ def test_split_files(small, tmp_path):
     parts[1].unlink()
     with pytest.raises(FileNotFoundError, match=re.escape(f"{parts[1].name} is not beside it")):
         load_model(parts[0])
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.F16, *HALVES], ids=lambda kind: kind.name)
+def test_big_endian_files(blocks, tmp_path, kind):
+    """Guards against a half-precision scale with its bytes exchanged: the same numbers as in the little-endian file."""
+    little, big = write_gguf(blocks, tmp_path / "little.gguf", kind), tmp_path / "big.gguf"
+    write_gguf(blocks, big, kind, endianess=GGUFEndian.BIG)
+    assert read_config(big) == read_config(little)
+    ours, expected = (load_model(file, "float32", "cpu").state_dict() for file in (big, little))
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+def test_a_big_endian_block_without_a_defined_order_is_refused(blocks, tmp_path):
+    """Guards against numbers that depend on the machine that wrote them."""
+    file = write_gguf(blocks, tmp_path / "model.gguf", Type.F16, endianess=GGUFEndian.BIG)
+    content = file.read_bytes()
+    entry = b"output.weight" + struct.pack(">IQQI", 2, 256, 96, 1)
+    file.write_bytes(content.replace(entry, entry[:-4] + struct.pack(">I", Type.Q5_0)))
+    with pytest.raises(
+        ValueError, match="is big-endian and stores output.weight as Q5_0, whose byte order is not defin"
+    ):
+        load_model(file)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_split_files_of_every_version(small, tmp_path, version, order):
+    """Guards against a part that is read with the widths or the byte order of another file."""
+    options = {"endianess": GGUFEndian.BIG} if order == "big" else {}
+    whole = load_model(write_gguf(small, tmp_path / "whole.gguf", Type.F16)).state_dict()
+    write_gguf(small, tmp_path / "model.gguf", Type.F16, split_max_tensors=9, **options)
+    parts = sorted(tmp_path.glob("model-0000*-of-*.gguf"))
+    for part in parts:
+        content = bytearray(part.read_bytes())
+        content[4:8] = version.to_bytes(4, order)
+        part.write_bytes(as_version_1(part, ">" if order == "big" else "<") if version == 1 else content)
+    state = load_model(parts[-1]).state_dict()
+    assert all(torch.equal(state[name], whole[name]) for name in whole)
 
 
 def test_version_1_and_2(small, tmp_path):
@@ -202,37 +237,13 @@ def test_version_1_and_2(small, tmp_path):
         assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
-def as_version_1(file: Path) -> bytes:
-    """A file with scalar keys and strings only, written again with 32-bit counts."""
-    import gguf
-
-    def string(text: str) -> bytes:
-        return struct.pack("<I", len(text.encode())) + text.encode()
-
-    reader = gguf.GGUFReader(file)
-    fields = [field for name, field in reader.fields.items() if not name.startswith("GGUF.")]
-    out = b"GGUF" + struct.pack("<III", 1, len(reader.tensors), len(fields))
-    for field in fields:
-        out += string(field.name) + struct.pack("<I", field.types[0])
-        is_text = field.types[0] == gguf.GGUFValueType.STRING
-        out += string(field.contents()) if is_text else field.parts[-1].tobytes()
-    data, offset = b"", 0
-    for tensor in reader.tensors:
-        out += string(tensor.name) + struct.pack("<I", len(tensor.shape))
-        out += b"".join(struct.pack("<I", size) for size in tensor.shape)
-        out += struct.pack("<IQ", tensor.tensor_type, offset)
-        content = tensor.data.tobytes()
-        data += content + bytes(-len(content) % 32)
-        offset = len(data)
-    return out + bytes(-len(out) % 32) + data
-
-
 def test_rows_return_to_their_place():
     """Guards against the inverse permutation, which equals this one for heads of two rows only."""
     for heads, size in ((3, 8), (1, 2), (4, 6)):
         weight = torch.arange(heads * size * 5.0).view(-1, 5)
         rows = permuted_rows(len(weight), heads)
         assert torch.equal(unpermute(weight[rows], heads), weight)
+        assert torch.equal(permute(weight, heads), weight[rows])
         assert torch.equal(unpermute(weight[rows, 0], heads), weight[:, 0])
     with pytest.raises(ValueError, match="9 rows are not 3 heads of an even size"):
         unpermute(torch.zeros(9, 5), 3)
@@ -294,7 +305,17 @@ REFUSED = [
     ),
     ({"llama.attention.causal": False}, r"llama.attention.causal is false"),
     ({"llama.attention.sliding_window": 16}, r"sliding_window 16 is not supported"),
-    ({"llama.block_count": 4}, r"missing model.layers.3"),
+    ({"llama.block_count": 2**31}, r"llama.block_count is 2147483648, and the tensors are those of 3"),
+    ({"llama.embedding_length": 2**31}, r"llama.embedding_length is 2147483648, and the tensors are those of 24"),
+    ({"llama.feed_forward_length": 2**31}, r"llama.feed_forward_length is 2147483648, and the tensors are those of 40"),
+    (
+        {
+            "llama.attention.key_length": 2**30,
+            "llama.attention.value_length": 2**30,
+            "llama.rope.dimension_count": 2**30,
+        },
+        r"blk.0.attn_q.weight has 48 rows, and the keys make it 6442450944 \(6 heads of 1073741824\)",
+    ),
 ]
 
 
@@ -317,7 +338,7 @@ def test_a_setting_that_is_not_supported_is_refused_by_name(small, tmp_path, key
     [
         (b"tjgg\x03\0\0\0", "is a GGML file of before August 2023"),
         (b"PK\x03\x04\0\0\0\0", r"is not a GGUF file: it begins with b'PK\\x03\\x04'"),
-        (b"GGUF\0\0\0\x03", "is a big-endian GGUF file"),
+        (b"GGUF\0\0\0\x03", "its header cannot be read"),  # little-endian after these bytes
         (b"GGUF\x09\0\0\0", "is GGUF version 9; supported are 1, 2, 3"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
     ],
@@ -342,6 +363,45 @@ def test_an_incomplete_or_damaged_file_is_one_sentence(small, tmp_path):
         assert "\n" not in str(caught.value)
     file.write_bytes(content + b"trailing bytes")
     load_model(file)
+
+
+def entry(name: str, dims: tuple[int, ...], type_id: int = 1) -> bytes:
+    """The entry of a tensor in the header, without its offset."""
+    return struct.pack("<Q", len(name)) + name.encode() + struct.pack(f"<I{len(dims)}QI", len(dims), *dims, type_id)
+
+
+UP, HEAD = entry("blk.0.ffn_up.weight", (24, 40)), entry("output.weight", (24, 96))
+DAMAGES = {
+    "a type": (UP, UP[:-4] + struct.pack("<I", 26)),
+    "rows of no whole blocks": (UP, UP[:-4] + struct.pack("<I", 8)),
+    "no columns": (UP, entry("blk.0.ffn_up.weight", (0, 40))),
+    "no rows": (UP, entry("blk.0.ffn_up.weight", (24, 0))),
+    "rows and columns exchanged": (UP, entry("blk.0.ffn_up.weight", (40, 24))),
+    "more bytes than the file": (UP, entry("blk.0.ffn_up.weight", (24, 2**62))),
+    "a name of another layer": (UP, entry("blk.9.ffn_up.weight", (24, 40))),
+    "an unknown name": (UP, entry("blk.0.ffn_xx.weight", (24, 40))),
+    "a name twice": (UP, entry("blk.1.ffn_up.weight", (24, 40))),
+    "no embedding": (entry("token_embd.weight", (24, 96)), entry("token_embe.weight", (24, 96))),
+    "a character that is not UTF-8": (b"llama.block_count", b"llama.block_c\xff\xffnt"),
+    "the type of a key": (b"llama.block_count\x04", b"llama.block_count\x4d"),
+    "no architecture": (b"general.architecture", b"general.architectura"),
+    "no block count": (b"llama.block_count", b"llama.block_caunt"),
+    "more keys than bytes": (b"GGUF\x03\0\0\0", None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_header_is_one_sentence(small, tmp_path, capsys, name):
+    """Guards against a traceback, against a model that fills the memory, and against `info` that believes the file."""
+    file = write_gguf(small, tmp_path / "model.gguf", Type.F16)
+    content, (old, new) = file.read_bytes(), DAMAGES[name]
+    assert content.count(old) == 1
+    damaged = content.replace(old, new) if new else content[:16] + struct.pack("<Q", 2**63 + 5) + content[24:]
+    file.write_bytes(damaged)
+    with pytest.raises(ValueError, match="model.gguf") as caught:
+        load_model(file)
+    assert "\n" not in str(caught.value)
+    assert main(["info", str(file)]) in (0, 1) and "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("type_id, name", [(9, "Q8_1"), (31, "Q4_0_4_4"), (99, r"an unknown type \(99\)")])

@@ -23,7 +23,7 @@ def test_a_folder_with_a_short_name_counts_only_if_it_holds_a_checkpoint(tmp_pat
 
 
 class Hub:
-    """Replaces the one function of huggingface_hub that reaches the network, and records its calls."""
+    """Replaces the two functions of huggingface_hub that reach the network, and records the downloads."""
 
     def __init__(self, repository: Path, folder: Path, monkeypatch):
         import huggingface_hub
@@ -32,6 +32,7 @@ class Hub:
         self.calls: list[tuple[str, str | None]] = []
         self.folder.mkdir()
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self.snapshot_download)
+        monkeypatch.setattr(huggingface_hub, "list_repo_files", self.list_repo_files)
 
     def snapshot_download(self, repository, revision=None, allow_patterns=None):
         self.calls.append((repository, revision))
@@ -39,6 +40,9 @@ class Hub:
             if any(file.match(pattern) for pattern in allow_patterns):
                 shutil.copy(file, self.folder)
         return str(self.folder)
+
+    def list_repo_files(self, repository, revision=None):
+        return [file.name for file in self.repository.iterdir()]
 
     def fetched(self, pattern: str) -> int:
         return len(list(self.folder.glob(pattern)))
@@ -124,3 +128,25 @@ def test_an_index_without_names_on_the_hub_is_refused(small, tmp_path, monkeypat
     Hub(repository, tmp_path / "fetched", monkeypatch)
     with pytest.raises(ValueError, match="has no weight_map"):
         load_model("7b-fast", dtype="float32")
+
+
+def test_a_repository_of_gguf_files_is_named_for_what_it_is(tmp_path, monkeypatch):
+    """Guards against "there is no config.json", which does not say what to type, and against a large download."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    names = ["m-Q4_K_M.gguf", "m-F16-00001-of-00002.gguf", "m-F16-00002-of-00002.gguf", "README.md"]
+    for name in names:
+        (repository / name).write_bytes(b"GGUF")
+    hub = Hub(repository, tmp_path / "fetched", monkeypatch)
+    message = (
+        "holds GGUF files: name one of them, mmnga/m-gguf/m-F16-00001-of-00002.gguf; the others are m-Q4_K_M.gguf$"
+    )
+    for weights in (True, False):
+        with pytest.raises(FileNotFoundError, match=message):
+            find_checkpoint("mmnga/m-gguf", weights=weights)
+    assert hub.fetched("*.gguf") == 0
+    # without a network, the cache counts
+    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
+    (tmp_path / "fetched" / "m-Q4_K_M.gguf").write_bytes(b"GGUF")
+    with pytest.raises(FileNotFoundError, match="name one of them, mmnga/m-gguf/m-Q4_K_M.gguf$"):
+        find_checkpoint("mmnga/m-gguf")

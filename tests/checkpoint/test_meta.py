@@ -191,6 +191,8 @@ def test_load_convert_and_info(original, meta, tmp_path, capsys, above):
     ]
     ids = torch.arange(20)[None]
     assert torch.equal(theirs(out, torch.bfloat16)(ids).logits, theirs(original, torch.bfloat16)(ids).logits)
+    assert main(["convert", str(meta), str(tmp_path / "out.gguf")]) == 0
+    assert torch.equal(load_model(tmp_path / "out.gguf", dtype="stored", device="cpu")(ids), model(ids))
     capsys.readouterr()
     assert main(["info", str(meta)]) == 0
     shown = capsys.readouterr().out

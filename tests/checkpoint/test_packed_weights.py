@@ -178,6 +178,8 @@ def test_every_command_takes_them(plain, tmp_path, capsys, config):
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
     assert torch.equal(theirs(out, torch.float32)(ids).logits, reference(ids).logits)
     assert load_file(out / "model.safetensors")["model.layers.0.mlp.up_proj.weight"].dtype == torch.float16
+    assert main(["convert", str(folder), str(tmp_path / "out.gguf")]) == 0
+    assert torch.equal(load_model(tmp_path / "out.gguf", "float32", "cpu")(ids), reference(ids).logits)
 
     capsys.readouterr()
     assert main(["info", str(folder), "--json"]) == 0

@@ -51,7 +51,7 @@ def test_transformers_loads_a_saved_model_without_a_warning(small, tmp_path):
     }
 
 
-@pytest.mark.parametrize("rope_type", ["linear", "dynamic", "llama3", "yarn"])
+@pytest.mark.parametrize("rope_type", ["linear", "dynamic", "llama3", "yarn", "longrope"])
 def test_saving_keeps_the_rope(tmp_path, rope_type):
     """Guards against a config.json without rope_scaling, which changes the logits of long texts."""
     config = random_config(random.Random(4), rope_type)

@@ -97,3 +97,23 @@ def test_parity_needs_a_folder(run, files):
     """Guards against transformers' own reader of GGUF, which drops settings without an error."""
     status, _, err = run("parity", "--model", files[0])
     assert status != 0 and "is a GGUF file, of which transformers drops" in err
+
+
+@pytest.mark.slow
+def test_parity_of_tokenizers(run, files):
+    """Guards against a refusal of the one mode that needs no model, and against transformers' own reader of GGUF."""
+    for other in ("transformers", "demo"):
+        status, out, err = run("parity", "--model", files[0], "--against", other, "--mode", "tokenizer")
+        assert status == 0 and ("have equal ids" in out or "documented" in out), err
+
+
+def test_convert_writes_a_gguf_file(run, files, tmp_path):
+    """Guards against a target that is taken as a folder, and against another file that is overwritten."""
+    target = str(tmp_path / "out.gguf")
+    status, _, err = run("convert", files[0], target, "--type", "q4_0")
+    assert status == 0 and "57 tensors (44 Q4_0, 13 F32)" in err, err
+    status, _, err = run("convert", files[0], target)
+    assert status == 1 and "out.gguf exists; choose another name, or remove it" in err
+    status, _, err = run("convert", files[1], str(tmp_path / "other.gguf"))
+    assert status == 1 and "the order of merges is lost" in err and list(tmp_path.iterdir()) == [tmp_path / "out.gguf"]
+    assert run("convert", files[1], str(tmp_path / "other.gguf"), "--tokenizer", "demo")[0] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import gguf
@@ -53,6 +54,24 @@ def encode(numbers: np.ndarray, kind: Type, rng: np.random.Generator) -> np.ndar
     return gguf.quants.quantize(numbers, kind)
 
 
+# Where the structures of ggml-common.h have 16-bit numbers, which a big-endian machine writes the other way round.
+HALVES = {
+    Type.BF16: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q8_0: [0], Type.Q2_K: [80, 82], Type.Q3_K: [108],
+    Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208], Type.IQ4_NL: [0], Type.TQ1_0: [52], Type.TQ2_0: [64],
+    Type.MXFP4: [], Type.NVFP4: [],
+}  # fmt: skip
+
+
+def big_endian(blocks: np.ndarray, kind: Type) -> np.ndarray:
+    """The bytes of quantised blocks as a big-endian machine stores them; gguf-py's writer turns floats round itself."""
+    if blocks.dtype != np.uint8:
+        return blocks
+    swapped = blocks.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1]).copy()
+    for start in HALVES[kind]:
+        swapped[:, [start, start + 1]] = swapped[:, [start + 1, start]]
+    return swapped.reshape(blocks.shape)
+
+
 def write_gguf(
     folder: Path,
     file: Path,
@@ -60,6 +79,7 @@ def write_gguf(
     keys: dict | None = None,
     drop: tuple[str, ...] = (),
     tokenizer: bool = False,
+    divisors: torch.Tensor | None = None,
     **options,
 ) -> Path:
     """Write the checkpoint in a folder as a GGUF file.
@@ -68,6 +88,7 @@ def write_gguf(
     keys       further keys, or other values: {"llama.rope.freq_base": 500.0}; floats are F32, whole numbers U32
     drop       keys to leave out
     tokenizer  whether to write the vocabulary of the folder's tokenizer.model
+    divisors   of the frequencies of the rotation: rope_freqs.weight
     """
     raw = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(file, "llama", **options)
@@ -94,6 +115,8 @@ def write_gguf(
     for key, value in (values | (keys or {})).items():
         if key not in drop:
             add_key(writer, key, value)
+    if divisors is not None:
+        writer.add_tensor("rope_freqs.weight", divisors.float().numpy())
     state, rng = load_file(folder / "model.safetensors"), np.random.default_rng(0)
     for name, tensor in state.items():
         numbers, of_file = tensor.float().numpy(), gguf_name(name)
@@ -101,8 +124,35 @@ def write_gguf(
             numbers = numbers[permuted_rows(len(numbers), heads if ".attn_q." in of_file else key_heads)]
         chosen = kind.get(of_file, Type.F32) if isinstance(kind, dict) else kind
         chosen = Type.F32 if numbers.ndim == 1 else chosen
-        writer.add_tensor(of_file, encode(numbers, chosen, rng), raw_dtype=chosen)
+        stored = encode(numbers, chosen, rng)
+        if options.get("endianess") == gguf.GGUFEndian.BIG:
+            stored = big_endian(stored, chosen)
+        writer.add_tensor(of_file, stored, raw_dtype=chosen)
     return finish(writer, file)
+
+
+def as_version_1(file: Path, order: str = "<") -> bytes:
+    """The bytes of a file with scalar keys and strings only, with the 32-bit counts of version 1."""
+
+    def string(text: str) -> bytes:
+        return struct.pack(f"{order}I", len(text.encode())) + text.encode()
+
+    reader = gguf.GGUFReader(file)
+    fields = [field for name, field in reader.fields.items() if not name.startswith("GGUF.")]
+    out = b"GGUF" + struct.pack(f"{order}III", 1, len(reader.tensors), len(fields))
+    for field in fields:
+        out += string(field.name) + struct.pack(f"{order}I", field.types[0])
+        is_text = field.types[0] == gguf.GGUFValueType.STRING
+        out += string(field.contents()) if is_text else field.parts[-1].tobytes()
+    data, offset = b"", 0
+    for tensor in reader.tensors:
+        out += string(tensor.name) + struct.pack(f"{order}I", len(tensor.shape))
+        out += b"".join(struct.pack(f"{order}I", size) for size in tensor.shape)
+        out += struct.pack(f"{order}IQ", tensor.tensor_type, offset)
+        content = tensor.data.tobytes()  # in the order of the file, as the parts of the keys
+        data += content + bytes(-len(content) % 32)
+        offset = len(data)
+    return out + bytes(-len(out) % 32) + data
 
 
 def finish(writer: gguf.GGUFWriter, file: Path) -> Path:

@@ -31,6 +31,7 @@ ROPES = {
         "original_max_position_embeddings": 32,
     },
     "yarn": {"factor": 4.0, "original_max_position_embeddings": 16},
+    "longrope": {"factor": 3.0, "original_max_position_embeddings": 16},  # and two lists, as long as half a head
 }
 
 # Every letter of the shapes has a different size: C=24, H=6, K=2, D=8, F=40, V=96.
@@ -57,6 +58,9 @@ def random_config(rng: random.Random, rope_type: str | None = None) -> dict:
     head_dim = rng.choice([4, 6, 8, 16, 32, 64, 128])
     hidden = heads * rng.choice([4, 8, 10, head_dim])
     rope_type = rope_type or rng.choice(list(ROPES))
+    lists = {}
+    if rope_type == "longrope":
+        lists = {f"{text}_factor": [rng.uniform(1, 5) for _ in range(head_dim // 2)] for text in ("short", "long")}
     return {
         "vocab_size": rng.randrange(40, 300),
         "hidden_size": min(hidden, heads * 32),
@@ -74,6 +78,7 @@ def random_config(rng: random.Random, rope_type: str | None = None) -> dict:
             "rope_type": rope_type,
             "rope_theta": rng.choice([500.0, 10000.0, 1e6]),
             **ROPES[rope_type],
+            **lists,
         },
     }
 

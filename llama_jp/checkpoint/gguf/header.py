@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..recognise import OLD_GGML, check_file, shorten
 
@@ -27,38 +27,43 @@ STRING, ARRAY = 8, 9
 
 
 class TensorType(NamedTuple):
-    """How a tensor is stored: `block` weights along a row share `nbytes` bytes."""
+    """How a tensor is stored: `block` weights along a row share `nbytes` bytes.
+
+    halves  where a block has 16-bit numbers, whose bytes a big-endian file has the other way round; None where the
+            byte order of a block is not defined
+    """
 
     name: str
     block: int
     nbytes: int
+    halves: tuple[int, ...] | None = None
 
 
 FLOATS = {0: TensorType("F32", 1, 4), 1: TensorType("F16", 1, 2), 30: TensorType("BF16", 1, 2)}
 QUANTIZED = {
-    2: TensorType("Q4_0", 32, 18),
-    3: TensorType("Q4_1", 32, 20),
+    2: TensorType("Q4_0", 32, 18, (0,)),
+    3: TensorType("Q4_1", 32, 20, (0, 2)),
     6: TensorType("Q5_0", 32, 22),
     7: TensorType("Q5_1", 32, 24),
-    8: TensorType("Q8_0", 32, 34),
-    10: TensorType("Q2_K", 256, 84),
-    11: TensorType("Q3_K", 256, 110),
-    12: TensorType("Q4_K", 256, 144),
-    13: TensorType("Q5_K", 256, 176),
-    14: TensorType("Q6_K", 256, 210),
+    8: TensorType("Q8_0", 32, 34, (0,)),
+    10: TensorType("Q2_K", 256, 84, (80, 82)),
+    11: TensorType("Q3_K", 256, 110, (108,)),
+    12: TensorType("Q4_K", 256, 144, (0, 2)),
+    13: TensorType("Q5_K", 256, 176, (0, 2)),
+    14: TensorType("Q6_K", 256, 210, (208,)),
     16: TensorType("IQ2_XXS", 256, 66),
     17: TensorType("IQ2_XS", 256, 74),
     18: TensorType("IQ3_XXS", 256, 98),
     19: TensorType("IQ1_S", 256, 50),
-    20: TensorType("IQ4_NL", 32, 18),
+    20: TensorType("IQ4_NL", 32, 18, (0,)),
     21: TensorType("IQ3_S", 256, 110),
     22: TensorType("IQ2_S", 256, 82),
     23: TensorType("IQ4_XS", 256, 136),
     29: TensorType("IQ1_M", 256, 56),
-    34: TensorType("TQ1_0", 256, 54),
-    35: TensorType("TQ2_0", 256, 66),
-    39: TensorType("MXFP4", 32, 17),
-    40: TensorType("NVFP4", 64, 36),
+    34: TensorType("TQ1_0", 256, 54, (52,)),
+    35: TensorType("TQ2_0", 256, 66, (64,)),
+    39: TensorType("MXFP4", 32, 17, ()),
+    40: TensorType("NVFP4", 64, 36, ()),
 }
 TYPES = FLOATS | QUANTIZED
 # Types that llama.cpp has or had, and that hold no weights or can no longer be decoded.
@@ -77,7 +82,7 @@ class GgufTensor(NamedTuple):
     type_name: str  # such as "Q4_K"
     start: int  # its first byte in the file
     nbytes: int
-    heads: int | None = None  # of q and k, whose rows are permuted
+    big_endian: bool = False
 
 
 @dataclass(frozen=True, eq=False)  # a key of caches by its identity
@@ -105,8 +110,8 @@ def is_gguf(path: Path) -> bool:
 def read_header(file: Path) -> GgufHeader:
     """The header of a GGUF file. Any part of a split model gives the header of the whole.
 
-    Raises FileNotFoundError for a missing part. Raises ValueError for a file that is damaged, incomplete, big-endian or
-    no GGUF file, and for a type of tensors that cannot be decoded.
+    Raises FileNotFoundError for a missing part. Raises ValueError for a file that is damaged, incomplete or no GGUF
+    file, and for a type of tensors that cannot be decoded.
     """
     match = PART.fullmatch(file.name)
     header = read_part(file)
@@ -162,14 +167,14 @@ def check_magic(file: Path, start: bytes) -> None:
         raise ValueError(f"{file} is a GGML file of before August 2023; use a GGUF file of the same model")
     if start[:4] != MAGIC or len(start) < 8:
         raise ValueError(f"{file} is not a GGUF file: it begins with {start[:4]!r} and not with {MAGIC!r}")
-    version = int.from_bytes(start[4:], "little")
-    if version & 0xFFFF == 0:
-        raise ValueError(
-            f"{file} is a big-endian GGUF file, which is not supported; turn it round with gguf-convert-endian of the "
-            "gguf package"
-        )
+    version = int.from_bytes(start[4:], byte_order(start))
     if version not in VERSIONS:
         raise ValueError(f"{file} is GGUF version {version}; supported are {', '.join(map(str, VERSIONS))}")
+
+
+def byte_order(start: bytes) -> Literal["little", "big"]:
+    """The byte order of a GGUF file, by the version in its first eight bytes."""
+    return "big" if start[4:6] == b"\0\0" else "little"
 
 
 class HeaderReader:
@@ -177,6 +182,8 @@ class HeaderReader:
 
     def __init__(self, file: Path, data: mmap.mmap) -> None:
         self.file, self.data, self.at = file, data, 4
+        self.big_endian = byte_order(data[:8]) == "big"
+        self.order = ">" if self.big_endian else "<"
         version = self.scalar("I")
         self.size_code = "I" if version == 1 else "Q"  # of counts, lengths and dimensions
 
@@ -202,15 +209,15 @@ class HeaderReader:
         return keys, tensors
 
     def scalar(self, code: str) -> Any:
-        (value,) = struct.unpack_from(f"<{code}", self.data, self.at)
-        self.at += struct.calcsize(f"<{code}")
+        (value,) = struct.unpack_from(f"{self.order}{code}", self.data, self.at)
+        self.at += struct.calcsize(f"{self.order}{code}")
         return value
 
     def string(self) -> str:
         return self.strings(1)[0]
 
     def strings(self, count: int) -> list[str]:
-        length_at, data, at, found = struct.Struct(f"<{self.size_code}"), self.data, self.at, []
+        length_at, data, at, found = struct.Struct(f"{self.order}{self.size_code}"), self.data, self.at, []
         for _ in range(count):
             (length,) = length_at.unpack_from(data, at)
             start = at + length_at.size
@@ -230,8 +237,8 @@ class HeaderReader:
             if element == STRING:
                 return self.strings(count)
             if element in SCALARS:
-                values = struct.unpack_from(f"<{count}{SCALARS[element]}", self.data, self.at)
-                self.at += struct.calcsize(f"<{count}{SCALARS[element]}")
+                values = struct.unpack_from(f"{self.order}{count}{SCALARS[element]}", self.data, self.at)
+                self.at += struct.calcsize(f"{self.order}{count}{SCALARS[element]}")
                 return list(values)
         if type_id in SCALARS:
             return self.scalar(SCALARS[type_id])
@@ -252,7 +259,7 @@ class HeaderReader:
                 "another quantisation"
             )
         stored_as = TYPES[type_id]
-        if not shape or shape[-1] % stored_as.block:
+        if not shape or 0 in shape or shape[-1] % stored_as.block:
             raise ValueError(
                 f"{self.file} is damaged: the rows of {name} {shape} are no whole blocks of {stored_as.block} weights"
             )
@@ -262,4 +269,9 @@ class HeaderReader:
                 f"{self.file} is incomplete: {name} ends at byte {start + nbytes:,}, and the file at "
                 f"{len(self.data):,}; download it again"
             )
-        return GgufTensor(self.file, name, shape, stored_as.name, start, nbytes)
+        if self.big_endian and type_id in QUANTIZED and stored_as.halves is None:
+            raise ValueError(
+                f"{self.file} is big-endian and stores {name} as {stored_as.name}, whose byte order is not defined "
+                "there; use a little-endian file of the same model"
+            )
+        return GgufTensor(self.file, name, shape, stored_as.name, start, nbytes, self.big_endian)

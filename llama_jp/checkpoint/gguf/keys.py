@@ -1,11 +1,13 @@
-"""The keys of a GGUF file as the content of config.json."""
+"""The keys of a GGUF file as the content of config.json, and back."""
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from typing import Any
 
+from ...config import LlamaConfig
 from .header import GgufHeader, GgufTensor
 
 DTYPES = {"F16": "float16", "BF16": "bfloat16"}
@@ -49,7 +51,32 @@ def describe_config(header: GgufHeader) -> dict[str, Any]:
         token_id = keys.get(f"tokenizer.ggml.{role}_token_id", default)
         in_range = token_id is not None and 0 <= token_id < vocab_size
         config[f"{role.removesuffix('ding')}_token_id"] = token_id if in_range else None
+    if (token_id := keys.get("tokenizer.ggml.eot_token_id")) is not None and 0 <= token_id < vocab_size:
+        ends = {id_ for id_ in (config["eos_token_id"], token_id) if id_ is not None}  # llama.cpp stops at both
+        config["eos_token_id"] = sorted(ends) if len(ends) > 1 else token_id
+    check_sizes(header, config)
     return config
+
+
+def check_sizes(header: GgufHeader, config: dict[str, Any]) -> None:
+    """Raise ValueError for sizes that the tensors contradict. A damaged key could ask for more than all memory."""
+    tensors = header.tensors
+    layers = {match[1] for name in tensors if (match := re.match(r"blk\.(\d+)\.", name))}
+    found = {
+        "num_hidden_layers": ("llama.block_count", len(layers)),
+        "hidden_size": ("llama.embedding_length", tensors["token_embd.weight"].shape[-1]),
+    }
+    if (up := tensors.get("blk.0.ffn_up.weight")) is not None:
+        found["intermediate_size"] = ("llama.feed_forward_length", up.shape[0])
+    for field, (key, size) in found.items():
+        if isinstance(config[field], int) and config[field] > size:
+            raise ValueError(f"{header.file}: {key} is {config[field]}, and the tensors are those of {size}")
+    q, heads, size = tensors.get("blk.0.attn_q.weight"), config["num_attention_heads"], config["head_dim"]
+    if q is not None and isinstance(size, int) and q.shape[0] != heads * size:
+        raise ValueError(
+            f"{header.file}: blk.0.attn_q.weight has {q.shape[0]} rows, and the keys make it {heads * size} ({heads} "
+            f"heads of {size})"
+        )
 
 
 def check_architecture(header: GgufHeader) -> None:
@@ -126,12 +153,12 @@ def describe_scaling(header: GgufHeader) -> dict[str, Any] | None:
         raise ValueError(f"{header.file}: {prefix}type {kind!r} is not supported; only none, linear and yarn are")
     elif kind == "linear" and factor != 1:
         scaling = {"rope_type": "linear", "factor": factor}
-    of_llama3 = None if divisors is None else llama3_scaling(header, divisors)
-    if scaling and of_llama3:
+    divided = None if divisors is None else divided_frequencies(header, divisors)
+    if scaling and divided:
         raise ValueError(
             f"{header.file} has rope_freqs.weight and {prefix}type {kind!r}; only one of them is supported"
         )
-    return scaling or of_llama3
+    return scaling or divided
 
 
 def yarn_settings(header: GgufHeader) -> dict[str, Any]:
@@ -153,16 +180,24 @@ def yarn_settings(header: GgufHeader) -> dict[str, Any]:
     return {name: number(keys[f"{prefix}{key}"]) for key, name in names.items() if f"{prefix}{key}" in keys}
 
 
-def llama3_scaling(header: GgufHeader, tensor: GgufTensor) -> dict[str, Any] | None:
-    """The `rope_scaling` of Llama 3 from rope_freqs.weight, the divisors of its frequencies; None if all are 1.
+def divided_frequencies(header: GgufHeader, tensor: GgufTensor) -> dict[str, Any] | None:
+    """The `rope_scaling` for rope_freqs.weight, the divisors of the frequencies; None if all are 1.
 
-    The file has the divisors and not the settings. Raises ValueError for divisors that no usual settings give.
+    The file has the divisors and not the settings. Divisors that the usual settings of Llama 3 give are "llama3". All
+    others are a "longrope" with one list for every length.
     """
     if tensor.type_name != "F32":
         raise ValueError(f"{header.file} stores rope_freqs.weight as {tensor.type_name}, not as F32")
     with tensor.file.open("rb") as opened:
         opened.seek(tensor.start)
-        divisors = struct.unpack(f"<{tensor.nbytes // 4}f", opened.read(tensor.nbytes))
+        order = ">" if tensor.big_endian else "<"
+        divisors = struct.unpack(f"{order}{tensor.nbytes // 4}f", opened.read(tensor.nbytes))
+    size = head_dim(header, head_counts(header)[0])
+    if not all(0 < divisor < math.inf for divisor in divisors) or size != 2 * len(divisors):
+        raise ValueError(
+            f"{header.file}: rope_freqs.weight has {len(divisors)} numbers from {min(divisors):g} to "
+            f"{max(divisors):g}, but heads of {size} need {(size or 0) // 2} positive ones"
+        )
     if all(divisor == 1 for divisor in divisors):
         return None
     base = number(header.keys.get("llama.rope.freq_base", 10000.0))
@@ -177,7 +212,15 @@ def llama3_scaling(header: GgufHeader, tensor: GgufTensor) -> dict[str, Any] | N
                 "high_freq_factor": 4.0,
                 "original_max_position_embeddings": length,
             }
-    raise ValueError(f"{header.file}: rope_freqs.weight has other divisors than the scaling of Llama 3 gives")
+    shortest = [number(divisor) for divisor in divisors]
+    return {
+        "rope_type": "longrope",
+        "factor": 1.0,
+        "attention_factor": 1.0,
+        "short_factor": shortest,
+        "long_factor": shortest,
+        "original_max_position_embeddings": header.keys.get("llama.context_length"),
+    }
 
 
 def llama3_divisors(base: float, count: int, factor: float, length: int) -> list[float]:
@@ -189,3 +232,57 @@ def llama3_divisors(base: float, count: int, factor: float, length: int) -> list
         smooth = min(max((turns - low) / (high - low), 0.0), 1.0)
         divisors.append(1 / ((1 - smooth) / factor + smooth))
     return divisors
+
+
+def config_keys(config: LlamaConfig) -> dict[str, Any]:
+    """The keys of a GGUF file for a configuration, as llama.cpp's converter names them. See `describe_config`.
+
+    The scalings of Llama 3 and of equal lists in longrope are the tensor rope_freqs.weight, and not keys.
+
+    Raises ValueError for a scaling of the rope that a GGUF file cannot say.
+    """
+    return {
+        "llama.block_count": config.num_hidden_layers,
+        "llama.context_length": config.max_position_embeddings,
+        "llama.embedding_length": config.hidden_size,
+        "llama.feed_forward_length": config.intermediate_size,
+        "llama.attention.head_count": config.num_attention_heads,
+        "llama.attention.head_count_kv": config.num_key_value_heads,
+        **scaling_keys(config),
+        "llama.rope.freq_base": float(config.rope_theta),
+        "llama.attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "llama.attention.key_length": config.head_dim,
+        "llama.attention.value_length": config.head_dim,
+        "llama.vocab_size": config.vocab_size,
+        "llama.rope.dimension_count": config.head_dim,
+    }
+
+
+def scaling_keys(config: LlamaConfig) -> dict[str, Any]:
+    """The keys for `rope_scaling`."""
+    scaling, prefix = config.rope_scaling or {}, "llama.rope.scaling."
+    kind = scaling.get("rope_type")
+    if kind in (None, "llama3") or has_one_list(config):
+        return {}
+    if kind == "linear":
+        return {f"{prefix}type": "linear", f"{prefix}factor": float(scaling["factor"])}
+    lost = {key for key in ("attention_factor", "mscale", "mscale_all_dim") if scaling.get(key) is not None}
+    lost |= {key for key in ("truncate",) if scaling.get(key) is False}
+    if kind != "yarn" or lost:
+        settings = f" with {', '.join(sorted(lost))}" if kind == "yarn" else ""
+        raise ValueError(f"a GGUF file cannot hold the rope_scaling {kind!r}{settings} of this model")
+    trained = scaling.get("original_max_position_embeddings", config.max_position_embeddings)
+    names = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
+    return {
+        f"{prefix}type": "yarn",
+        f"{prefix}factor": float(scaling.get("factor") or config.max_position_embeddings / trained),
+        f"{prefix}original_context_length": trained,
+        **{f"{prefix}{name}": float(scaling[key]) for key, name in names.items() if scaling.get(key)},
+    }
+
+
+def has_one_list(config: LlamaConfig) -> bool:
+    """Whether the rope is a longrope that divides the frequencies in the same way at every length."""
+    scaling = config.rope_scaling or {}
+    lists_are_equal = scaling.get("short_factor") == scaling.get("long_factor")
+    return scaling.get("rope_type") == "longrope" and lists_are_equal and scaling.get("attention_factor") == 1

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
+import math
 import re
-from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .header import FLOATS, GgufTensor, read_header
-from .keys import head_counts
+from ...config import LlamaConfig
+from ..tensors import Recipe, TensorInfo
+from .data import DTYPES
+from .header import GgufTensor, read_header
+from .keys import has_one_list, head_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-assert DTYPES.keys() == {stored_as.name for stored_as in FLOATS.values()}
 
 NAMES = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head"}
 NAMES_IN_LAYER = {
@@ -29,20 +29,34 @@ NAMES_IN_LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+PARTS = {module: part for part, module in NAMES.items()}
+PARTS_IN_LAYER = {module: part for part, module in NAMES_IN_LAYER.items()}
 # The frequencies of the rotation: config.json has them as rope_scaling. Old files repeat the plain ones in each layer.
 FREQUENCIES = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd(\.weight)?")
 
 
-def find_weights(file: Path) -> dict[str, GgufTensor]:
-    """The tensors of a GGUF file under the model's names. A tensor that the model has not keeps its own name."""
+def find_gguf_tensors(file: Path) -> dict[str, TensorInfo]:
+    """List the tensors of a GGUF file under the model's names. A tensor that the model has not keeps its own name.
+
+    Quantised tensors have a recipe, and so have q and k, whose rows are in another order.
+    """
     header = read_header(file)
-    heads = dict(zip((".attn_q.", ".attn_k."), head_counts(header), strict=True))
+    permuted = dict(zip((".attn_q.", ".attn_k."), head_counts(header), strict=True))
     found = {}
     for name, tensor in header.tensors.items():
         if FREQUENCIES.fullmatch(name):
             continue
-        permuted = next((count for part, count in heads.items() if part in name), None)
-        found[model_name(name)] = tensor._replace(heads=permuted)
+        heads = next((count for part, count in permuted.items() if part in name), None)
+        info = TensorInfo(
+            tensor.file, name, tensor.shape, DTYPES.get(tensor.type_name, "float32"), type_name=tensor.type_name
+        )
+        stored = info
+        if tensor.type_name not in DTYPES:
+            rows = math.prod(tensor.shape[:-1])
+            stored = info._replace(shape=(*tensor.shape[:-1], tensor.nbytes // rows), dtype_name="uint8")
+        if stored is not info or heads is not None:
+            info = info._replace(recipe=Recipe((stored,), partial(decode, tensor, heads)))
+        found[model_name(name)] = info
     return found
 
 
@@ -55,37 +69,51 @@ def model_name(name: str) -> str:
     return f"{NAMES[part]}.{kind}" if part in NAMES else name
 
 
-def loaded_dtype(tensor: GgufTensor) -> str:
-    """The dtype of a loaded tensor, by torch's name. Quantised numbers are float32."""
-    return DTYPES.get(tensor.type_name, "float32")
+def gguf_name(name: str) -> str:
+    """The name in a GGUF file of a tensor of the model. Inverse of `model_name`."""
+    module, _, kind = name.rpartition(".")
+    if match := re.fullmatch(r"layers\.(\d+)\.(.+)", module):
+        return f"blk.{match[1]}.{PARTS_IN_LAYER[match[2]]}.{kind}"
+    return f"{PARTS[module]}.{kind}"
 
 
-def read_weights(file: Path, tensors: Iterable[GgufTensor]) -> Iterator[Tensor]:
-    """Load tensors of one file. Floats stay memory-mapped; quantised numbers are computed in float32."""
-    with file.open("rb") as opened:
-        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)  # writes to a tensor do not reach the file
-    for tensor in tensors:
-        yield read_weight(data, tensor)
+def decode(tensor: GgufTensor, heads: int | None, stored: Tensor) -> Tensor:
+    """The numbers of a tensor from those that are stored, with the rows of q and k in the model's order.
 
-
-def read_weight(data: mmap.mmap, tensor: GgufTensor) -> Tensor:
-    """Load one tensor from the mapped bytes of its file, with the rows of q and k in the model's order."""
-    import torch
-
+    heads  of q or k; None for the other tensors
+    """
     from ..permutation import unpermute
 
-    if tensor.type_name in DTYPES:
-        dtype = getattr(torch, DTYPES[tensor.type_name])
-        count = tensor.nbytes // dtype.itemsize
-        weight = torch.frombuffer(data, dtype=dtype, count=count, offset=tensor.start).view(tensor.shape)
-    else:
-        weight = dequantize(data, tensor)
-    return weight if tensor.heads is None else unpermute(weight, tensor.heads)
+    numbers = stored if tensor.type_name in DTYPES else dequantize(tensor, stored)
+    return numbers if heads is None else unpermute(numbers, heads)
 
 
-def dequantize(data: mmap.mmap, tensor: GgufTensor) -> Tensor:
-    """The float32 numbers of a quantised tensor, by the `gguf` package."""
-    import numpy as np
+def rope_divisors(config: LlamaConfig) -> Tensor | None:
+    """The content of rope_freqs.weight: divisors of the frequencies, (D / 2,) float32; None for other ropes.
+
+    rounding: for Llama 3, in the order of llama.cpp's converter, whose divisors differ from the quotients of the
+    frequencies in the last bits.
+    """
+    import torch
+
+    from ...rope import inverse_frequencies
+
+    scaling = config.rope_scaling or {}
+    if has_one_list(config):
+        return torch.tensor(scaling["short_factor"], dtype=torch.float32)
+    if scaling.get("rope_type") != "llama3":
+        return None
+    factor, low, high = (scaling[key] for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    trained = scaling.get("original_max_position_embeddings", config.max_position_embeddings)
+    wavelength = 2 * math.pi / inverse_frequencies(config.rope_theta, config.head_dim)
+    smooth = (trained / wavelength - low) / (high - low)
+    blended = 1 / ((1 - smooth) / factor + smooth)
+    divided = torch.where(wavelength > trained / low, torch.full_like(blended, factor), blended)
+    return torch.where(wavelength < trained / high, torch.ones_like(blended), divided)
+
+
+def dequantize(tensor: GgufTensor, blocks: Tensor) -> Tensor:
+    """The float32 numbers of quantised blocks, by the `gguf` package."""
     import torch
 
     try:
@@ -95,5 +123,4 @@ def dequantize(data: mmap.mmap, tensor: GgufTensor) -> Tensor:
             f"{tensor.file} holds {tensor.type_name} weights, and they need the package gguf: "
             "pip install 'llama-jp[gguf]'"
         ) from None
-    blocks = np.frombuffer(data, np.uint8, tensor.nbytes, tensor.start).reshape(*tensor.shape[:-1], -1)
-    return torch.from_numpy(quants.dequantize(blocks, GGMLQuantizationType[tensor.type_name]))
+    return torch.from_numpy(quants.dequantize(blocks.numpy(), GGMLQuantizationType[tensor.type_name]))

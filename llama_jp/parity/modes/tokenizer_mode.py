@@ -5,12 +5,14 @@ The prompt has `<s>` in it. The segmentations are those of `Tokenizer.encode`.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 
 from ...checkpoint.parts import is_function_name
+from ...checkpoint.saved_files import copy_tokenizer
 from ...text.template import DEFAULT_SYSTEM_PROMPT
 from ...text.tokenizer import SEGMENTATIONS, Tokenizer
 from ..comparison import Comparison
@@ -128,7 +130,11 @@ def open_encoder(spec: str, folder: Path) -> tuple[str, Encode]:
     except ImportError:
         raise ValueError("the reference is transformers, which is not installed: pip install transformers") from None
     try:
-        reference = AutoTokenizer.from_pretrained(folder)
+        with tempfile.TemporaryDirectory() as derived:
+            if folder.is_file():  # a GGUF file; transformers' own reader loses rules of its vocabulary
+                copy_tokenizer(folder, Path(derived))
+                folder = Path(derived)
+            reference = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # of many types, for a file that transformers does not take
         raise ValueError(f"transformers cannot load the tokenizer of {folder}: {error}") from error
     return "transformers", lambda line: list(reference(line).input_ids)
