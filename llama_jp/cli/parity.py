@@ -25,8 +25,8 @@ from .arguments import DTYPES, add_trust_argument, is_whole, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
 SPECS = (
-    "folder, hub repository, short name, transformers, transformers-cast, llama.cpp:FILE.gguf or "
-    "package.module:function"
+    "folder, hub repository, short name, transformers, transformers-cast, llama.cpp:FILE.gguf, "
+    "checkout:FOLDER or package.module:function"
 )
 FAILURE_STATUS = 2  # nothing could be compared; 1 is the result "different"
 

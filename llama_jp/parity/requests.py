@@ -75,7 +75,8 @@ def run_request(request: Request, trust_parts: bool = False) -> list[Comparison]
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        functions = [spec for spec in (request.model, request.against) if spec_kind(spec) == "function"]
+        foreign = ("function", "checkout")
+        functions = [spec for spec in (request.model, request.against) if spec_kind(spec) in foreign]
         is_refusal = isinstance(error, (ValueError, OSError)) and own_frame(error) is None
         if not functions or is_refusal:
             raise

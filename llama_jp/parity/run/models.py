@@ -4,12 +4,15 @@ a folder, hub repository or short name     this project's model with that checkp
 transformers                               the reference, with the same checkpoint
 transformers-cast                          the reference, loaded in the stored dtype and then cast with .to(dtype)
 llama.cpp:FILE.gguf                        llama.cpp with a GGUF file, see `parity.llamacpp`
+checkout:FOLDER                            the model of another checkout of this project, such as a pull request
 package.module:function                    the result of a function: a model, or a callable ids -> logits
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,13 +28,14 @@ from ...checkpoint.layouts import find_tensors
 from ...checkpoint.load import choose_dtype
 from ...checkpoint.meta import is_meta
 from ...checkpoint.packed_weights import read_packing
-from ...checkpoint.parts import call_function, import_part, is_function_name
+from ...checkpoint.parts import call_function, describe_failure, import_part, is_function_name
 from ...linear.layer import QuantizedLinear
 from ...model import Llama, LlamaConfig
 from ...tracing import is_compiled, is_reference, named_modules
 from ..llamacpp.model import LlamaCpp
 
 LLAMA_CPP = "llama.cpp:"
+CHECKOUT = "checkout:"
 
 # A text in progress: (new ids (B, T), mask (B, S) over all ids so far or None) -> logits (B, T, V)
 Session = Callable[[Tensor, "Tensor | None"], Tensor]
@@ -201,6 +205,8 @@ def open_model(
         return open_reference(require_folder(spec, checkpoint), settings, cast=spec.endswith("cast"))
     if spec_kind(spec) == "llama.cpp":
         return open_llama_cpp(spec, settings)
+    if spec_kind(spec) == "checkout":
+        return open_checkout(spec, settings, require_folder(spec, checkpoint))
     if spec_kind(spec) == "function":
         return open_from_function(spec, settings, checkpoint)
     folder = find_checkpoint(spec)
@@ -211,9 +217,11 @@ def open_model(
 
 
 def spec_kind(spec: str) -> str:
-    """The kind of model that a specification names: "checkpoint", "transformers", "llama.cpp" or "function"."""
+    """The kind of model in a specification: "checkpoint", "transformers", "llama.cpp", "checkout" or "function"."""
     if spec.startswith(LLAMA_CPP):
         return "llama.cpp"
+    if spec.startswith(CHECKOUT):
+        return "checkout"
     if spec in ("transformers", "transformers-cast"):
         return "transformers"
     return "function" if is_function_name(spec) else "checkpoint"
@@ -228,6 +236,26 @@ def open_llama_cpp(spec: str, settings: Settings) -> ComparedModel:
         raise ValueError(f"llama.cpp runs one row at a time here, not {settings.rows}; leave the number out")
     settings = replace(settings, dtype="float32", attention="eager", rows=1)
     return ComparedModel(spec, file, settings, config=file.config, folder=file.file)
+
+
+def open_checkout(spec: str, settings: Settings, folder: Path) -> ComparedModel:
+    """The model class of another checkout with the weights of a checkpoint. Its package gets a name of its own.
+
+    Raises ValueError for a folder without the package, and when its code fails.
+    """
+    file = Path(spec.removeprefix(CHECKOUT)).expanduser() / "llama_jp" / "__init__.py"
+    if not file.is_file():
+        raise ValueError(f"{spec}: there is no {file}; name the folder of a checkout of this project")
+    name = f"llama_jp_checkout_{sum(each.startswith('llama_jp_checkout_') for each in sys.modules)}"
+    location = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(file.parent)])
+    assert location is not None and location.loader is not None, "the file has the suffix .py"
+    package = sys.modules[name] = importlib.util.module_from_spec(location)
+    try:
+        location.loader.exec_module(package)
+        model = package.Llama.from_pretrained(folder, dtype=settings.dtype, device="cpu", attention=settings.attention)
+    except Exception as error:
+        raise ValueError(f"{spec} failed: {describe_failure(error)}") from error
+    return as_compared_model(model, settings, spec, folder)
 
 
 def require_folder(spec: str, checkpoint: Path | None) -> Path:
