@@ -10,21 +10,24 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from ..checkpoint.parts import is_function_name
 from ..checkpoint.random_checkpoint import SHAPES
 from ..environment import describe_environment
 from ..model import ATTENTIONS
+from ..parity.llamacpp.model import CACHE_TYPES
 from ..parity.modes.fullsize import compare_fullsize
 from ..parity.modes.generation import GENERATION_MODES
 from ..parity.report.certificate import add_to_certificate, replay
 from ..parity.report.html import write_html_report
 from ..parity.report.text import text_report
 from ..parity.requests import MODES, Request, run_request
-from ..parity.run.models import Settings
+from ..parity.run.models import Settings, spec_kind
 from .arguments import DTYPES, add_trust_argument, is_whole, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
-SPECS = "folder, hub repository, short name, transformers, transformers-cast or package.module:function"
+SPECS = (
+    "folder, hub repository, short name, transformers, transformers-cast, llama.cpp:FILE.gguf, "
+    "checkout:FOLDER or package.module:function"
+)
 FAILURE_STATUS = 2  # nothing could be compared; 1 is the result "different"
 
 
@@ -45,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         models.add_argument(f"--{prefix}attention", choices=list(ATTENTIONS), help=f"attention function of {of}")
         models.add_argument(f"--{prefix}threads", type=positive_int, metavar="N", help=f"CPU threads of {of}")
         models.add_argument(f"--{prefix}batch", type=positive_int, metavar="N", help=f"rows per forward pass of {of}")
+        models.add_argument(
+            f"--{prefix}kv-cache", choices=list(CACHE_TYPES), help=f"dtype of llama.cpp's KV cache in {of}"
+        )
 
     task = parser.add_argument_group("task")
     task.add_argument(
@@ -140,12 +146,17 @@ def refuse_unused_in_comparison(args: argparse.Namespace, given: set[str]) -> No
         refuse(given & {"layers"}, "is the number of layers of a random model; it needs --random or --fullsize")
     elif args.model and names_checkpoint(args.model):
         raise ValueError(f"both models load the random checkpoint, so {args.model} cannot be named with --random")
-    if all(map(names_checkpoint, specs)):
+    kinds = [spec_kind(spec) for spec in specs]
+    if set(kinds) <= {"checkpoint", "llama.cpp"}:
         refuse(given & {"checkpoint"}, "has no effect: both models name their own checkpoint")
     for prefix, chosen in (("", specs), ("against-", specs[1:])):
-        if all(map(is_function_name, chosen)):
+        if all(spec_kind(spec) == "function" for spec in chosen):
             loading = {f"{prefix}dtype", f"{prefix}attention"}
             refuse(given & loading, f"has no effect: the function {chosen[0]} chooses it itself")
+        if all(spec_kind(spec) == "llama.cpp" for spec in chosen):
+            refuse(given & {f"{prefix}attention"}, "has no effect: llama.cpp runs without flash attention")
+        if all(spec_kind(spec) != "llama.cpp" for spec in chosen):
+            refuse(given & {f"{prefix}kv-cache"}, "is a setting of llama.cpp, which is not compared")
     if modes <= {"tokenizer"}:
         ids_and_models = {"rows", "tokens", "seed", "dtype", "attention", "threads", "batch", "expect"}
         ids_and_models |= {f"against-{name}" for name in ids_and_models} | {"max-ulp", "max-kl"}
@@ -166,7 +177,7 @@ def refuse(options: set[str], why: str) -> None:
 
 
 def names_checkpoint(spec: str) -> bool:
-    return not is_function_name(spec) and not spec.startswith("transformers")
+    return spec_kind(spec) == "checkpoint"
 
 
 def run_comparison(args: argparse.Namespace) -> int:
@@ -199,15 +210,17 @@ def run_fullsize(args: argparse.Namespace) -> int:
 def to_request(args: argparse.Namespace) -> Request:
     """The request of a command line. Settings of B default to those of A."""
     chosen = args.mode or ["whole"]
-    without_tokenizer = args.random or any(is_function_name(spec) for spec in (args.model, args.against) if spec)
+    kinds = {spec_kind(spec) for spec in (args.model, args.against) if spec}
+    without_tokenizer = args.random or kinds & {"function", "llama.cpp", "checkout"}
     if without_tokenizer and chosen == list(MODES):
         chosen = [mode for mode in chosen if mode != "tokenizer"]
-    first = Settings(args.dtype or "auto", args.attention or "sdpa", args.threads, args.batch)
+    first = Settings(args.dtype or "auto", args.attention or "sdpa", args.threads, args.batch, args.kv_cache)
     second = Settings(
         args.against_dtype or first.dtype,
         args.against_attention or first.attention,
         args.against_threads or first.threads,
         args.against_batch or first.rows,
+        args.against_kv_cache or first.kv_cache,
     )
     request = Request(modes=chosen, first=first, second=second)
     names = ("model", "against", "checkpoint", "random", "layers", "rows", "tokens", "new_tokens", "text", "seed")

@@ -68,7 +68,7 @@ def layer_operations(i: int, residual: str) -> list[Operation]:
     ]
 
 
-# Every kind of operation, in words for reports. The last two are results of a mode, not operations of a model.
+# Every kind of operation, in words for reports. The last five are no operations of a model.
 DESCRIPTIONS = {
     "embedding": "token embedding",
     "rope": "cos and sin of the positions",
@@ -83,5 +83,8 @@ DESCRIPTIONS = {
     "mlp_act": "silu(gate) * up",
     "same": "output of the model",
     "gradient": "gradient",
+    "metadata": "metadata of the GGUF file",
+    "size": "size in the metadata of the GGUF file",
+    "weights": "weights of the GGUF file",
     "choice": "choice of the next token",
 }

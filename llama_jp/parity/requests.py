@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.hub import find_checkpoint
-from ..checkpoint.parts import describe_failure, is_function_name, own_frame
+from ..checkpoint.parts import describe_failure, own_frame
 from ..checkpoint.random_checkpoint import random_config, random_ids, write_random
 from ..model import LlamaConfig
 from ..text.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ from .modes.forward import compare
 from .modes.generation import GENERATION_MODES, compare_generation
 from .modes.gradients import compare_gradients
 from .modes.tokenizer_mode import compare_tokenizers
-from .run.models import ComparedModel, Settings, open_model
+from .run.models import LLAMA_CPP, ComparedModel, Settings, common_config, open_model, spec_kind
 from .run.recording import FORWARD_MODES
 
 MODES = (*FORWARD_MODES, *GENERATION_MODES, "tokenizer", "gradients")
@@ -75,7 +75,8 @@ def run_request(request: Request, trust_parts: bool = False) -> list[Comparison]
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        functions = [spec for spec in (request.model, request.against) if is_function_name(spec)]
+        foreign = ("function", "checkout")
+        functions = [spec for spec in (request.model, request.against) if spec_kind(spec) in foreign]
         is_refusal = isinstance(error, (ValueError, OSError)) and own_frame(error) is None
         if not functions or is_refusal:
             raise
@@ -93,17 +94,27 @@ def run_modes(request: Request, trust_parts: bool) -> list[Comparison]:
         modes = [mode for mode in request.modes if mode != "tokenizer"]
         if not modes:
             return comparisons
+        of_first, of_second = settings_of(request)
         is_random = request.random is not None and request.model == Request.model  # no other first model is named
-        first = open_model(str(folder) if is_random else request.model, request.first, folder, trust_parts)
-        second = open_model(request.against, request.second, folder, trust_parts)
+        first = open_model(str(folder) if is_random else request.model, of_first, folder, trust_parts)
+        second = open_model(request.against, of_second, folder, trust_parts)
         first.name = f"llama_jp, random {request.random}" if is_random else request.model
-        config = second.config or first.config
+        config = common_config((first, second))
         if config is None:
             raise ValueError("neither model has a configuration: name a checkpoint for one of them")
         ids = choose_ids(request, folder, config)
         for mode in modes:
             comparisons.append(run_mode(mode, first, second, ids, config, tolerance, request))
     return comparisons
+
+
+def settings_of(request: Request) -> tuple[Settings, Settings]:
+    """The settings of both models. The dtype "auto" is float32 beside llama.cpp, which computes in it."""
+    settings = request.first, request.second
+    if not any(spec.startswith(LLAMA_CPP) for spec in (request.model, request.against)):
+        return settings
+    first, second = (replace(each, dtype="float32") if each.dtype == "auto" else each for each in settings)
+    return first, second
 
 
 def run_mode(
@@ -131,10 +142,14 @@ def run_mode(
 def checkpoint_of(request: Request) -> Iterator[Path | None]:
     """The folder of the common checkpoint: a random one for the time of the `with` block, a named one, or None."""
     specs = (request.checkpoint, request.model, request.against)
-    named = [spec for spec in specs if spec and not is_function_name(spec) and not spec.startswith("transformers")]
+    named = [spec for spec in specs if spec and spec_kind(spec) == "checkpoint"]
+    files = [spec.removeprefix(LLAMA_CPP) for spec in specs if spec and spec_kind(spec) == "llama.cpp"]
     if request.random is None:
+        named += files  # of two GGUF files, or of one and a function, the file has the tokenizer
         yield find_checkpoint(named[0]) if named else None
         return
+    if files:
+        raise ValueError(f"the weights are random, so the file {files[0]} cannot be compared with --random")
     if others := [name for name in named if name != Request.model or name in (request.checkpoint, request.against)]:
         raise ValueError(f"both models load the random checkpoint, so {others[0]} cannot be named with --random")
     with tempfile.TemporaryDirectory(prefix="parity-") as folder:

@@ -101,7 +101,9 @@ def recorded_probabilities(context: OperationContext) -> Tensor | None:
     q, k, _ = context.inputs
     name = context.operation.name.replace("attn_output", "probabilities")
     recorded = context.at(name) if name in context.call.points else None
-    return None if recorded is None or recorded.shape != (*q.shape[:3], k.shape[2]) else recorded
+    if recorded is None or recorded.shape != (*q.shape[:3], k.shape[2]):
+        return None
+    return recorded if context.input_rounding is None else context.input_rounding(recorded)
 
 
 # The formulas in the model's dtype

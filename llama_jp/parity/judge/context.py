@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...model import LlamaConfig
 from ...rope import make_rope
+from ..llamacpp.rounding import InputRounding
 from ..operations import Operation
 from ..run.recording import CACHE_POINTS, Call
 from .arithmetic import joined_shape, split_heads
@@ -62,7 +63,14 @@ class OperationContext:
 
     @cached_property
     def inputs(self) -> list[Tensor]:
-        return [self.at(name) for name in self.operation.inputs]
+        """The inputs as the operation uses them: some kernels round them first."""
+        inputs = [self.at(name) for name in self.operation.inputs]
+        return inputs if self.input_rounding is None else [self.input_rounding(x) for x in inputs]
+
+    @property
+    def input_rounding(self) -> InputRounding | None:
+        """The rounding of the inputs, or None where they are used as they are."""
+        return self.call.input_rounding.get(self.operation.name)
 
     @property
     def input_heads(self) -> Tensor:

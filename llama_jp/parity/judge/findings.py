@@ -315,6 +315,8 @@ def both_right(contexts: dict[int, OperationContext]) -> bool:
     kind = KINDS[first.operation.kind]
     if not kind.in_one_batch or first.has_reconstructed_input or second.has_reconstructed_input:
         return False
+    if first.input_rounding != second.input_rounding:  # two formulas
+        return False
     shapes = {(each.out.shape, each.out.dtype, *(x.shape for x in each.inputs)) for each in (first, second)}
     if len(shapes) > 1 or (first.has_weight and first.weight.dtype != second.weight.dtype):
         return False

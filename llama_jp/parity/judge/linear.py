@@ -33,6 +33,10 @@ def linear_in_float64(context: OperationContext) -> Judged:
     dtype, sums = (torch.float64, 1) if out.dtype.itemsize > 2 else (torch.float32, 2)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     exact = x @ weight.T
+    if context.input_rounding is not None:
+        raw = without_padding(context, join_heads(context.at(context.operation.inputs[0])))
+        if (remainder := context.input_rounding.remainder(raw, columns)) is not None:
+            exact = exact + remainder
     terms = x.abs() @ weight.abs().T
     bound = sums * sum_bound(terms, x.shape[1]) + 3 * context.u * (exact.abs() + bias.abs()) + 2 * context.tiny
     return Judged(out, (exact + bias).double(), bound.double())

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...numerics import Difference, all_finite, difference_by_token, kl_divergence, rows_in_block, same_bits
 from ..operations import Operation
 from ..run.recording import CACHE_POINTS, Call
+from .arithmetic import MASKED
 
 
 @dataclass(eq=False)
@@ -36,6 +37,20 @@ def compare_calls(first: list[Call], second: list[Call], operations: list[Operat
             else:
                 rows.append(Row(number, op, *compare_point(a, b, op.name)))
     return rows
+
+
+def largest_relative_difference(first: list[Call], second: list[Call]) -> dict[str, float]:
+    """For each point, the largest difference in any call, relative to the largest number of the second model's."""
+    found: dict[str, float] = {}
+    for a, b in zip(first, second, strict=True):
+        for name in a.points.keys() & b.points.keys():
+            x, y = a.points[name].double(), b.points[name].double()
+            if x.shape[1:] == y.shape[1:]:
+                shown = (x > MASKED) & (y > MASKED) if name.endswith(".scores") else x.isfinite() & y.isfinite()
+                size = float(torch.where(shown, y, 0.0).abs().max()) or 1.0
+                largest = float(torch.where(shown, x - y, 0.0).abs().max()) / size
+                found[name] = max(found.get(name, 0.0), largest)
+    return found
 
 
 def passed_on(call: Call, before: str, name: str) -> bool:

@@ -14,13 +14,15 @@ from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding, Pair, Recorded, explain
 from ..judge.float64_reference import distance, exact_model, exceeds_peer, exceeds_rounding
 from ..judge.non_finite import non_finite_finding
-from ..judge.rows import compare_calls, predictions
+from ..judge.rows import compare_calls, largest_relative_difference, predictions
+from ..llamacpp.check import FileCheck, check_file, weights_of_file
 from ..operations import Operation, operations_of
-from ..run.models import ComparedModel, as_compared_model, with_distinct_names
-from ..run.recording import Call, plan_calls, record
+from ..run.models import ComparedModel, as_compared_model, common_config, with_distinct_names
+from ..run.recording import Call, PlannedCall, plan_calls, record
 
 Models = tuple[ComparedModel, ComparedModel]
 Calls = tuple[list[Call], list[Call]]  # of both models
+Weights = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
 def compare(
@@ -38,7 +40,8 @@ def compare(
 
     Shapes: ids (B, T) int64.
 
-    first, second  a model of this project or of transformers, a callable ids -> logits, or a `ComparedModel`
+    first, second  a model of this project or of transformers, a callable ids -> logits, or a `ComparedModel`, such as
+                   `open_model("llama.cpp:FILE.gguf")`
     mode, seed     the division of the ids into calls: see `plan_calls`
     config         the configuration that both should follow; default: the reference's
     tolerance      the difference that still passes; default: none
@@ -46,27 +49,37 @@ def compare(
 
     Raises ValueError for an unknown mode, for an object that cannot be called, for logits of a wrong shape, and for a
     pattern in `expect` that matches no operation.
+
+    The metadata and the weights of a GGUF file in llama.cpp are compared with the other model first. That model then
+    runs with the weights of the file, so that its operations differ by arithmetic alone.
     """
     models = with_distinct_names(as_compared_model(first), as_compared_model(second))
-    config = config or models[1].config or models[0].config
+    config = config or common_config(models)
     plan = plan_calls(mode, ids, seed)
     wanted = operations_of(config) if config is not None else []
     expected = match_expectations(expect, wanted)
-    calls = record(models[0], plan, wanted), record(models[1], plan, wanted)
+    file = check_file(models)
+    if not file.same_sizes:
+        return incomparable(mode, models, file)
+    own_logits = logits_with_own_weights(models, plan) if file.has_own_error else None
+    with weights_of_file(models):
+        calls = record(models[0], plan, wanted), record(models[1], plan, wanted)
+        weights = models[0].parameters(), models[1].parameters()
     same_dtype = all(a.logits.dtype == b.logits.dtype for a, b in zip(*calls, strict=True))
     same_shape = all(a.logits.shape == b.logits.shape for a, b in zip(*calls, strict=True))
 
     rows = compare_calls(*calls, wanted)
     logits = difference_of_logits(*calls) if same_shape else None
     findings: list[Finding] = []
-    names, weights = (models[0].name, models[1].name), (models[0].parameters(), models[1].parameters())
+    names = models[0].name, models[1].name
     recorded = Recorded(names, calls, weights)
     if config is not None:
         findings = explain(Pair(names, calls, weights, config, same_dtype), rows, wanted)
         if logits is not None and not logits.equal:
-            findings = with_findings_of_logits(findings, models, calls, config)
+            findings = with_findings_of_logits(findings, models, calls, weights, config)
     if (non_finite := non_finite_finding(recorded, wanted)) is not None:
         findings = [*findings, non_finite]
+    findings = file.findings + findings
     found = Comparison(
         mode,
         verdict_of(logits, findings, same_dtype),
@@ -76,9 +89,50 @@ def compare(
         rows,
         findings,
         tolerance or Tolerance(),
+        notes=file.notes,
         sha256=[sha256_of(call.logits for call in model_calls) for model_calls in calls],
     )
+    if any(model.file is not None for model in models):
+        add_differences(found, calls, own_logits, models)
     return apply_expectations(found, expected, recorded, same_dtype) if expect else found
+
+
+def incomparable(mode: str, models: Models, file: FileCheck) -> Comparison:
+    """The outcome for a GGUF file with other sizes than the other model: nothing runs."""
+    described = models[0].describe(), models[1].describe()
+    notes = ["the sizes differ, so the models have no common operations and did not run"]
+    return Comparison(mode, "bug", described, findings=file.findings, notes=notes)
+
+
+def logits_with_own_weights(models: Models, plan: list[PlannedCall]) -> list[Call]:
+    """The recorded logits of the model that is not llama.cpp, before it takes the weights of the GGUF file."""
+    return record(next(model for model in models if model.file is None), plan, [])
+
+
+def add_differences(found: Comparison, calls: Calls, own_logits: list[Call] | None, models: Models) -> None:
+    """Add the differences from llama.cpp: relative to each point, and apart from those of the file's weights.
+
+    Two implementations differ in every number near zero, so ULPs mean little here.
+    """
+    relative = largest_relative_difference(*calls)
+    found.details["relative_differences"] = relative
+    if relative and found.prediction is not None:
+        worst = max(relative, key=relative.__getitem__)
+        found.notes.append(
+            f"largest difference, relative to the largest number: logits {relative.get('logits', 0.0):.2g}, all points "
+            f"{relative[worst]:.2g} ({worst}); KL divergence {found.prediction.kl:.2g}"
+        )
+    if own_logits is not None:
+        number = 0 if models[0].file is None else 1
+        kl, largest = (
+            predictions(own_logits, calls[number]).kl,
+            difference_of_logits(own_logits, calls[number]).max_value,
+        )
+        found.details["weights"] = {"kl": kl, "max_value": largest}
+        found.notes.append(
+            f"the weights' own error, in {models[number].name} with the weights of the file and of the checkpoint: "
+            f"KL divergence {kl:.2g}, largest difference of the logits {largest:.2g}"
+        )
 
 
 def match_expectations(patterns: Sequence[str], wanted: list[Operation]) -> dict[str, list[str]]:
@@ -132,30 +186,32 @@ def shows_one_of(finding: Finding, names: list[str], recorded: Recorded) -> bool
 
 
 def with_findings_of_logits(
-    findings: list[Finding], models: Models, calls: Calls, config: LlamaConfig
+    findings: list[Finding], models: Models, calls: Calls, weights: Weights, config: LlamaConfig
 ) -> list[Finding]:
     """Add a judgement of the logits where the recorded operations cannot explain all of their difference."""
     recorded = [call.points.keys() for each in calls for call in each]
     if any(names == {"logits"} for names in recorded):
-        return judge_logits(models, calls, config)
+        return judge_logits(models, calls, weights, config)
     needed = {op.name for op in operations_of(config) if op.kind in ("attention", "residual", "norm")}
     if any(finding.verdict == "bug" for finding in findings) or all(needed <= names for names in recorded):
         return findings
-    return findings + [finding for finding in judge_logits(models, calls, config) if finding.verdict == "bug"]
+    judged = judge_logits(models, calls, weights, config)
+    return findings + [finding for finding in judged if finding.verdict == "bug"]
 
 
-def judge_logits(models: Models, calls: Calls, config: LlamaConfig) -> list[Finding]:
+def judge_logits(models: Models, calls: Calls, weights: Weights, config: LlamaConfig) -> list[Finding]:
     """Judge the logits alone, against a float64 model with the weights of one of the two models.
 
-    There is no finding when neither model shows all of its weights.
+    There is no finding when neither model shows all of its weights, and when one of them rounds the inputs of its
+    products: that moves the logits farther than float32 does.
     """
-    weights = complete_weights(models, config)
-    if weights is None:
+    known = complete_weights(weights, config)
+    if known is None or any(call.input_rounding for recorded in calls for call in recorded):
         return []
     ids = torch.cat([call.ids for call in calls[0]], 1)  # (B, S)
     tokens = torch.cat([call.tokens for call in calls[0]], 1)  # (B, S)
     with torch.no_grad():
-        exact = exact_model(config, weights)(ids, mask=calls[0][-1].mask)[tokens]  # (N, V)
+        exact = exact_model(config, known)(ids, mask=calls[0][-1].mask)[tokens]  # (N, V)
     logits = [torch.cat([call.logits for call in recorded], 1)[tokens] for recorded in calls]
     distances = [distance(each, exact) for each in logits]
     exceeds = exceeds_peer if logits[0].dtype == logits[1].dtype else exceeds_rounding
@@ -167,11 +223,10 @@ def judge_logits(models: Models, calls: Calls, config: LlamaConfig) -> list[Find
     return [finding]
 
 
-def complete_weights(models: Models, config: LlamaConfig) -> dict[str, Tensor] | None:
+def complete_weights(weights: Weights, config: LlamaConfig) -> dict[str, Tensor] | None:
     """The parameters of the first model that shows all weights of the configuration, or None."""
     needed = {f"{op.weight}.weight" for op in operations_of(config) if op.weight}
-    for model in models:
-        parameters = model.parameters()
+    for parameters in weights:
         if needed <= parameters.keys():
             return parameters
     return None

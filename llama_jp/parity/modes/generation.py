@@ -88,7 +88,7 @@ def new_ids(model: ComparedModel, prompts: Tensor, options: dict[str, Any], seed
                 options = options | {"seed": seed}
             return [each.ids for each in generate(call, prompts.tolist(), **options)]
         if not is_reference(call):
-            raise ValueError(f"{model.name} cannot generate: it has no cache and is not a model of transformers")
+            raise ValueError(f"{model.name} cannot generate: it is no model of this project and none of transformers")
         with torch.random.fork_rng(devices=[]):  # transformers samples with torch's global generator
             torch.manual_seed(seed)
             mask = torch.ones_like(prompts)

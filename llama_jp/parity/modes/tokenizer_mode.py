@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from ...checkpoint.parts import is_function_name
 from ...checkpoint.saved_files import copy_tokenizer
 from ...text.template import DEFAULT_SYSTEM_PROMPT
 from ...text.tokenizer import SEGMENTATIONS, Tokenizer
 from ..comparison import Comparison
-from ..run.models import ModelDescription
+from ..run.models import ModelDescription, spec_kind
 from .generation import first_difference
 
 Encode = Callable[[str], "list[int]"]
@@ -120,9 +119,10 @@ def find_line(encode_a: Encode, encode_b: Encode, lines: list[str]) -> LineDiffe
 
 def open_encoder(spec: str, folder: Path) -> tuple[str, Encode]:
     """The name and the encode function of a tokenizer. It adds BOS, and parses special tokens in the text."""
-    if not spec.startswith("transformers"):
-        if is_function_name(spec):
-            raise ValueError(f"the mode tokenizer compares checkpoints and transformers; {spec} is a function")
+    if spec_kind(spec) != "transformers":
+        others = {"function": "a function", "llama.cpp": "a model in llama.cpp", "checkout": "a checkout"}
+        if kind := others.get(spec_kind(spec)):
+            raise ValueError(f"the mode tokenizer compares checkpoints and transformers; {spec} is {kind}")
         tokenizer = Tokenizer.from_pretrained(spec)
         return spec, lambda line: tokenizer.encode(line, bos=True, parse_special=True)
     try:

@@ -3,12 +3,16 @@
 a folder, hub repository or short name     this project's model with that checkpoint
 transformers                               the reference, with the same checkpoint
 transformers-cast                          the reference, loaded in the stored dtype and then cast with .to(dtype)
+llama.cpp:FILE.gguf                        llama.cpp with a GGUF file, see `parity.llamacpp`
+checkout:FOLDER                            the model of another checkout of this project, such as a pull request
 package.module:function                    the result of a function: a model, or a callable ids -> logits
 """
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,10 +28,14 @@ from ...checkpoint.layouts import find_tensors
 from ...checkpoint.load import choose_dtype
 from ...checkpoint.meta import is_meta
 from ...checkpoint.packed_weights import read_packing
-from ...checkpoint.parts import call_function, import_part, is_function_name
+from ...checkpoint.parts import call_function, describe_failure, import_part, is_function_name
 from ...linear.layer import QuantizedLinear
 from ...model import Llama, LlamaConfig
 from ...tracing import is_compiled, is_reference, named_modules
+from ..llamacpp.model import LlamaCpp
+
+LLAMA_CPP = "llama.cpp:"
+CHECKOUT = "checkout:"
 
 # A text in progress: (new ids (B, T), mask (B, S) over all ids so far or None) -> logits (B, T, V)
 Session = Callable[[Tensor, "Tensor | None"], Tensor]
@@ -35,12 +43,16 @@ Session = Callable[[Tensor, "Tensor | None"], Tensor]
 
 @dataclass
 class Settings:
-    """The settings of one model: dtype, attention, CPU threads, and rows per forward pass (None: all rows)."""
+    """The settings of one model: dtype, attention, CPU threads, and rows per forward pass (None: all rows).
+
+    `kv_cache` is the dtype of llama.cpp's KV cache; None: float32. Models of torch have the cache in their own dtype.
+    """
 
     dtype: str = "auto"
     attention: str = "sdpa"
     threads: int | None = None
     rows: int | None = None
+    kv_cache: str | None = None
 
 
 @dataclass
@@ -71,7 +83,12 @@ class ComparedModel:
 
     @property
     def has_cache(self) -> bool:
-        return hasattr(self.call, "new_cache") or is_reference(self.call)
+        return hasattr(self.call, "new_cache") or is_reference(self.call) or self.file is not None
+
+    @property
+    def file(self) -> LlamaCpp | None:
+        """The GGUF file of llama.cpp. None: another model."""
+        return self.call if isinstance(self.call, LlamaCpp) else None
 
     @property
     def is_compiled(self) -> bool:
@@ -82,6 +99,8 @@ class ComparedModel:
 
     def start_session(self, rows: int, length: int) -> Session:
         """Start a text of up to `length` tokens in each of `rows` rows, with an empty KV cache if the model has one."""
+        if self.file is not None:
+            return self.file.start_session(length)
         if hasattr(self.call, "new_cache"):
             cache = self.call.new_cache(batch_size=rows, max_length=length)
             return lambda ids, mask: self.call(ids, cache, mask=mask)
@@ -103,6 +122,8 @@ class ComparedModel:
 
     def parameters(self) -> dict[str, Tensor]:
         """Every parameter by the name of its point. The weight of a quantised layer is dequantised."""
+        if self.file is not None:
+            return self.file.weights
         parameters: dict[str, Tensor] = {}
         if self.module is None:
             return parameters
@@ -115,6 +136,7 @@ class ComparedModel:
 
     def describe(self) -> ModelDescription:
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        dtype = dtype if self.file is None else f"float32, cache {self.file.kv_cache}"
         return ModelDescription(self.name, self.settings, dtype)
 
 
@@ -179,15 +201,61 @@ def open_model(
     `llama_jp.load`.
     Raises ValueError when such a folder is missing, when a function cannot be found, or when its result is no model.
     """
-    if spec in ("transformers", "transformers-cast"):
+    if spec_kind(spec) == "transformers":
         return open_reference(require_folder(spec, checkpoint), settings, cast=spec.endswith("cast"))
-    if is_function_name(spec):
+    if spec_kind(spec) == "llama.cpp":
+        return open_llama_cpp(spec, settings)
+    if spec_kind(spec) == "checkout":
+        return open_checkout(spec, settings, require_folder(spec, checkpoint))
+    if spec_kind(spec) == "function":
         return open_from_function(spec, settings, checkpoint)
     folder = find_checkpoint(spec)
     model = Llama.from_pretrained(
         folder, dtype=settings.dtype, device="cpu", attention=settings.attention, trust_parts=trust_parts
     )
     return ComparedModel(spec, model, settings, model, model.config, folder)
+
+
+def spec_kind(spec: str) -> str:
+    """The kind of model in a specification: "checkpoint", "transformers", "llama.cpp", "checkout" or "function"."""
+    if spec.startswith(LLAMA_CPP):
+        return "llama.cpp"
+    if spec.startswith(CHECKOUT):
+        return "checkout"
+    if spec in ("transformers", "transformers-cast"):
+        return "transformers"
+    return "function" if is_function_name(spec) else "checkpoint"
+
+
+def open_llama_cpp(spec: str, settings: Settings) -> ComparedModel:
+    """llama.cpp with a GGUF file: rows one by one, eager attention. Raises ValueError for other settings."""
+    file = LlamaCpp(spec.removeprefix(LLAMA_CPP), settings.threads, settings.kv_cache or "float32")
+    if settings.dtype not in ("auto", "float32"):
+        raise ValueError(f"llama.cpp computes in float32, so {spec} has no dtype {settings.dtype}; leave it out")
+    if settings.rows not in (None, 1):
+        raise ValueError(f"llama.cpp runs one row at a time here, not {settings.rows}; leave the number out")
+    settings = replace(settings, dtype="float32", attention="eager", rows=1)
+    return ComparedModel(spec, file, settings, config=file.config, folder=file.file)
+
+
+def open_checkout(spec: str, settings: Settings, folder: Path) -> ComparedModel:
+    """The model class of another checkout with the weights of a checkpoint. Its package gets a name of its own.
+
+    Raises ValueError for a folder without the package, and when its code fails.
+    """
+    file = Path(spec.removeprefix(CHECKOUT)).expanduser() / "llama_jp" / "__init__.py"
+    if not file.is_file():
+        raise ValueError(f"{spec}: there is no {file}; name the folder of a checkout of this project")
+    name = f"llama_jp_checkout_{sum(each.startswith('llama_jp_checkout_') for each in sys.modules)}"
+    location = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(file.parent)])
+    assert location is not None and location.loader is not None, "the file has the suffix .py"
+    package = sys.modules[name] = importlib.util.module_from_spec(location)
+    try:
+        location.loader.exec_module(package)
+        model = package.Llama.from_pretrained(folder, dtype=settings.dtype, device="cpu", attention=settings.attention)
+    except Exception as error:
+        raise ValueError(f"{spec} failed: {describe_failure(error)}") from error
+    return as_compared_model(model, settings, spec, folder)
 
 
 def require_folder(spec: str, checkpoint: Path | None) -> Path:
@@ -284,6 +352,15 @@ def with_distinct_names(first: ComparedModel, second: ComparedModel) -> tuple[Co
     if first.name != second.name:
         return first, second
     return replace(first, name=f"{first.name} (first)"), replace(second, name=f"{second.name} (second)")
+
+
+def common_config(models: tuple[ComparedModel, ComparedModel]) -> LlamaConfig | None:
+    """The configuration that both models should follow: the reference's, the second one's, if it has one.
+
+    A GGUF file has only a copy of a checkpoint's settings, so a checkpoint's come first.
+    """
+    ordered = sorted((models[1], models[0]), key=lambda model: model.file is not None)
+    return next((model.config for model in ordered if model.config is not None), None)
 
 
 def find_module(call: Callable[..., Any]) -> nn.Module | None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ...model import positions_and_mask
 from ...tracing import Activations, point_names, trace
+from ..llamacpp.model import LlamaCppSession
+from ..llamacpp.rounding import InputRounding
 from ..operations import Operation
 from .models import ComparedModel, check_logits
 
@@ -41,6 +43,7 @@ class Call:
     skipped: set[str] = field(default_factory=set)  # points that the model has and did not compute in this call
     passes: dict[str, int] = field(default_factory=dict)  # how often each point was computed
     reconstructed: dict[str, Tensor] = field(default_factory=dict)  # unrecorded points, computed from recorded ones
+    input_rounding: dict[str, InputRounding] = field(default_factory=dict)  # of operations that round their inputs
 
     @property
     def positions(self) -> Tensor:
@@ -109,7 +112,7 @@ def record_rows(model: ComparedModel, plan: list[PlannedCall], wanted: list[Oper
     """`record` for rows that run together."""
     rows, length = len(plan[0].ids), sum(call.ids.shape[1] for call in plan)
     one_call = len(plan) == 1
-    run = model.run_whole if one_call else model.start_session(rows, length)
+    run = model.run_whole if one_call and model.file is None else model.start_session(rows, length)
     names: list[str] = []
     # without a KV cache each call runs the whole text, and its points belong to other tokens than the new ones
     if model.module is not None and not model.is_compiled and (one_call or model.has_cache):
@@ -124,8 +127,12 @@ def record_rows(model: ComparedModel, plan: list[PlannedCall], wanted: list[Oper
         check_logits(logits, ids, model.name)
         points = {name: activations.calls(name)[0] for name in activations} | {"logits": logits}
         passes = {name: len(activations.calls(name)) for name in activations}
-        calls.append(Call(ids, mask, length, logits, points, past, set(names) - points.keys(), passes))
-        past = {name: x for name, x in points.items() if name.endswith(CACHE_POINTS)}
+        call = Call(ids, mask, length, logits, points, past, set(names) - points.keys(), passes)
+        if isinstance(run, LlamaCppSession):
+            call.points, call.input_rounding = run.points | points, run.model.input_rounding
+            call.passes = dict.fromkeys(run.points, 1)
+        calls.append(call)
+        past = {name: x for name, x in call.points.items() if name.endswith(CACHE_POINTS)}
     return calls
 
 
@@ -175,4 +182,5 @@ def join_rows(parts: Sequence[Call]) -> Call:
         {name: join([part.past[name] for part in parts]) for name in first.past},
         first.skipped,
         first.passes,
+        input_rounding=first.input_rounding,
     )
