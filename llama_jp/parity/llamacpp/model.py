@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ...checkpoint.config import read_config
 from ...checkpoint.gguf.header import GgufHeader, GgufTensor, is_gguf, read_header
-from ...checkpoint.gguf.weights import find_weights, read_weights
+from ...checkpoint.gguf.keys import head_counts
+from ...checkpoint.gguf.weights import find_gguf_tensors
 from ...checkpoint.recognise import check_file
+from ...checkpoint.tensors import read_tensors
 from ...model import LlamaConfig
 from ..operations import operations_of
 from .graph import GraphRecorder
@@ -43,7 +45,10 @@ class LlamaCpp:
         self.kv_cache, self.threads = kv_cache, threads
         self.library = load_library()
         self.config: LlamaConfig = read_config(self.file)
-        self.tensors: dict[str, GgufTensor] = find_weights(self.file)
+        self.stored = find_gguf_tensors(self.file)
+        self.tensors: dict[str, GgufTensor] = {
+            name: self.header.tensors[info.name] for name, info in self.stored.items()
+        }
         refuse_fused(self.file, self.header)
         self.input_rounding = self.rounding_by_operation()
         self.pointer = load_pointer(self.library, self.file)
@@ -56,22 +61,20 @@ class LlamaCpp:
     @cached_property
     def weights(self) -> dict[str, Tensor]:
         """Every parameter by the name of its point, dequantised to float32, with rows in this project's order."""
-        tensors = list(self.tensors.values())
-        loaded: dict[str, Tensor] = {}
-        for part in dict.fromkeys(tensor.file for tensor in tensors):
-            of_part = [(name, tensor) for name, tensor in self.tensors.items() if tensor.file == part]
-            read = read_weights(part, [tensor for _, tensor in of_part])
-            loaded |= {name: x.float() for (name, _), x in zip(of_part, read, strict=True)}
+        loaded = read_tensors(self.stored, torch.float32, torch.device("cpu"))
         loaded.setdefault("lm_head.weight", loaded["embed_tokens.weight"])  # tied
         return loaded
 
     def rounding_by_operation(self) -> dict[str, InputRounding]:
         """The rounding of the inputs of each operation whose inputs are rounded."""
         roundings = {}
+        permuted = dict(zip(("q_proj", "k_proj"), head_counts(self.header), strict=True))
         for op in operations_of(self.config):
             if op.kind == "linear":
                 head = self.tensors.get("lm_head.weight", self.tensors["embed_tokens.weight"])
-                roundings[op.name] = input_rounding(self.tensors.get(f"{op.weight}.weight", head))
+                roundings[op.name] = input_rounding(
+                    self.tensors.get(f"{op.weight}.weight", head), permuted.get(str(op.weight).rpartition(".")[2])
+                )
             elif op.kind in ("cache", "scores", "attention") and self.kv_cache == "float16":
                 roundings[op.name] = InputRounding("F16")
         return {name: rounding for name, rounding in roundings.items() if rounding is not None}

@@ -71,8 +71,10 @@ class InputRounding:
         return errors @ self.offsets[columns].double().T
 
 
-def input_rounding(weight: GgufTensor) -> InputRounding | None:
+def input_rounding(weight: GgufTensor, heads: int | None) -> InputRounding | None:
     """The rounding of the inputs of a product with this weight; None for weights of F32.
+
+    heads  of q and k, whose rows are in another order in the file
 
     Raises ValueError for a type whose product is not known here.
     """
@@ -82,18 +84,18 @@ def input_rounding(weight: GgufTensor) -> InputRounding | None:
             "product is not known here; compare a file of another type"
         )
     input_type = INPUT_TYPES[weight.type_name]
-    offsets = read_offsets(weight) if input_type == "Q8_1" else None
+    offsets = read_offsets(weight, heads) if input_type == "Q8_1" else None
     return None if input_type == "F32" else InputRounding(input_type, offsets)
 
 
-def read_offsets(weight: GgufTensor) -> Tensor:
+def read_offsets(weight: GgufTensor, heads: int | None) -> Tensor:
     """The offset of each block, its second float16, (out, in / 32)."""
     with weight.file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         content = np.frombuffer(data, np.uint8, weight.nbytes, weight.start).copy()
     rows, blocks = weight.shape[0], weight.shape[1] // BLOCK
     offsets = content.reshape(rows, blocks, -1)[:, :, 2:4].copy().view(np.float16)[..., 0]
     in_file_order = torch.from_numpy(offsets.astype(np.float32))
-    return in_file_order if weight.heads is None else unpermute(in_file_order, weight.heads)
+    return in_file_order if heads is None else unpermute(in_file_order, heads)
 
 
 def q8_0_blocks(x: Tensor) -> tuple[Tensor, Tensor]:
