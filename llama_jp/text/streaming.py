@@ -38,9 +38,9 @@ class TextStream:
 
     def finish(self) -> str:
         """The rest of the text: U+FFFD for an incomplete character, as often as `decode_whole_characters` says."""
-        count = min(len(self._incomplete), 1) if self._vocabulary.byte_level else len(self._incomplete)
-        self._incomplete = b""
-        return self._strip_leading_spaces(REPLACEMENT * count)
+        rest, self._incomplete = self._incomplete, b""
+        byte_level = self._vocabulary.byte_level
+        return self._strip_leading_spaces(rest.decode("utf-8", "replace") if byte_level else REPLACEMENT * len(rest))
 
     def _strip_leading_spaces(self, text: str) -> str:
         while self._strip and text:

@@ -52,8 +52,8 @@ class Tokenizer:
     vocabulary  the pieces of all ids, see `Vocabulary`
     vocab_size  the number of ids; the model's embedding may have more rows
     bos_id, eos_id, unk_id, pad_id    ids, or None if the files name none
-    adds_bos    whether texts begin with BOS. Those of Llama 2 do. For a byte-level BPE, tokenizer_config.json decides
-                (`add_bos_token`), or else tokenizer.json: Llama 3's texts begin with BOS, and SmolLM2's do not
+    adds_bos    whether texts begin with BOS. Those of Llama 2 do. For a byte-level BPE, the post-processor in
+                tokenizer.json decides: texts of Llama 3 begin with BOS, and those of SmolLM2 do not
 
     Added tokens, such as the `<pad>` of a fine-tune, come from all files that declare them, see `AddedTokens`.
 
@@ -79,9 +79,7 @@ class Tokenizer:
         self.pad_id = special_tokens.id_of("pad")
         self.adds_bos = self.bos_id is not None
         if isinstance(backend, JsonFile) and self.vocabulary.byte_level:
-            explicit = {"add_bos_token", "add_eos_token"} & self._config.keys()  # either one decides in transformers
-            adds = self._config.get("add_bos_token") if explicit else backend.first_id == self.bos_id
-            self.adds_bos = self.adds_bos and bool(adds)
+            self.adds_bos = self.adds_bos and backend.first_id == self.bos_id
 
     @classmethod
     def from_pretrained(

@@ -221,7 +221,10 @@ BYTE_LEVEL = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": ["Ġ a"]}
     [
         ({"tokenizer.ggml.model": "gpt2"}, "its vocabulary is a byte-level BPE, but it has no merges; name the folder"),
         (BYTE_LEVEL, r"names no pre-tokenizer \(tokenizer.ggml.pre; known are llama-bpe, .*\); name the folder"),
-        (BYTE_LEVEL | {"tokenizer.ggml.pre": "viking"}, "the pre-tokenizer 'viking', which is not known .* name the folder"),
+        (
+            BYTE_LEVEL | {"tokenizer.ggml.pre": "viking"},
+            "the pre-tokenizer 'viking', which is not known .* name the folder",
+        ),
         ({"tokenizer.ggml.model": "bert"}, "a vocabulary of the kind 'bert' is not supported"),
         ({"tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "<s>"]}, "its vocabulary has '<s>' twice"),
         ({"tokenizer.ggml.scores": [0.0]}, "is damaged: 1 scores for a vocabulary of 4 pieces"),
