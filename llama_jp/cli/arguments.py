@@ -48,6 +48,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, targe
     parser.add_argument("target", nargs="?", metavar=target, type=Path, help="folder to write; it must be new or empty")
     parser.add_argument("--model", metavar="MODEL", help=f"the source, in place of {source}")
     add_revision_argument(parser)
+    add_tokenizer_argument(parser)
     add_adapter_argument(parser)
 
 

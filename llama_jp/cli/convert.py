@@ -12,7 +12,6 @@ from ..checkpoint.save import check_target_is_new
 from .arguments import (
     DTYPES,
     add_conversion_arguments,
-    add_tokenizer_argument,
     add_trust_argument,
     take_model_as_source,
 )
@@ -26,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", choices=[name for name in DTYPES if name != "auto"], default="stored", help="default: stored"
     )
-    add_tokenizer_argument(parser)
     add_trust_argument(parser)
     parser.add_argument(
         "--max-shard-size", default="5GB", metavar="SIZE", help="largest file, such as 5GB or 500MB (default: 5GB)"
