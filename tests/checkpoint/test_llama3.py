@@ -17,7 +17,7 @@ from llama_jp.cli.info import inspect_checkpoint
 from llama_jp.text.tokenizer import Tokenizer
 
 MESSAGES = [{"role": "user", "content": "猫と魚の話を書いて。"}]
-END_OF_TEXT, END_OF_TURN = 601, 604  # in the vocabulary of the tests
+BOS, END_OF_TEXT, END_OF_TURN = 602, 603, 606  # in the vocabulary of the tests
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
@@ -28,7 +28,7 @@ def folder(request, tmp_path_factory):
         folder,
         seed=1,
         dtype=torch.bfloat16,
-        vocab_size=608,
+        vocab_size=612,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
@@ -48,9 +48,9 @@ def folder(request, tmp_path_factory):
         },
     )
     config = json.loads((folder / "config.json").read_text())
-    ends = {"bos_token_id": 600, "eos_token_id": [END_OF_TEXT, END_OF_TURN], "pad_token_id": None}
+    ends = {"bos_token_id": BOS, "eos_token_id": [END_OF_TEXT, END_OF_TURN], "pad_token_id": None}
     (folder / "config.json").write_text(json.dumps(config | ends))
-    generation = {"bos_token_id": 600, "eos_token_id": [END_OF_TEXT, END_OF_TURN]}
+    generation = {"bos_token_id": BOS, "eos_token_id": [END_OF_TEXT, END_OF_TURN]}
     (folder / "generation_config.json").write_text(json.dumps(generation))
     return byte_level_folder(folder, "llama-bpe")
 
@@ -65,7 +65,7 @@ def test_model_and_tokenizer_belong_together(folder):
     """Guards against a warning for the vocabulary, one EOS in the place of several, and an invented pad token."""
     model, tokenizer = llama_jp.load(folder, dtype="stored", device="cpu")
     assert next(model.parameters()).dtype == torch.bfloat16
-    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (600, END_OF_TURN, None)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (BOS, END_OF_TURN, None)
     assert llama_jp.Options.resolve(model, None, {}).eos == [END_OF_TEXT, END_OF_TURN]
     found = inspect_checkpoint(folder)
     assert found.tokenizer is not None and found.tokenizer.mismatch is None and found.tokenizer.byte_level
@@ -81,7 +81,7 @@ def test_answers_equal_transformers_and_end_with_either_eos(folder, end):
     ids = torch.tensor([prompt])
     generated = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
     assert plain == generated[0, len(prompt) :].tolist()
-    model.lm_head.bias = torch.nn.Parameter(torch.zeros(608))
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(612))
     model.lm_head.bias.data[end] = 1e4  # the next token is this one
     answer = llama_jp.generate(model, [prompt], max_new_tokens=12)[0]
     assert answer.ids == [end] and answer.finish_reason == "eos"

@@ -36,13 +36,17 @@ TEMPLATES = {
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
 }
 
+ADDED = ["<tag>", "<名 前>"]  # tokens that are not special
+WORDS = ["xyzzy", "123"]  # pieces that no merges form, for `ignore_merges`
+
 # Spaces, digits, contractions, marks, characters of two to four bytes, joined emoji, names of special tokens
 CHUNKS = [
     *(" ", "  ", "   ", "\n", "\n\n", " \n", "\r\n", "\t", "　", "\u00a0", "\u2003", "\ufeff", "\0"),
     *("1", "12", "123", "1234567", "½", "²", "１２", "٣", "'s", "'S", "I've", "DON'T", "we'll"),
     *("hello", " World", "é", "ß", "日本", "猫", "𠮷野家", "カナ", "ー", "が", "。", "、", "「", "안녕", "Ж", "ﷺ"),
     *("!", "?!", "...", "[INST]", "<", "|>", "$+=~^", "(", "_", "-", "def f(x):\n    return x\n"),
-    *("😀", "👩‍👩‍👧‍👦", "🇯🇵", "\ufffd", "Ġ", "Ċ", "ã", "<0xE3>", "▁", "<pad>", "<tag>"),
+    *("😀", "👩‍👩‍👧‍👦", "🇯🇵", "\ufffd", "Ġ", "Ċ", "ã", "<0xE3>", "▁", "<pad>", "xyzzy"),
+    *ADDED,
     *TEXT.split("。")[:20],
     *SPECIAL["llama-bpe"],
     *SPECIAL["smollm"],
@@ -68,6 +72,8 @@ def trained_spec(pre: str) -> str:
         }
         first = 0
     else:
+        for word in WORDS:
+            spec["model"]["vocab"][word] = len(spec["model"]["vocab"])
         first = len(spec["model"]["vocab"])
         spec["model"]["ignore_merges"] = True
         begin = names[0]
@@ -79,7 +85,7 @@ def trained_spec(pre: str) -> str:
         }
     spec["added_tokens"] = [added_token(first + i, name) for i, name in enumerate(names)]
     size = max(len(spec["model"]["vocab"]), first + len(names))
-    spec["added_tokens"] += [added_token(size, "<tag>", special=False)]
+    spec["added_tokens"] += [added_token(size + i, name, special=False) for i, name in enumerate(ADDED)]
     spec["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": PRE_TOKENIZERS[pre]}
     return json.dumps(spec)
 

@@ -15,6 +15,7 @@ from helpers.reference import DTYPES, SEED, positions_of
 
 import llama_jp
 from llama_jp.checkpoint.load import load_model
+from llama_jp.evaluation.published_answers import compare_with_answer
 from llama_jp.text.tokenizer import Tokenizer
 
 # config.json of HuggingFaceTB/SmolLM2-135M-Instruct, as far as it decides the logits
@@ -103,6 +104,7 @@ def test_greedy_answers_token_for_token(smollm2_file, tokenizers, theirs):
         assert llama_jp.generate(model, [prompt], max_new_tokens=16)[0].ids == expected
     text = "".join(llama_jp.stream_text(model, tokenizer, prompt, max_new_tokens=16))
     assert text == reference_tokenizer.decode(expected, skip_special_tokens=True)
+    assert compare_with_answer(model, tokenizer, prompt, text, max_new_tokens=16) is None
 
 
 def test_ids_and_text_equal_transformers(tokenizers):

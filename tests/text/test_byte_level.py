@@ -126,10 +126,10 @@ def test_conversations_equal_transformers(pair):
 def test_pieces_are_readable(pair):
     """Guards against `ãģĤ` where people look at tokens."""
     _, ours, _ = pair
-    ids = ours.encode(" 犬 鱻<tag>", bos=False)
+    ids = ours.encode(" 犬 鱻<名 前>", bos=False)
     shown = ours.pieces(ids)
-    assert shown[0].startswith("▁") and shown[-1] == "<tag>"
-    assert "".join(shown).endswith("<0xE9><0xB1><0xBB><tag>") and "Ġ" not in "".join(shown)
+    assert shown[0].startswith("▁") and shown[-1] == "<名 前>"
+    assert "".join(shown).endswith("<0xE9><0xB1><0xBB><名 前>") and "Ġ" not in "".join(shown)
 
 
 def test_the_forms_of_a_prompt(pair):
