@@ -327,8 +327,7 @@ def find_difference(folder: Path, model_file: SentencePieceFile, json_file: Back
     if model_pieces != json_pieces:
         return f"{names} differ: one has {len(model_pieces):,} pieces, and the other {len(json_pieces):,}"
     vocabulary = model_file.vocabulary
-    text_ids = sorted(vocabulary.pieces.keys() - vocabulary.byte_values - vocabulary.added)
-    pieces = [vocabulary.token_bytes(i).decode("utf-8") for i in text_ids]
+    pieces = [vocabulary.text(i) for i in sorted(vocabulary.pieces.keys() - vocabulary.byte_values - vocabulary.added)]
     newest = ["".join(pieces[k : k + 64]) for k in range(max(0, len(pieces) - 4096), len(pieces), 64)]
     texts = [(text, False) for text in [*PROBES, *newest]]
     for i in sorted(vocabulary.added | json_file.vocabulary.added):

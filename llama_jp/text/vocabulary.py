@@ -23,7 +23,7 @@ class Vocabulary:
     replacements  (old, new) strings that turn a piece into text, usually ▁ into a space
     strip         the number of leading spaces that decoding removes: 1 if encoding adds one; math.inf removes all
     added         ids of added tokens, special or not: <s>, </s>, <unk>, <pad>, …
-    spellings     id -> what `spell` turns into text in the place of the piece, for a few added tokens
+    spellings     id -> what decoding takes in the place of the piece, for a few added tokens
     byte_level    whether this is the vocabulary of a byte-level BPE
     """
 
@@ -54,6 +54,10 @@ class Vocabulary:
         for old, new in self.replacements:
             piece = piece.replace(old, new)
         return piece.encode("utf-8")
+
+    def text(self, token_id: int) -> str:
+        """The text of a token, with U+FFFD for a part of a character."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def text_bytes(self, token_id: int) -> int:
         """The number of UTF-8 bytes of a token's text; ▁ counts as one space, and special tokens have no text."""

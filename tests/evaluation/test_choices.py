@@ -114,7 +114,7 @@ def test_choices_are_those_of_lm_eval(demo):
 def test_greedy_choices_are_recognised(demo):
     model, tokenizer = demo
     (answer,) = llama_jp.generate(model, [tokenizer.encode(CONTEXT)], max_new_tokens=1)
-    text = tokenizer.vocabulary.token_bytes(answer.ids[0]).decode("utf-8")
+    text = tokenizer.vocabulary.text(answer.ids[0])
     assert [each.is_greedy for each in llama_jp.choice_log_likelihoods(*demo, CONTEXT, [text, "龘"])] == [True, False]
 
 

@@ -225,6 +225,7 @@ BYTE_LEVEL = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": ["Ġ a"]}
             BYTE_LEVEL | {"tokenizer.ggml.pre": "viking"},
             "the pre-tokenizer 'viking', which is not known .* name the folder",
         ),
+        ({"tokenizer.ggml.merges": ["Ġ a", "ĠĠ"]}, "is damaged: the merge 'ĠĠ' has no two pieces"),
         ({"tokenizer.ggml.model": "bert"}, "a vocabulary of the kind 'bert' is not supported"),
         ({"tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "<s>"]}, "its vocabulary has '<s>' twice"),
         ({"tokenizer.ggml.scores": [0.0]}, "is damaged: 1 scores for a vocabulary of 4 pieces"),

@@ -48,8 +48,9 @@ def describe_config(header: GgufHeader) -> dict[str, Any]:
         "torch_dtype": DTYPES.get(embedding.type_name, "float32"),
         "sliding_window": keys.get("llama.attention.sliding_window") or None,
     }
+    byte_level = keys.get("tokenizer.ggml.model") == "gpt2" and "tokenizer.ggml.pre" in keys
     for role, default in (("bos", 1), ("eos", 2), ("padding", None)):
-        token_id = keys.get(f"tokenizer.ggml.{role}_token_id", default)
+        token_id = keys.get(f"tokenizer.ggml.{role}_token_id", None if byte_level else default)
         in_range = token_id is not None and 0 <= token_id < vocab_size
         config[f"{role.removesuffix('ding')}_token_id"] = token_id if in_range else None
     if ends := ends_of_turn(header, vocab_size):

@@ -62,6 +62,8 @@ class GgufVocabulary:
             ((twice, _),) = Counter(pieces).most_common(1)
             raise ValueError(f"{file}: its vocabulary has {twice!r} twice; {WAY_OUT}")
         merges = [merge for merge in keys.get("tokenizer.ggml.merges", []) if merge.strip()]  # some are empty
+        if broken := next((merge for merge in merges if " " not in merge[1:]), None):
+            raise ValueError(f"{file} is damaged: the merge {broken!r} has no two pieces; {WAY_OUT}")
         scores = keys.get("tokenizer.ggml.scores", [])
         types = keys.get("tokenizer.ggml.token_type", [])
         for name, values in (("scores", scores), ("token_type", types)):
