@@ -80,7 +80,7 @@ def main() -> None:
         logits = model(ids, last_only=True)[:, -1].float()
     before = logits.softmax(-1)[0]
     order = before.topk(TOKENS).indices
-    tokens = [tokenizer.vocabulary.spell(piece) for piece in tokenizer.pieces(order.tolist())]
+    tokens = [tokenizer.vocabulary.text(i) for i in order.tolist()]
 
     lines = []
     wide, high = LEFT + TOKENS * BAR + RIGHT, ABOVE + HEIGHT + BELOW

@@ -72,6 +72,7 @@ def add_conversion_arguments(parser: argparse.ArgumentParser, source: str, targe
     )
     parser.add_argument("--model", metavar="MODEL", help=f"the source, in place of {source}")
     add_revision_argument(parser)
+    add_tokenizer_argument(parser)
     add_adapter_argument(parser)
 
 

@@ -16,7 +16,6 @@ from .arguments import (
     DTYPES,
     GGUF_TYPES,
     add_conversion_arguments,
-    add_tokenizer_argument,
     add_trust_argument,
     take_model_as_source,
 )
@@ -33,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--type", choices=GGUF_TYPES, help="type of a GGUF file, with DST such as out.gguf (default: as stored)"
     )
-    add_tokenizer_argument(parser)
     add_trust_argument(parser)
     parser.add_argument(
         "--max-shard-size", metavar="SIZE", help="largest file of a folder, such as 5GB or 500MB (default: 5GB)"

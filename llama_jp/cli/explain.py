@@ -72,7 +72,7 @@ def difference_line(tokenizer: Tokenizer, diagnosis: Diagnosis) -> str:
         if at is None or at >= len(ids):
             shown.append("nothing")
         elif ids[at] in tokenizer.vocabulary.pieces:
-            shown.append(f"{ids[at]} {visible(tokenizer.vocabulary.piece(ids[at]))}")
+            shown.append(f"{ids[at]} {visible(tokenizer.vocabulary.display(ids[at]))}")
         else:
             shown.append(str(ids[at]))
     return f"first difference at token {at}: {shown[0]}, where {shown[1]} was trained"
@@ -96,7 +96,7 @@ def table(tokenizer: Tokenizer, forms: list[PromptForm]) -> list[str]:
             elif form is not forms[0] and row[1] == 0 and token == trained[row[0]]:
                 lines.append(f"{SAME:>5}")
             else:
-                lines.append(f"{token:>5} {visible(tokenizer.vocabulary.piece(token))}")
+                lines.append(f"{token:>5} {visible(tokenizer.vocabulary.display(token))}")
         width = max(map(display_width, lines))
         blocks.append([pad(line, width) for line in lines])
     return [GAP.join(parts).rstrip() for parts in zip(*blocks, strict=True)]

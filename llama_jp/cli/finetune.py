@@ -12,6 +12,7 @@ from pathlib import Path
 from ..checkpoint.parts import recorded_parts
 from .arguments import (
     add_source_arguments,
+    add_tokenizer_argument,
     add_trust_argument,
     int_from_0,
     number_from_0,
@@ -30,7 +31,7 @@ The same command continues a run that was interrupted or killed, to the same bit
 OPTIONS = (
     *("lora", "steps", "epochs", "lr", "warmup", "batch", "accumulate", "length", "weight_decay", "clip", "seed"),
     *("evaluation", "held_out", "save_every", "precision", "checkpointing", "device", "attention", "revision"),
-    "trust_parts",
+    *("trust_parts", "tokenizer"),
 )
 
 
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the checkpoint, or for the adapter")
     group = parser.add_argument_group("model")
     add_source_arguments(group)
+    add_tokenizer_argument(group)
     add_trust_argument(group)
 
     add = parser.add_argument_group("training").add_argument
@@ -100,6 +102,7 @@ def model_flags(args: argparse.Namespace) -> list[str]:
     if args.lora is not None:
         flags = ["--model", args.model, "--adapter", str(args.out)]
         flags += [] if args.revision is None else ["--revision", args.revision]
+        flags += [] if args.tokenizer is None else ["--tokenizer", args.tokenizer]
         trust = args.trust_parts
     else:
         flags = ["--model", str(args.out)]

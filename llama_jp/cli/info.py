@@ -66,8 +66,10 @@ class TokenizerInfo:
 
     kind: str
     files: list[str]
+    byte_level: bool  # the vocabulary of a byte-level BPE, as Llama 3's
     vocab_size: int
     bos_id: int | None
+    adds_bos: bool  # texts begin with BOS
     eos_id: int | None
     pad_id: int | None
     added_tokens: dict[str, int]  # name -> id
@@ -207,8 +209,10 @@ def inspect_tokenizer(folder: Path, config: LlamaConfig) -> TokenizerInfo | None
     return TokenizerInfo(
         kind=tokenizer.kind,
         files=[file.name for file in tokenizer.files],
+        byte_level=tokenizer.vocabulary.byte_level,
         vocab_size=tokenizer.vocab_size,
         bos_id=tokenizer.bos_id,
+        adds_bos=tokenizer.adds_bos,
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
         added_tokens={tokenizer.vocabulary.pieces[i]: i for i in sorted(tokenizer.vocabulary.added)},
@@ -249,7 +253,8 @@ def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     rows = info.config["vocab_size"]
     spare = rows - info.tokenizer.vocab_size
     rest = f", and {spare:,} more rows in the embedding" if spare > 0 else ""
-    lines.append(("tokenizer", f"{info.tokenizer.kind}, {info.tokenizer.vocab_size:,} pieces{rest}"))
+    kind = f"{info.tokenizer.kind}, byte-level BPE" if info.tokenizer.byte_level else info.tokenizer.kind
+    lines.append(("tokenizer", f"{kind}, {info.tokenizer.vocab_size:,} pieces{rest}"))
     if info.tokenizer.mismatch:
         lines.append(("MISMATCH", info.tokenizer.mismatch))
     added = [
@@ -257,7 +262,9 @@ def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     ]
     lines.append(("added tokens", shorten(added)))
     lines += [("tokenizer file", name) for name in info.tokenizer.files]
-    lines.append(("BOS", f"id {info.tokenizer.bos_id}, added at the start of a text by default, never twice"))
+    added_by = "added at the start of a text by default, never twice"
+    use = added_by if info.tokenizer.adds_bos else "not added to a text by default"
+    lines.append(("BOS", f"id {info.tokenizer.bos_id}, {use}"))
     lines.append(("EOS", f"id {info.tokenizer.eos_id}"))
     lines.append(
         ("pad", f"id {info.tokenizer.pad_id} in the files; padding is marked by the attention mask, not by it")

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     }
     given = {name: value for name, value in given.items() if value is not None}
     if args.verify is not None:
-        if args.source is not None or args.adapter is not None or given:
+        if given or any(value is not None for value in (args.source, args.adapter, args.tokenizer)):
             raise ValueError("--verify FOLDER takes no MODEL, no OUT and no options for quantising; remove them")
         return print_verdict(verify(args.verify, args.against, args.text, args.revision), args.json)
     if args.target is None:
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     if args.text is not None:
         given["text"] = args.text
     check_writable(args.target)
-    certificate = quantize(args.source, args.target, revision=args.revision, adapter=args.adapter, **given)
+    named = {"revision": args.revision, "adapter": args.adapter, "tokenizer": args.tokenizer}
+    certificate = quantize(args.source, args.target, **named, **given)
     size = sum(file.stat().st_size for file in args.target.glob("*.safetensors"))
     if args.json:
         print(json.dumps(certificate, indent=2, ensure_ascii=False))

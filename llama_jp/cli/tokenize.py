@@ -94,13 +94,13 @@ class Column:
     ids: list[int]
     pieces: list[str]
     bytes: list[int]  # the number of UTF-8 bytes of each token
-    byte_tokens: int  # tokens that are one byte of a character without a piece
+    byte_tokens: int  # tokens that are a byte, or hold a part of a character
 
     @classmethod
     def of(cls, model: str, text: str, args: argparse.Namespace) -> Column:
         """Encode the text with the tokenizer of a model."""
         tokenizer = load_tokenizer(model)
-        ids = tokenizer.encode(text, bos=not args.no_bos, parse_special=args.parse_special)
+        ids = tokenizer.encode(text, bos=False if args.no_bos else None, parse_special=args.parse_special)
         vocabulary = tokenizer.vocabulary
         return cls(
             model=model,
@@ -108,7 +108,7 @@ class Column:
             ids=ids,
             pieces=tokenizer.pieces(ids),
             bytes=[vocabulary.text_bytes(i) for i in ids],
-            byte_tokens=sum(i in vocabulary.byte_values for i in ids),
+            byte_tokens=sum(map(vocabulary.is_part_of_character, ids)),
         )
 
     def as_dict(self, text: str) -> dict[str, object]:

@@ -51,15 +51,15 @@ def encode_choice(tokenizer: Tokenizer, context: str, choice: str) -> tuple[list
     The whole text is encoded, so a choice may begin inside a token; white space at the end of the context moves to the
     choice. Reference: `TemplateLM.loglikelihood` and `_encode_pair`.
     """
-    bos, prefix = tokenizer.bos_id is not None, tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+    prefix = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
     if not context:
         if prefix is None:
             raise ValueError("the tokenizer has neither BOS nor EOS, so the context cannot be empty")
         ids = tokenizer.encode(choice, bos=False, parse_special=True)
         return ([prefix], ids) if ids[:1] != [prefix] else (ids[:1], ids[1:])
     before = context.rstrip()
-    whole = tokenizer.encode(context + choice, bos=bos, parse_special=True)
-    context_ids = tokenizer.encode(before, bos=bos, parse_special=True)
+    whole = tokenizer.encode(context + choice, bos=tokenizer.adds_bos, parse_special=True)
+    context_ids = tokenizer.encode(before, bos=tokenizer.adds_bos, parse_special=True)
     return context_ids, whole[len(context_ids) :]
 
 

@@ -61,7 +61,7 @@ def split_as_transformers(text: str, tokenizer: Tokenizer, window: int, stride: 
     The page weights a window by its number of new tokens minus one, because the model shifts the labels. This is
     right for the first window only: the others lose no token, except where windows do not overlap.
     """
-    ids = tokenizer.encode(text, bos=tokenizer.bos_id is not None, parse_special=True)
+    ids = tokenizer.encode(text, bos=tokenizer.adds_bos, parse_special=True)
     overlapping = overlapping_windows(ids, window, stride)
     windows = [make_window(each, first) for each, first in overlapping]
     weights = [len(each) - first - 1 for each, first in overlapping]
@@ -88,7 +88,7 @@ def split_as_lm_eval(text: str, tokenizer: Tokenizer, window: int, stride: int) 
     prefix = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
     if prefix is None:
         raise ValueError("the tokenizer has neither BOS nor EOS, one of which lm-eval puts before the text")
-    ids = tokenizer.encode(text, bos=tokenizer.bos_id is not None, parse_special=True)
+    ids = tokenizer.encode(text, bos=tokenizer.adds_bos, parse_special=True)
     windows = [make_window(ids, first) for ids, first in rolling_windows([prefix, *ids], window)]
     return WindowedText.of(windows, TextSize.of(text, len(ids)))
 
@@ -111,7 +111,7 @@ def split_as_llama_cpp(text: str, tokenizer: Tokenizer, window: int, stride: int
 
     Raises ValueError for a text of fewer than two windows, as llama-perplexity does.
     """
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    bos = tokenizer.encode("", bos=tokenizer.adds_bos)
     ids = bos + tokenizer.encode(text, bos=False)
     if len(ids) < 2 * window:
         raise ValueError(

@@ -122,7 +122,7 @@ def split_into_windows(document: str, tokenizer: Tokenizer, length: int) -> Iter
         unscored = len(os.path.commonprefix([turn_ids, request_ids]))
         ids += turn_ids
         scored += [i >= unscored for i in range(len(turn_ids))]
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    bos = tokenizer.encode("", bos=tokenizer.adds_bos)
     if ids[:1] == bos:
         ids, scored = ids[1:], scored[1:]
     step = length - len(bos)

@@ -79,7 +79,7 @@ class LlamaJpLanguageModel(LanguageModel):  # type: ignore[misc]  # flexeval has
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which special tokens may stand by name."""
-        bos = self.add_special_tokens and self.tokenizer.bos_id is not None
+        bos = self.add_special_tokens and self.tokenizer.adds_bos
         return self.tokenizer.encode(text, bos=bos, parse_special=True)
 
     def answer(

@@ -85,8 +85,8 @@ class LlamaJpLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         return str(self.tokenizer.folder).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
-        """The ids of a text, which begin with BOS unless `add_special_tokens` is False."""
-        bos = add_special_tokens is not False and self.tokenizer.bos_id is not None
+        """The ids of a text. With `add_special_tokens` False, they do not begin with BOS."""
+        bos = add_special_tokens is not False and self.tokenizer.adds_bos
         return self.tokenizer.encode(string, bos=bos, parse_special=True, segmentation=self.segmentation)
 
     def chat_template(self, chat_template: bool | str = False) -> str:

@@ -88,10 +88,9 @@ def has_next_bytes(vocabulary: Vocabulary, token: int, rest: bytes, begins: bool
 
 def text_of(vocabulary: Vocabulary, token: int, begins: bool) -> bytes:
     """The bytes of a token. The first token of a text loses a leading space, as in decoding."""
-    if token in vocabulary.byte_values:
-        return bytes([vocabulary.byte_values[token]])
-    text = vocabulary.text(token)
-    return (text.removeprefix(" ") if begins and vocabulary.strip else text).encode("utf-8")
+    data = vocabulary.token_bytes(token)
+    strips = begins and vocabulary.strip and token not in vocabulary.byte_values
+    return data.removeprefix(b" ") if strips else data
 
 
 def encode_rest(tokenizer: Tokenizer, rest: bytes) -> list[int]:

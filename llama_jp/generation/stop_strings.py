@@ -78,8 +78,7 @@ class StopStringBuffer:
         if token >= self.tokenizer.vocab_size:
             self.tail = b""
             return 0
-        byte = words.byte_values.get(token)
-        new = words.text(token).encode() if byte is None else bytes([byte])
+        new = words.token_bytes(token)
         self.tail = self.tail[max(0, len(self.tail) - self.longest) :] + new
         return len(new)
 

@@ -56,6 +56,7 @@ def quantize(
     head_bits: int = 8,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     calibrate: str | Path = CALIBRATION,
     text: str | Path = HELD_OUT,
     max_shard_bytes: int = 500 * 10**6,
@@ -71,6 +72,7 @@ def quantize(
                      An lm_head that is tied to the embedding matrix is not quantised
     revision         branch, tag or commit of the source on the hub
     adapter          the folder of a PEFT (LoRA) adapter, which is merged into the weights first
+    tokenizer        a source of the tokenizer, which the target carries; None is the model's own
     calibrate        the calibration text for gptq
     text             the text for the certificate
     max_shard_bytes  the largest size of a file, in bytes
@@ -93,6 +95,7 @@ def quantize(
                 group_size,
                 method,
                 head_bits=head_bits,
+                tokenizer=tokenizer,
                 calibrate=calibrate,
                 text=text,
                 max_shard_bytes=max_shard_bytes,
@@ -100,12 +103,13 @@ def quantize(
     folder = find_checkpoint(source, revision)
     if existing := read_scheme(folder) or read_packing(folder):
         raise ValueError(f"{source} is already quantised ({existing}); quantise its original instead")
+    tokenizer_folder = folder if tokenizer is None else find_checkpoint(tokenizer, weights=False)
     model, stored = open_original(folder)
     tied = model.config.tie_word_embeddings
     scheme = Scheme(bits, group_size if bits == 4 else None, method, None if tied else head_bits)
     linear = linear_modules(model, scheme)
     layouts = output_layouts(stored, scheme, linear)
-    texts = read_texts(folder, model.config, method, calibrate, text)
+    texts = read_texts(tokenizer_folder, model.config, method, calibrate, text)
     weights = sum(module.weight.numel() for module in linear.values())
 
     with write_atomically(target) as made:
@@ -122,7 +126,7 @@ def quantize(
         )
         if (folder / "generation_config.json").is_file():
             shutil.copyfile(folder / "generation_config.json", made / "generation_config.json")
-        copy_tokenizer(folder, made)
+        copy_tokenizer(tokenizer_folder, made)
         if texts is None:
             return None
         # The certificate is public, so it names no local path.

@@ -3,6 +3,7 @@
 tokenizer.py        `Tokenizer`: encode, decode and stream with the tokenizer of one checkpoint
 backends.py         text to ids: tokenizer.model with SentencePiece, tokenizer.json with the `tokenizers` library
 added_tokens.py     the tokens that files add to the vocabulary, and the split of a text at them
+byte_level.py       the spelling of pieces in a byte-level BPE, such as Llama 3's
 vocabulary.py       `Vocabulary`: the piece, bytes and kind of each id, from either file
 streaming.py        `TextStream`: ids to text, one token at a time
 special_tokens.py   the ids of BOS, EOS, UNK and PAD, from the files of a checkpoint

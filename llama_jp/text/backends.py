@@ -15,6 +15,7 @@ from tokenizers import AddedToken
 
 from ..checkpoint.json_files import read_small_file
 from .added_tokens import AddedTokens, TokenSplitter
+from .byte_level import BYTES
 from .vocabulary import Vocabulary
 
 SPACE = "▁"  # U+2581: a space inside a piece, in both files
@@ -41,8 +42,8 @@ class SentencePieceFile:
         except (RuntimeError, OSError) as error:
             if is_tiktoken(path):
                 raise ValueError(
-                    f"{path} is a tiktoken vocabulary, as Llama 3 has, and not a SentencePiece model; the weights load "
-                    "without it, with Llama.from_pretrained"
+                    f"{path} is a tiktoken vocabulary, as Llama 3 has, and not a SentencePiece model; name a folder "
+                    "with the tokenizer.json of the same model (tokenizer=…, --tokenizer FOLDER)"
                 ) from error
             raise ValueError(f"{path} is damaged or not a SentencePiece model ({on_one_line(error)})") from error
         ids = range(processor.get_piece_size())
@@ -129,9 +130,10 @@ class JsonFile:
     """tokenizer.json, encoded by the `tokenizers` library with the normaliser, pre-tokenizer and model in the file.
 
     special_ids  the ids that the file names, by role: "bos", "eos", "unk"
+    first_id     the id that the file puts before each text; None for a file that puts none
 
-    The post-processor is not used, because BOS is an argument of `Tokenizer.encode`. Truncation and padding are not
-    used either, because they would silently change the ids.
+    The post-processor only decides `first_id`, because BOS is an argument of `Tokenizer.encode`. Truncation and padding
+    are not used, because they would silently change the ids.
 
     An added token that is not marked as special is always split off from the text, and the next part begins with a
     space of its own. SentencePiece splits off its user-defined symbols without such a space; Llama's vocabulary has
@@ -147,23 +149,30 @@ class JsonFile:
 
         tokens = self._text_only.get_added_tokens_decoder()
         pieces = {i: piece for piece, i in self._text_only.get_vocab(with_added_tokens=True).items()}
+        byte_level = is_byte_level(spec)
         replacements, bytes_are_pieces, strip = decoder_rules(path, spec.get("decoder"))
         match_byte = re.compile("<0x([0-9A-Fa-f]{2})>").fullmatch
         spellings = {i: self._normalize(token.content) for i, token in tokens.items() if token.normalized}
         matches = {i: match_byte(spellings.get(i, piece)) for i, piece in pieces.items()} if bytes_are_pieces else {}
+        byte_values = {i: int(match[1], 16) for i, match in matches.items() if match}
+        if byte_level:  # an ASCII byte is a character
+            byte_values = {i: value for i, piece in pieces.items() if (value := BYTES.get(piece, 0)) > 0x7F}
         self.vocabulary = Vocabulary(
             pieces=pieces,
-            byte_values={i: int(match[1], 16) for i, match in matches.items() if match},
+            byte_values=byte_values,
             added=frozenset(tokens),
             special=frozenset(i for i, token in tokens.items() if token.special),
             replacements=replacements,
             strip=strip,
             spellings=spellings,
+            byte_level=byte_level,
         )
         # A tokenizer.json names only its <unk>. The other names are Llama's, for a folder without other files.
         names = {"bos": "<s>", "eos": "</s>", "unk": spec["model"].get("unk_token")}
         special_pieces = {pieces[i]: i for i in self.vocabulary.special}
         self.special_ids = {role: special_pieces[name] for role, name in names.items() if name in special_pieces}
+        plain, processed = (self._text_only.encode("a", add_special_tokens=add).ids for add in (False, True))
+        self.first_id = processed[0] if processed[:1] != plain[:1] else None
 
     def _make_tokenizer(self) -> tokenizers.Tokenizer:
         tokenizer = self._read_spec(self._spec)
@@ -207,7 +216,11 @@ class JsonFile:
         """The same vocabulary with the encoding of transformers 5. For comparison only.
 
         prepend_scheme  as in `SentencePieceAsTransformers5`
+
+        transformers 5 encodes by the rules of a byte-level file as they are.
         """
+        if self.vocabulary.byte_level:
+            return self
         metaspace = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": prepend_scheme, "split": False}
         model = self._spec["model"] | {"fuse_unk": True, "byte_fallback": True, "dropout": None}
         spec = self._spec | {"normalizer": None, "pre_tokenizer": metaspace, "model": model}
@@ -230,12 +243,15 @@ def count_stripped_spaces(processor: sentencepiece.SentencePieceProcessor) -> fl
 def decoder_rules(path: Path, decoder: dict[str, Any] | None) -> tuple[tuple[tuple[str, str], ...], bool, int]:
     """The decoder of a tokenizer.json: (replacements in pieces, whether <0x..> are bytes, leading spaces to strip).
 
-    Llama's decoder consists of Replace, ByteFallback, Fuse and Strip, in this order; each of them may be absent.
+    The decoder of Llama 2 consists of Replace, ByteFallback, Fuse and Strip, in this order; each of them may be absent.
+    That of Llama 3 is ByteLevel.
 
     Raises ValueError for any other decoder, because it would decode to other text.
     """
-    steps = decoder["decoders"] if decoder and decoder.get("type") == "Sequence" else [decoder or {"type": None}]
+    steps = decoder_steps(decoder)
     types = [step["type"] for step in steps]
+    if types == ["ByteLevel"]:
+        return (), False, 0
     replaces = [step for step in steps if step["type"] == "Replace"]
     strips = [step for step in steps if step["type"] == "Strip"]
     supported = (
@@ -245,11 +261,22 @@ def decoder_rules(path: Path, decoder: dict[str, Any] | None) -> tuple[tuple[tup
     )
     if not supported:
         raise ValueError(
-            f"{path}: its decoder is {json.dumps(decoder, ensure_ascii=False)}; supported are Replace (of a string), "
-            "ByteFallback, Fuse and Strip (of leading spaces), in this order"
+            f"{path}: its decoder is {json.dumps(decoder, ensure_ascii=False)}; supported are ByteLevel, and Replace "
+            "(of a string), ByteFallback, Fuse and Strip (of leading spaces), in this order"
         )
     replacements = tuple((step["pattern"]["String"], step["content"]) for step in replaces)
     return replacements, "ByteFallback" in types, sum(step["start"] for step in strips)
+
+
+def decoder_steps(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The steps of a decoder; a decoder that is no sequence is one step."""
+    steps: list[dict[str, Any]] = [decoder or {"type": None}]
+    return decoder["decoders"] if decoder and decoder.get("type") == "Sequence" else steps
+
+
+def is_byte_level(spec: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json has a byte-level BPE, as Llama 3's has."""
+    return [step["type"] for step in decoder_steps(spec.get("decoder"))] == ["ByteLevel"]
 
 
 def respelled(tokens: Mapping[int, AddedToken], spellings: Mapping[str, int]) -> dict[int, AddedToken]:
@@ -270,6 +297,8 @@ def respelled(tokens: Mapping[int, AddedToken], spellings: Mapping[str, int]) ->
 
 def is_tiktoken(path: Path) -> bool:
     """Whether a file begins as Llama 3's tokenizer.model: lines of a token in base64 and its rank."""
+    if not path.is_file():  # a path in a GGUF file
+        return False
     with path.open("rb") as file:
         return re.fullmatch(rb"[A-Za-z0-9+/]+=* \d+\n?", file.readline(200)) is not None
 

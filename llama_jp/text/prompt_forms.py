@@ -81,15 +81,16 @@ def forms_of_template(tokenizer: Tokenizer, message: str) -> list[PromptForm]:
     assert tokenizer.chat_template is not None, "without a template, the prompt is ELYZA's"
     turn, bos = one_turn(message), tokenizer.bos_id
     trained, text = tokenizer.chat(turn), tokenizer.chat_text(turn)
-    forms = [
-        PromptForm("as trained", f"{tokenizer.chat_template.origin}; names of special tokens parsed", trained),
-        PromptForm(
-            "transformers 5",
-            "LlamaTokenizer of transformers 5, which replaces the file's normaliser",
-            tokenizer.encode(text, bos=False, parse_special=True, segmentation="transformers5"),
-        ),
-    ]
-    if bos is not None:
+    forms = [PromptForm("as trained", f"{tokenizer.chat_template.origin}; names of special tokens parsed", trained)]
+    if not tokenizer.vocabulary.byte_level:
+        forms.append(
+            PromptForm(
+                "transformers 5",
+                "LlamaTokenizer of transformers 5, which replaces the file's normaliser",
+                tokenizer.encode(text, bos=False, parse_special=True, segmentation="transformers5"),
+            )
+        )
+    if bos is not None and tokenizer.adds_bos:
         name = "doubled BOS" if trained[:1] == [bos] else "added BOS"
         forms.append(PromptForm(name, "the template's text, and a tokenizer that adds BOS to it", [bos, *trained]))
     return [

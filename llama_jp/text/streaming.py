@@ -14,8 +14,8 @@ class TextStream:
     """The text of token ids that arrive one at a time.
 
     `push(id)` returns the text that the token completes: a character comes with its last byte, and "" means that none
-    is complete. `finish()` returns one U+FFFD for each byte of an incomplete character. The joined pieces equal the
-    full decode for every sequence of ids, so no text is ever corrected later. The stream keeps three bytes at most.
+    is complete. `finish()` returns U+FFFD for an incomplete character. The joined pieces equal the full decode for
+    every sequence of ids, so no text is ever corrected later. The stream keeps three bytes at most.
 
     skip_special  True leaves out special tokens; False shows their names
     """
@@ -30,23 +30,17 @@ class TextStream:
         """The text that this token completes; "" for an id without a piece. Raises ValueError for a negative id."""
         vocabulary = self._vocabulary
         token_id = operator.index(token_id)  # a tensor is never found in a set of integers
-        if not vocabulary.piece(token_id) or (self._skip_special and token_id in vocabulary.special):
+        if self._skip_special and token_id in vocabulary.special:
             return ""  # an incomplete character continues after the skipped token
-        if token_id in vocabulary.byte_values:
-            byte = vocabulary.byte_values[token_id]
-            text, self._incomplete = decode_whole_characters(self._incomplete + bytes([byte]))
-        else:
-            text = self._flush_incomplete() + vocabulary.text(token_id)
+        data = self._incomplete + vocabulary.token_bytes(token_id)
+        text, self._incomplete = decode_whole_characters(data, vocabulary.byte_level)
         return self._strip_leading_spaces(text)
 
     def finish(self) -> str:
-        """The rest of the text: one U+FFFD for each byte of an incomplete character."""
-        return self._strip_leading_spaces(self._flush_incomplete())
-
-    def _flush_incomplete(self) -> str:
-        text = REPLACEMENT * len(self._incomplete)
-        self._incomplete = b""
-        return text
+        """The rest of the text: U+FFFD for an incomplete character, as often as `decode_whole_characters` says."""
+        rest, self._incomplete = self._incomplete, b""
+        byte_level = self._vocabulary.byte_level
+        return self._strip_leading_spaces(rest.decode("utf-8", "replace") if byte_level else REPLACEMENT * len(rest))
 
     def _strip_leading_spaces(self, text: str) -> str:
         while self._strip and text:
@@ -58,11 +52,12 @@ class TextStream:
         return text
 
 
-def decode_whole_characters(data: bytes) -> tuple[str, bytes]:
+def decode_whole_characters(data: bytes, byte_level: bool = False) -> tuple[str, bytes]:
     """Decode UTF-8 up to the last whole character: (text, bytes that may still become a character).
 
-    A byte that belongs to no character becomes one U+FFFD, and decoding continues at the next byte, as in
-    SentencePiece. Python's errors="replace" differs: for e3 81 before a space it returns one U+FFFD instead of two.
+    byte_level  False is SentencePiece's rule: each byte that belongs to no character becomes one U+FFFD, two for e3 81
+                before a space. True is the rule of Unicode, Python and byte-level tokenizers: the beginning of a
+                character becomes one U+FFFD
     """
     text = ""
     while True:
@@ -71,4 +66,4 @@ def decode_whole_characters(data: bytes) -> tuple[str, bytes]:
             return text + decoded, data[used:]
         except UnicodeDecodeError as error:
             text += data[: error.start].decode("utf-8") + REPLACEMENT
-            data = data[error.start + 1 :]
+            data = data[error.end if byte_level else error.start + 1 :]

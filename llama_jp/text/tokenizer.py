@@ -14,7 +14,7 @@ from ..checkpoint.json_files import has_file, read_json
 from ..checkpoint.recognise import describe_folder
 from ..checkpoint.saved_files import copy_tokenizer
 from .added_tokens import AddedTokens
-from .backends import KINDS, JsonFile, SentencePieceAsTransformers5, SentencePieceFile
+from .backends import KINDS, JsonFile, SentencePieceAsTransformers5, SentencePieceFile, is_tiktoken
 from .rendering import literal_text, render
 from .special_tokens import SpecialTokens
 from .streaming import TextStream
@@ -52,6 +52,8 @@ class Tokenizer:
     vocabulary  the pieces of all ids, see `Vocabulary`
     vocab_size  the number of ids; the model's embedding may have more rows
     bos_id, eos_id, unk_id, pad_id    ids, or None if the files name none
+    adds_bos    whether texts begin with BOS. Those of Llama 2 do. For a byte-level BPE, the post-processor in
+                tokenizer.json decides: texts of Llama 3 begin with BOS, and those of SmolLM2 do not
 
     Added tokens, such as the `<pad>` of a fine-tune, come from all files that declare them, see `AddedTokens`.
 
@@ -75,6 +77,9 @@ class Tokenizer:
         self.eos_id = special_tokens.id_of("eos")
         self.unk_id = special_tokens.id_of("unk")
         self.pad_id = special_tokens.id_of("pad")
+        self.adds_bos = self.bos_id is not None
+        if isinstance(backend, JsonFile) and self.vocabulary.byte_level:
+            self.adds_bos = self.adds_bos and backend.first_id == self.bos_id
 
     @classmethod
     def from_pretrained(
@@ -95,6 +100,8 @@ class Tokenizer:
         folder = tokenizer_home(find_checkpoint(source, revision, weights=False))
 
         present = [each for each, name in KINDS.items() if has_file(folder / name)]
+        if kind is None and len(present) > 1 and is_tiktoken(folder / KINDS["sentencepiece"]):
+            present = ["json"]  # Llama 3's two files, of which tokenizer.json is in transformers' format
         if kind is None and not present:
             absent = "neither tokenizer.model nor tokenizer.json is there"
             reason = "its keys hold no vocabulary" if folder.is_file() else absent
@@ -124,11 +131,12 @@ class Tokenizer:
         return cls(folder, chosen, backend, added)
 
     def encode(
-        self, text: str, bos: bool = True, parse_special: bool = False, *, segmentation: str = "published"
+        self, text: str, bos: bool | None = None, parse_special: bool = False, *, segmentation: str = "published"
     ) -> list[int]:
         """Encode a text as ids.
 
-        bos            True begins the ids with BOS, unless they begin with it already (`<s>…` with parse_special)
+        bos            True begins the ids with BOS, unless they begin with it already (`<s>…` with parse_special). None
+                       is True for Llama 2's tokenizers, and `adds_bos` for a byte-level BPE
         parse_special  False encodes `<s>` in the text as three characters, so that a user's text cannot end a turn or
                        begin one. True makes it the special token, and encodes each part between two special tokens as a
                        text of its own. Added tokens that are not special are split off in both cases, as in
@@ -142,6 +150,8 @@ class Tokenizer:
         """
         if segmentation not in SEGMENTATIONS:
             raise ValueError(f"segmentation is {segmentation!r}; it can be {', '.join(map(repr, SEGMENTATIONS))}")
+        if bos is None:
+            bos = self.adds_bos or not self.vocabulary.byte_level
         if bos and self.bos_id is None:
             raise ValueError("this tokenizer has no BOS token; encode with bos=False")
         check_unicode(text)
@@ -242,8 +252,8 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Decode ids to text. With `skip_special=False`, special tokens appear by name.
 
-        The result equals both libraries' wherever they agree, which includes the ids of every encoded text. They differ
-        in three cases:
+        The result of a byte-level BPE is that of tokenizers for all ids. For Llama 2's tokenizers, the result equals
+        both libraries' wherever they agree, which includes the ids of every encoded text. They differ in three cases:
 
         bytes that are not UTF-8   each becomes one U+FFFD, and whole characters around it remain, as in sentencepiece.
                                    In tokenizers one bad byte also replaces its neighbours, so no character would be
@@ -265,11 +275,12 @@ class Tokenizer:
         return TextStream(self.vocabulary, skip_special)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The pieces of ids in the spelling of the file, for display: `▁` is a space, `<0xE3>` is a byte.
+        """The pieces of ids, for display: `▁` is a space, `<0xE3>` is a byte.
 
-        An id without a piece has "", so that the list stays as long as `ids`.
+        They have the spelling of the file, except for a byte-level BPE, which spells every byte of Japanese as a letter
+        of its own: those of `vocabulary.pieces`. An id without a piece has "", so that the list stays as long as `ids`.
         """
-        return [self.vocabulary.piece(token_id) for token_id in ids]
+        return [self.vocabulary.display(token_id) for token_id in ids]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Copy the tokenizer files, byte for byte, and the chat templates to a folder, which is created if needed.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from .byte_level import piece_bytes
 
 
 @dataclass(frozen=True)
@@ -13,13 +16,15 @@ class Vocabulary:
 
     An id without a piece has no text: the padding rows of a model's embedding can produce such ids.
 
-    pieces        id -> piece, in the spelling of the file: ▁ is a space, <0xE3> is a byte
+    pieces        id -> piece, in the spelling of the file: ▁ is a space, <0xE3> is a byte. In a byte-level vocabulary,
+                  each character stands for one byte, see byte_level.py
     byte_values   id -> byte, for pieces such as <0xE3>, which stand for one byte of UTF-8
     special       ids that are not text: <s>, </s>, <unk>, …
     replacements  (old, new) strings that turn a piece into text, usually ▁ into a space
     strip         the number of leading spaces that decoding removes: 1 if encoding adds one; math.inf removes all
     added         ids of added tokens, special or not: <s>, </s>, <unk>, <pad>, …
-    spellings     id -> what `spell` turns into text in the place of the piece, for a few added tokens
+    spellings     id -> what decoding takes in the place of the piece, for a few added tokens
+    byte_level    whether this is the vocabulary of a byte-level BPE
     """
 
     pieces: dict[int, str]
@@ -29,6 +34,7 @@ class Vocabulary:
     strip: float
     added: frozenset[int] = frozenset()
     spellings: dict[int, str] = field(default_factory=dict)
+    byte_level: bool = False
 
     def piece(self, token_id: int) -> str:
         """The piece of an id; "" for an id without a piece. Raises ValueError for a negative id."""
@@ -37,22 +43,42 @@ class Vocabulary:
             raise ValueError(f"id {token_id} is not in the tokenizer, which has {len(self.pieces)} ids, from 0 on")
         return self.pieces.get(token_id, "")
 
-    def spell(self, piece: str) -> str:
-        """The text of a piece that is not a byte."""
+    def token_bytes(self, token_id: int) -> bytes:
+        """The UTF-8 bytes of a token, a special one by its name. They may be a part of a character."""
+        token_id = operator.index(token_id)  # a tensor is never found among integers
+        if token_id in self.byte_values:
+            return bytes([self.byte_values[token_id]])
+        piece = self.spellings.get(token_id, self.piece(token_id))
+        if self.byte_level:
+            return piece_bytes(piece)
         for old, new in self.replacements:
             piece = piece.replace(old, new)
-        return piece
+        return piece.encode("utf-8")
 
     def text(self, token_id: int) -> str:
-        """The text of an id that is not a byte."""
-        return self.spell(self.spellings.get(token_id, self.piece(token_id)))
+        """The text of a token, with U+FFFD for a part of a character."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
 
     def text_bytes(self, token_id: int) -> int:
         """The number of UTF-8 bytes of a token's text; ▁ counts as one space, and special tokens have no text."""
-        token_id = operator.index(token_id)
-        if token_id in self.special:
-            return 0
-        return 1 if token_id in self.byte_values else len(self.text(token_id).encode("utf-8"))
+        return 0 if token_id in self.special else len(self.token_bytes(token_id))
+
+    def display(self, token_id: int) -> str:
+        """The piece for people, in SentencePiece's spelling: ▁ is a space, <0xE3> is a byte of a divided character."""
+        if not self.byte_level or token_id in self.added:
+            return self.piece(token_id)
+        text = self.token_bytes(token_id).decode("utf-8", "surrogateescape").replace(" ", "▁")
+        return re.sub("[\udc80-\udcff]", lambda match: f"<0x{ord(match[0]) - 0xDC00:02X}>", text)
+
+    def is_part_of_character(self, token_id: int) -> bool:
+        """Whether a token is a byte, or holds a part of a character."""
+        if not self.byte_level:
+            return token_id in self.byte_values
+        try:
+            self.token_bytes(token_id).decode("utf-8")
+        except UnicodeDecodeError:
+            return True
+        return False
 
 
 def first_difference(ids: Sequence[int], others: Sequence[int]) -> int | None:

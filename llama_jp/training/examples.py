@@ -30,8 +30,8 @@ def example(tokenizer: Tokenizer, turns: Turns) -> Example:
            these forms: {"messages": […]}, {"instruction": "…", "output": "…"}, {"text": "…"}. "input" and "system" may
            stand beside an instruction. An input follows the instruction after an empty line
 
-    A text is BOS, the text, EOS; all but BOS are learned. In a conversation, the answers and their EOS are learned, and
-    everything else is context.
+    A text is BOS, the text, EOS; all but the first token are learned. In a conversation, the answers and their EOS are
+    learned, and everything else is context.
 
     The ids of an answer are those that the model generates after the prompt of `Tokenizer.chat`. A prompt ends with
     its own token for the space after `[/INST]`, so an answer begins without one: encoding prompt and answer as one
@@ -39,9 +39,9 @@ def example(tokenizer: Tokenizer, turns: Turns) -> Example:
     first word of the answer; such a token is context.
 
     Raises ValueError for anything that is not one of these forms, for a conversation that does not end with an answer,
-    for an empty answer or text, and for a tokenizer without BOS or EOS.
+    for an empty answer or text, and for a tokenizer without EOS, or without BOS unless it is a byte-level BPE.
     """
-    if tokenizer.bos_id is None or tokenizer.eos_id is None:
+    if tokenizer.eos_id is None or (tokenizer.bos_id is None and not tokenizer.vocabulary.byte_level):
         raise ValueError("this tokenizer has no BOS or no EOS token, with which an example begins and ends")
     if isinstance(turns, Mapping):
         turns = read_form(turns)

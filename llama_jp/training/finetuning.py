@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..checkpoint.config import dtype_name, read_config, read_scheme
+from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.load import choose_device, multiplies_bfloat16, named_dtype
 from ..checkpoint.parts import is_function_name
 from ..checkpoint.recognise import shorten
@@ -46,6 +47,7 @@ class Settings:
     evaluation_sha256: str | None
     held_out: int
     model: str
+    tokenizer: str | None
     revision: str | None
     lora: int | None
     steps: int
@@ -96,6 +98,7 @@ def finetune(
     device: str | torch.device = "auto",
     revision: str | None = None,
     trust_parts: bool = False,
+    tokenizer: str | Path | None = None,
     progress: bool = True,
 ) -> Result:
     """Fine-tune a model on a JSONL file, and write a checkpoint, or an adapter with `lora`, to a folder.
@@ -123,10 +126,10 @@ def finetune(
     checkpointing  keep only the inputs of the blocks for the backward pass: less memory, more time, same bits
     progress       False prints nothing
 
-    attention, device, revision and trust_parts are those of `llama_jp.load`.
+    attention, device, revision, trust_parts and tokenizer are those of `llama_jp.load`.
 
-    The folder then holds a checkpoint in the dtype of the source, or the adapter as PEFT writes it; and training.json
-    (the settings), training_log.jsonl (one line per step) and loss.svg.
+    The folder then holds a checkpoint in the dtype of the source, with the tokenizer of the run, or the adapter as PEFT
+    writes it; and training.json (the settings), training_log.jsonl (one line per step) and loss.svg.
 
     Raises ValueError for a wrong line of the data, with its number; for settings that differ from those of the run in
     `out`; for a run that does not fit into the memory; for a loss that is not finite.
@@ -144,14 +147,15 @@ def finetune(
     check_folder(folder)
     precision = choose_precision(precision, device, lora)
     loader: dict[str, Any] = {"dtype": "bfloat16" if precision == "bfloat16" else "float32", "device": device}
-    loader |= {"revision": revision, "attention": attention, "trust_parts": trust_parts}
+    loader |= {"revision": revision, "attention": attention, "trust_parts": trust_parts, "tokenizer": tokenizer}
     llama: Llama | None = None
     if is_function_name(model):
-        llama, tokenizer = load(model, **loader)
+        llama, chosen = load(model, **loader)
         config, scheme = llama.config, getattr(llama, "quantization", None)
     else:
-        tokenizer = Tokenizer.from_pretrained(model, revision)
-        config, scheme = read_config(tokenizer.folder, changed_ok=True), read_scheme(tokenizer.folder)
+        source = find_checkpoint(model, revision, weights=False)
+        chosen = Tokenizer.from_pretrained(source if tokenizer is None else tokenizer)
+        config, scheme = read_config(source, changed_ok=True), read_scheme(source)
     if scheme is not None and lora is None:
         raise ValueError(f"{model} is quantised, and its weights cannot be trained; train an adapter with LoRA")
     context = config.max_position_embeddings
@@ -159,7 +163,7 @@ def finetune(
     if length > context:
         raise ValueError(f"length {length} is more than the model's context of {context} tokens; choose a smaller one")
 
-    opened = open_data(data, evaluation, held_out, tokenizer, length, seed)
+    opened = open_data(data, evaluation, held_out, chosen, length, seed)
     if (largest := max(opened.examples.largest_id, opened.evaluation.largest_id)) >= config.vocab_size:
         raise ValueError(
             f"the tokenizer gives id {largest}, but the model has {config.vocab_size} ids; "
@@ -174,6 +178,7 @@ def finetune(
         evaluation_sha256=opened.evaluation.sha256,
         held_out=len(opened.examples) - len(opened.training),
         model=str(model),
+        tokenizer=None if tokenizer is None else str(tokenizer),
         revision=revision,
         lora=lora,
         steps=steps,
@@ -195,6 +200,8 @@ def finetune(
             need = estimate_memory(config, scheme, precision, lora, batch * length, checkpointing)
             check_memory(need, device, lora, size)
             llama, _ = load(model, **loader)
+        if tokenizer is not None:
+            llama.folder = chosen.folder  # a save copies the tokenizer files of this folder
         if checkpointing:
             checkpoint_activations(llama)
         shard(llama, device, precision == "autocast")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 
@@ -48,6 +49,21 @@ def test_an_adapter(tiny, data, tmp_path, capsys):
     assert main([*words, "--length", "64"]) == 0
     assert f"--model {tiny} --adapter {tmp_path / 'out'}" in capsys.readouterr().err
     assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+def test_another_tokenizer(tiny, data, tmp_path, capsys):
+    """Guards against a model without a tokenizer that cannot be trained, and a result without the one it was given."""
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny, bare, ignore=shutil.ignore_patterns("*token*"))
+    words = ["finetune", str(data), str(tmp_path / "out"), "--model", str(bare), "--steps", "1", "--length", "64"]
+    assert main(words) == 1
+    assert "bare has no tokenizer" in capsys.readouterr().err
+    assert main([*words, "--tokenizer", str(tiny)]) == 0
+    assert (tmp_path / "out" / "tokenizer.model").read_bytes() == (tiny / "tokenizer.model").read_bytes()
+    assert main(words) == 1
+    words[2] = str(tmp_path / "adapter")
+    assert main([*words, "--tokenizer", str(tiny), "--lora", "2"]) == 0
+    assert f"--adapter {words[2]} --tokenizer {tiny}" in capsys.readouterr().err
 
 
 def test_a_changed_model_is_tried_with_its_parts(tiny, data, tmp_path, capsys, monkeypatch):

@@ -192,7 +192,7 @@ def check(rng: random.Random, models, tokenizers) -> str:
     if rng.random() < 0.2:
         prompts = [prompt[:1] for prompt in prompts]
     words = tokenizers[0].vocabulary
-    pieces = [text for token in range(3, V) if (text := words.spell(words.pieces.get(token, "")))]
+    pieces = [text for token in range(3, V) if (text := words.piece(token).replace("▁", " "))]
     options, seed = random_options(rng, V, max(map(len, prompts)), pieces), rng.randrange(2**31)
     beams, copies = options.get("num_beams", 1), options.get("num_return_sequences", 1)
     speculation = {}

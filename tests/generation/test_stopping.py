@@ -161,13 +161,7 @@ def test_stop_strings_end_where_transformers_ends(talker):
         if rng.random() < 0.7:
             options |= {"do_sample": True, "temperature": 1.5}
         plain = llama_jp.generate(model, [prompt], seed=seed, **options)[0].ids
-        text = [
-            bytes([words.byte_values[token]])
-            if token in words.byte_values
-            else words.spell(words.piece(token)).encode()
-            for token in prompt + plain
-            if token < tokenizer.vocab_size
-        ]
+        text = [words.token_bytes(token) for token in prompt + plain if token < tokenizer.vocab_size]
         border, whole = len(b"".join(text[:N])), b"".join(text)
         begin = rng.randrange(max(0, border - 8), rng.choice([border + 3, len(whole)]))
         string = whole[begin : begin + rng.randrange(1, 12)]

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from helpers import tokenizer_files
+from helpers import byte_level, tokenizer_files
 from helpers.compared_models import CONFIG, IDS, here, reference
 
 from llama_jp.checkpoint.hub import find_checkpoint
@@ -131,6 +131,15 @@ def test_tokenizers_are_compared_line_by_line(tmp_path):
     doubled = compare_tokenizers(str(tmp_path), "transformers", tmp_path, ["<s>クマ\n", "クマ\n", "<s>山\n"])
     assert doubled.details["tokenizer"]["lines"] == 3  # two lines and the prompt
     assert any("both segmentations are known" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "smollm"])
+def test_a_byte_level_tokenizer_equals_transformers(pre, tmp_path):
+    """Guards against a BOS that SmolLM2 does not have, and against Llama 2's segmentation."""
+    folder = byte_level.byte_level_folder(tmp_path, pre)
+    lines = [*tokenizer_files.TEXT.splitlines(keepends=True), "12345 <|eot_id|> 犬<tag>\n"]
+    found = compare_tokenizers(str(folder), "transformers", folder, lines)
+    assert found.verdict == "equal" and set(found.details["segmentations"].values()) == {"published"}
 
 
 @pytest.mark.parametrize("wrong", [lambda ids: ids[:1] + ids, lambda ids: ids[1:], lambda ids: [*ids[:-1], 5]])

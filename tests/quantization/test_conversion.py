@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.quantized import INT4, NO_TOKENIZER, SHAPE, rewrite_tensors
 from helpers.reference import publish, save_random
+from helpers.training import save_tiny
 
 from llama_jp.checkpoint.load import load_model
 from llama_jp.linear.layer import QuantizedLinear
@@ -66,6 +67,16 @@ def test_without_a_tokenizer_there_is_no_certificate(quantizable, tmp_path):
         assert quantize(quantizable, tmp_path / "out") is None
     with pytest.raises(FileNotFoundError, match=r"there is no certificate.json in .*quantised without a tokenizer"):
         verify(tmp_path / "out", quantizable)
+
+
+def test_another_tokenizer(tmp_path):
+    """Guards against a result without the tokenizer that it was given, and without a certificate."""
+    bare = save_tiny(tmp_path / "bare")
+    for file in bare.glob("*token*"):
+        file.unlink()
+    certificate = quantize(bare, tmp_path / "out", tokenizer="demo")
+    assert certificate is not None and (tmp_path / "out" / "tokenizer.model").is_file()
+    assert verify(tmp_path / "out", bare).exactly
 
 
 def test_the_model_of_a_function_is_certified_as_itself(tmp_path):

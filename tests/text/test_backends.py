@@ -159,11 +159,14 @@ def test_a_tokenizer_json_from_transformers_5_is_followed(transformers5, tmp_pat
         assert tokenizer.decode(ids) == transformers5.decode(ids, skip_special_tokens=True)
 
 
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+
+
 @pytest.mark.parametrize(
     "decoder",
     [
         None,
-        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        {"type": "Sequence", "decoders": [BYTE_LEVEL, {"type": "Fuse"}]},
         {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 0, "stop": 1}]},
         {"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "ByteFallback"}]},
     ],

@@ -213,10 +213,19 @@ def test_a_vocabulary_without_its_order_of_merges_is_refused_with_the_way_out(de
         Tokenizer.from_pretrained(vocabulary_file(tmp_path / "v.gguf", keys))
 
 
+BYTE_LEVEL = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.merges": ["Ġ a"]}
+
+
 @pytest.mark.parametrize(
     "keys, message",
     [
-        ({"tokenizer.ggml.model": "gpt2"}, "a vocabulary of the kind byte-level BPE is not supported; name the folder"),
+        ({"tokenizer.ggml.model": "gpt2"}, "its vocabulary is a byte-level BPE, but it has no merges; name the folder"),
+        (BYTE_LEVEL, r"names no pre-tokenizer \(tokenizer.ggml.pre; known are llama-bpe, .*\); name the folder"),
+        (
+            BYTE_LEVEL | {"tokenizer.ggml.pre": "viking"},
+            "the pre-tokenizer 'viking', which is not known .* name the folder",
+        ),
+        ({"tokenizer.ggml.merges": ["Ġ a", "ĠĠ"]}, "is damaged: the merge 'ĠĠ' has no two pieces"),
         ({"tokenizer.ggml.model": "bert"}, "a vocabulary of the kind 'bert' is not supported"),
         ({"tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "<s>"]}, "its vocabulary has '<s>' twice"),
         ({"tokenizer.ggml.scores": [0.0]}, "is damaged: 1 scores for a vocabulary of 4 pieces"),

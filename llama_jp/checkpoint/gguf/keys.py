@@ -10,6 +10,9 @@ from typing import Any
 from ...config import LlamaConfig
 from .header import GgufHeader, GgufTensor
 
+CONTROL = 3  # in tokenizer.ggml.token_type
+ENDS_OF_TURN = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>")
+
 DTYPES = {"F16": "float16", "BF16": "bfloat16"}
 
 # Scalings of Llama 3 differ in `factor` and in this length only; the other two are 1 and 4 in all of them.
@@ -47,15 +50,29 @@ def describe_config(header: GgufHeader) -> dict[str, Any]:
         "torch_dtype": DTYPES.get(embedding.type_name, "float32"),
         "sliding_window": keys.get("llama.attention.sliding_window") or None,
     }
+    byte_level = keys.get("tokenizer.ggml.model") == "gpt2" and "tokenizer.ggml.pre" in keys
     for role, default in (("bos", 1), ("eos", 2), ("padding", None)):
-        token_id = keys.get(f"tokenizer.ggml.{role}_token_id", default)
+        token_id = keys.get(f"tokenizer.ggml.{role}_token_id", None if byte_level else default)
         in_range = token_id is not None and 0 <= token_id < vocab_size
         config[f"{role.removesuffix('ding')}_token_id"] = token_id if in_range else None
-    if (token_id := keys.get("tokenizer.ggml.eot_token_id")) is not None and 0 <= token_id < vocab_size:
-        ends = {id_ for id_ in (config["eos_token_id"], token_id) if id_ is not None}  # llama.cpp stops at both
-        config["eos_token_id"] = sorted(ends) if len(ends) > 1 else token_id
+    if ends := ends_of_turn(header, vocab_size):
+        eos = config["eos_token_id"]
+        every = list(dict.fromkeys([*([] if eos is None else [eos]), *ends]))
+        config["eos_token_id"] = every[0] if len(every) == 1 else every
     check_sizes(header, config)
     return config
+
+
+def ends_of_turn(header: GgufHeader, vocab_size: int) -> list[int]:
+    """The ids that end an answer beside EOS: a file has one EOS, and Llama 3 ends a turn with `<|eot_id|>`.
+
+    As in llama.cpp, keys name them, and control tokens with the usual names count as well.
+    """
+    keys = header.keys
+    ids = [keys.get(f"tokenizer.ggml.{role}_token_id", -1) for role in ("eot", "eom")]
+    pieces, types = keys.get("tokenizer.ggml.tokens", []), keys.get("tokenizer.ggml.token_type", [])
+    ids += [i for i, kind in enumerate(types[: len(pieces)]) if kind == CONTROL and pieces[i] in ENDS_OF_TURN]
+    return [i for i in ids if 0 <= i < vocab_size]
 
 
 def check_sizes(header: GgufHeader, config: dict[str, Any]) -> None:

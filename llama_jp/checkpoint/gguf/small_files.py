@@ -6,10 +6,11 @@ A path in a GGUF file, such as model.gguf/config.json, stands for the file that 
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .header import is_gguf, read_header
+from .header import GgufHeader, is_gguf, read_header
 from .keys import describe_config
 from .vocabulary import GgufVocabulary
 
@@ -24,14 +25,20 @@ def derived_content(file: Path) -> bytes | None:
     header = read_header(file.parent)
     if file.name == "config.json":
         return to_json(describe_config(header)) if header.tensors else None  # files with a vocabulary only exist
-    if file.name not in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json"):
+    return tokenizer_content(header, file.name)
+
+
+@lru_cache(maxsize=8)
+def tokenizer_content(header: GgufHeader, name: str) -> bytes | None:
+    """The content of a tokenizer file; None for another file, and for one that this vocabulary does not need."""
+    if name not in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json"):
         return None
     vocabulary = GgufVocabulary.of(header)
     if vocabulary is None:
         return None
-    if file.name == "tokenizer_config.json":
+    if name == "tokenizer_config.json":
         return to_json(vocabulary.tokenizer_config())
-    if file.name == "tokenizer.json":
+    if name == "tokenizer.json":
         return to_json(vocabulary.tokenizer_json()) if vocabulary.merges else None
     return None if vocabulary.merges else vocabulary.sentencepiece_model
 

@@ -1,7 +1,8 @@
 """The vocabulary of a GGUF file as the tokenizer file of a checkpoint.
 
 Pieces with scores become a tokenizer.model, so that the SentencePiece library encodes as it did for the original.
-Pieces with merges, as in the files of ELYZA's fast models, become a tokenizer.json.
+Pieces with merges become a tokenizer.json: those of ELYZA's fast models in SentencePiece's spelling, and the byte-level
+BPE of Llama 3 and others, see pre_tokenizers.py.
 """
 
 from __future__ import annotations
@@ -14,23 +15,26 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from .header import GgufHeader
+from .pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # the same numbers in GGUF and SentencePiece
 ADDED_SCORE = -1000.0  # llama.cpp's converter gives it to tokens that tokenizer.model has not
 MOST_EQUAL_SCORES = 100  # a vocabulary with more pieces and one score for all has lost its order
 
 SPACE = "▁"  # U+2581
-DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0, "padding": None}
+DEFAULT_IDS = {"bos": 1, "eos": 2, "unknown": 0, "padding": None}  # of a vocabulary in SentencePiece's spelling
+WAY_OUT = "name the folder of the original tokenizer (tokenizer=…, --tokenizer FOLDER)"
 
 
 @dataclass(frozen=True)
 class GgufVocabulary:
     """The vocabulary in the keys of a GGUF file.
 
-    pieces  of all ids, in SentencePiece's spelling; user-defined ones have real spaces
-    merges  of two pieces each, in order of priority; empty for a vocabulary with scores
-    scores  of all ids: of two possible merges, the one that makes the piece with the higher score comes first
-    types   of all ids: NORMAL, UNKNOWN, …
+    pieces         of all ids, in the spelling of SentencePiece or of a byte-level BPE; user-defined ones are plain text
+    merges         of two pieces each, in order of priority; empty for a vocabulary with scores
+    scores         of all ids: of two possible merges, the one that makes the piece with the higher score comes first
+    types          of all ids: NORMAL, UNKNOWN, …
+    pre_tokenizer  of a byte-level BPE; None for a vocabulary in SentencePiece's spelling
     """
 
     header: GgufHeader
@@ -38,27 +42,28 @@ class GgufVocabulary:
     merges: list[str]
     scores: list[float]
     types: list[int]
+    pre_tokenizer: PreTokenizer | None = None
 
     @classmethod
     @lru_cache(maxsize=4)
     def of(cls, header: GgufHeader) -> GgufVocabulary | None:
         """The vocabulary of a file; None if it has none.
 
-        Raises ValueError for a vocabulary of another kind, and for one whose order of merges is lost.
+        Raises ValueError for a vocabulary of another kind, for a pre-tokenizer that is not known, and for a vocabulary
+        whose order of merges is lost.
         """
         keys, file = header.keys, header.file
         model, pieces = keys.get("tokenizer.ggml.model"), keys.get("tokenizer.ggml.tokens")
         if model in (None, "none", "no_vocab") or not pieces:
             return None
-        way_out = "name the folder of the original tokenizer (tokenizer=…, --tokenizer FOLDER)"
-        spelt_as_sentencepiece = "<0x0A>" in pieces and any(SPACE in piece for piece in pieces)
-        if model not in ("llama", "gpt2") or (model == "gpt2" and not spelt_as_sentencepiece):
-            kind = "byte-level BPE" if model == "gpt2" else repr(model)
-            raise ValueError(f"{file}: a vocabulary of the kind {kind} is not supported; {way_out}")
+        if model not in ("llama", "gpt2"):
+            raise ValueError(f"{file}: a vocabulary of the kind {model!r} is not supported; {WAY_OUT}")
         if len(set(pieces)) < len(pieces):
             ((twice, _),) = Counter(pieces).most_common(1)
-            raise ValueError(f"{file}: its vocabulary has {twice!r} twice; {way_out}")
+            raise ValueError(f"{file}: its vocabulary has {twice!r} twice; {WAY_OUT}")
         merges = [merge for merge in keys.get("tokenizer.ggml.merges", []) if merge.strip()]  # some are empty
+        if broken := next((merge for merge in merges if " " not in merge[1:]), None):
+            raise ValueError(f"{file} is damaged: the merge {broken!r} has no two pieces; {WAY_OUT}")
         scores = keys.get("tokenizer.ggml.scores", [])
         types = keys.get("tokenizer.ggml.token_type", [])
         for name, values in (("scores", scores), ("token_type", types)):
@@ -67,20 +72,32 @@ class GgufVocabulary:
                     f"{file} is damaged: {len(values):,} {name} for a vocabulary of {len(pieces):,} pieces"
                 )
         vocabulary = cls(header, pieces, merges, scores, types or [NORMAL] * len(pieces))
+        spelt_as_sentencepiece = "<0x0A>" in pieces and any(SPACE in piece for piece in pieces)
+        if model == "gpt2" and not spelt_as_sentencepiece:
+            if not merges:
+                raise ValueError(f"{file}: its vocabulary is a byte-level BPE, but it has no merges; {WAY_OUT}")
+            return replace(vocabulary, pre_tokenizer=find_pre_tokenizer(header))
         ranked = {score for score, kind in zip(scores, vocabulary.kinds, strict=bool(scores)) if kind == NORMAL}
         if model == "llama" and len(ranked) > 1:
             return replace(vocabulary, merges=[])  # as in llama.cpp, the scores count
         if not merges and len(ranked) < 2 and vocabulary.kinds.count(NORMAL) > MOST_EQUAL_SCORES:
             raise ValueError(
                 f"{file}: its vocabulary has no merges, and all scores are equal, so the order of merges is lost; "
-                f"{way_out}"
+                f"{WAY_OUT}"
             )
         return vocabulary
 
     def id_of(self, role: str) -> int | None:
         """The id of "bos", "eos", "unknown" or "padding"; None if there is none."""
-        token_id: int | None = self.header.keys.get(f"tokenizer.ggml.{role}_token_id", DEFAULT_IDS[role])
+        default = DEFAULT_IDS[role] if self.pre_tokenizer is None else None
+        token_id: int | None = self.header.keys.get(f"tokenizer.ggml.{role}_token_id", default)
         return token_id if token_id is not None and 0 <= token_id < len(self.pieces) else None
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether texts begin with BOS."""
+        default = self.pre_tokenizer is None or self.pre_tokenizer.adds_bos
+        return bool(self.header.keys.get("tokenizer.ggml.add_bos_token", default))
 
     @cached_property
     def has_bytes(self) -> bool:
@@ -130,8 +147,9 @@ class GgufVocabulary:
             name: None if (i := self.id_of(role)) is None else self.pieces[i] for role, name in roles.items()
         }
         config |= {
-            "tokenizer_class": "LlamaTokenizer",
-            "add_bos_token": keys.get("tokenizer.ggml.add_bos_token", True),
+            # the second class follows tokenizer.json to the letter
+            "tokenizer_class": "LlamaTokenizer" if self.pre_tokenizer is None else "PreTrainedTokenizerFast",
+            "add_bos_token": self.adds_bos,
             "add_eos_token": keys.get("tokenizer.ggml.add_eos_token", False),
             "clean_up_tokenization_spaces": False,
             "legacy": False,
@@ -148,7 +166,9 @@ class GgufVocabulary:
         return config
 
     def tokenizer_json(self) -> dict[str, Any]:
-        """The content of tokenizer.json, with the rules that all tokenizers of Llama 2 have."""
+        """The content of tokenizer.json: with the rules of the pre-tokenizer, or with those of Llama 2."""
+        if self.pre_tokenizer is not None:
+            return self.byte_level_json(self.pre_tokenizer)
         prefix = self.header.keys.get("tokenizer.ggml.add_space_prefix", True)
         space_in = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
         space_out = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
@@ -182,10 +202,36 @@ class GgufVocabulary:
             },
         }
 
+    def byte_level_json(self, pre_tokenizer: PreTokenizer) -> dict[str, Any]:
+        """The content of tokenizer.json for a byte-level BPE."""
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [{"id": i} | token(self.pieces[i], special) for i, special in self.added.items()],
+            "normalizer": None,
+            "pre_tokenizer": pre_tokenizer.to_json(),
+            "post_processor": self.post_processor(),
+            "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": pre_tokenizer.ignore_merges,
+                # an added token is no word, which `ignore_merges` would make it
+                "vocab": {piece: i for i, piece in enumerate(self.pieces[: self.count_without_added])},
+                "merges": self.ranked_merges(),
+            },
+        }
+
     def post_processor(self) -> dict[str, Any] | None:
         """The rule of tokenizer.json that puts BOS before a text; None without BOS. This project does not use it."""
         bos = self.id_of("bos")
-        if bos is None or not self.header.keys.get("tokenizer.ggml.add_bos_token", True):
+        if bos is None or not self.adds_bos:
             return None
         name = self.pieces[bos]
         parts = {part: {"Sequence": {"id": part, "type_id": i}} for i, part in enumerate("AB")}
@@ -211,6 +257,16 @@ class GgufVocabulary:
         return [[self.pieces[left], self.pieces[right]] for _, left, right in sorted(found, key=lambda each: each[0])]
 
     @cached_property
+    def count_without_added(self) -> int:
+        """The number of ids without the added tokens at the end, and without padding."""
+        count = self.count
+        # in SentencePiece's files, <unk>, <s> and </s> come first
+        first = 0 if self.pre_tokenizer is not None else max(self.id_of("unknown") or 0, 2) + 1
+        while count > first and count - 1 in self.added:
+            count -= 1
+        return count
+
+    @cached_property
     def sentencepiece_model(self) -> bytes:
         """The bytes of a tokenizer.model: a message of sentencepiece_model.proto.
 
@@ -218,9 +274,7 @@ class GgufVocabulary:
         left out as well.
         """
         keys = self.header.keys
-        count = self.count
-        while count and count - 1 in self.added and count - 1 > max(self.id_of("unknown") or 0, 2):
-            count -= 1
+        count = self.count_without_added
         content = []
         for i in range(count):
             kind, piece = self.kinds[i], self.pieces[i]
@@ -240,6 +294,19 @@ class GgufVocabulary:
             + field(4, int(keys.get("tokenizer.ggml.remove_extra_whitespaces", False)))
         )
         return b"".join([*content, field(2, trainer), field(3, normalizer)])
+
+
+def find_pre_tokenizer(header: GgufHeader) -> PreTokenizer:
+    """The pre-tokenizer that a file names. Raises ValueError for a file that names none, or one that is not known."""
+    name = header.keys.get("tokenizer.ggml.pre")
+    if name not in PRE_TOKENIZERS:
+        known = ", ".join(PRE_TOKENIZERS)
+        problem = "names no pre-tokenizer" if name is None else f"names the pre-tokenizer {name!r}, which is not known"
+        raise ValueError(
+            f"{header.file}: its vocabulary is a byte-level BPE and {problem} (tokenizer.ggml.pre; known are {known}); "
+            f"{WAY_OUT}"
+        )
+    return PRE_TOKENIZERS[name]
 
 
 def token(name: str, special: bool) -> dict[str, Any]:

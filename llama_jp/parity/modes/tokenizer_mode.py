@@ -99,7 +99,7 @@ def explained_by_segmentations(
 
 def encode_as(segmentation: str, tokenizer: Tokenizer, line: str) -> list[int]:
     """The ids of a line in one segmentation."""
-    return tokenizer.encode(line, bos=tokenizer.bos_id is not None, parse_special=True, segmentation=segmentation)
+    return tokenizer.encode(line, bos=tokenizer.adds_bos, parse_special=True, segmentation=segmentation)
 
 
 def find_line(encode_a: Encode, encode_b: Encode, lines: list[str]) -> LineDifference | None:
@@ -124,7 +124,7 @@ def open_encoder(spec: str, folder: Path) -> tuple[str, Encode]:
         if kind := others.get(spec_kind(spec)):
             raise ValueError(f"the mode tokenizer compares checkpoints and transformers; {spec} is {kind}")
         tokenizer = Tokenizer.from_pretrained(spec)
-        return spec, lambda line: tokenizer.encode(line, bos=True, parse_special=True)
+        return spec, lambda line: tokenizer.encode(line, parse_special=True)
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -171,6 +171,6 @@ def likely_cause(a: list[int], b: list[int], tokenizer: Tokenizer, segmentation_
 
 def show_pieces(tokenizer: Tokenizer, ids: list[int]) -> str:
     return " ".join(
-        f"{i} {tokenizer.vocabulary.piece(i)!r}" if i < tokenizer.vocab_size else f"{i} (not in the vocabulary)"
+        f"{i} {tokenizer.vocabulary.display(i)!r}" if i < tokenizer.vocab_size else f"{i} (not in the vocabulary)"
         for i in ids
     )
