@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.byte_level import CHUNKS, byte_level_folder
 from helpers.tokenizer_files import HARD_TEXTS, TEXT, added_token, llama_json, llama_model, write
 
 from llama_jp import Tokenizer
@@ -174,3 +175,54 @@ def test_a_tokenizer_model_is_parsed():
     assert [piece.type for piece in model.pieces[:5]] == [2, 3, 3, 4, 6]
     assert model.is_bpe and model.add_dummy_prefix and not model.remove_extra_whitespaces and not model.charsmap
     json.dumps(model.pieces)
+
+
+@pytest.mark.parametrize("name", ["llama-bpe", "smollm"])
+def test_a_byte_level_bpe_is_written_with_its_pre_tokenizer(tmp_path, name):
+    """Guards against other splits of digits and contractions, lost merges, and an added token that is not found."""
+    tokenizer = Tokenizer.from_pretrained(byte_level_folder(tmp_path / "model", name))
+    keys = write_vocabulary(tokenizer.folder, tokenizer.vocab_size + 5, tmp_path / "v.gguf")
+    assert (keys["tokenizer.ggml.model"], keys["tokenizer.ggml.pre"]) == ("gpt2", name)
+    assert set(keys["tokenizer.ggml.token_type"]) == {1, 3, 4, 5}
+    assert keys["tokenizer.ggml.add_bos_token"] == (name == "llama-bpe")
+    back = Tokenizer.from_pretrained(tmp_path / "v.gguf")
+    assert (back.bos_id, back.eos_id, back.adds_bos) == (tokenizer.bos_id, tokenizer.eos_id, tokenizer.adds_bos)
+    for text in [*TEXTS, *CHUNKS, "".join(CHUNKS)]:
+        for parse in (False, True):
+            ids = tokenizer.encode(text, parse_special=parse)
+            assert back.encode(text, parse_special=parse) == ids, text
+            assert back.decode(ids, skip_special=False) == tokenizer.decode(ids, skip_special=False), text
+
+
+@pytest.mark.parametrize("name", ["llama-bpe", "smollm"])
+def test_llama_cpp_has_the_ids_of_a_byte_level_bpe(tmp_path, name):
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is the judge")
+    tokenizer = Tokenizer.from_pretrained(byte_level_folder(tmp_path / "model", name))
+    write_vocabulary(tokenizer.folder, tokenizer.vocab_size + 5, tmp_path / "v.gguf")
+    peer = llama_cpp.Llama(str(tmp_path / "v.gguf"), vocab_only=True, verbose=False)
+    for text in [*TEXTS, *CHUNKS]:
+        if text and "\0" not in text:  # llama.cpp's texts end there
+            ids = tokenizer.encode(text, bos=False)
+            assert peer.tokenize(text.encode(), add_bos=False, special=False) == ids, text
+    peer.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"normalizer": {"type": "NFC"}}, "changes characters before encoding, which llama.cpp does not do"),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": "[aあ0-9]"}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ]}},
+            "none of llama.cpp's pre-tokenizers that are known here gives its ids: llama-bpe, llama3",
+        ),
+    ],
+)  # fmt: skip
+def test_a_byte_level_bpe_with_other_rules_is_refused(tmp_path, change, sentence):
+    folder = byte_level_folder(tmp_path / "model", "smollm")
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{sentence}.*name another tokenizer"):
+        vocabulary_keys(Tokenizer.from_pretrained(folder), 700)
