@@ -1,0 +1,254 @@
+"""`report`: generate, record, and write the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..config import LlamaConfig
+from ..generation.filter_chain import named_filters
+from ..generation.options import show_option_fields
+from ..model import ATTENTIONS, Llama
+from ..text.tokenizer import Tokenizer
+from .attention import STATISTICS, head_statistics, lower_triangle
+from .choices import explain_choices
+from .encoding import encode
+from .lens import logit_lens
+from .operations import OPERATIONS, highlighted, quote
+from .run import VALUES, Run, run_traced
+from .text import piece_names, tokens_of_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..generation.options import OptionFields
+
+DEFAULT_NEW_TOKENS = 8
+MOST_WEIGHTS = 3_000_000  # attention weights of a page: 8 MB as text. 1,024 heads of 76 tokens; 24 heads of 499
+PAGE = Path(__file__).parent / "page"
+
+
+@show_option_fields
+def report(
+    model: Llama,
+    prompt: str | Sequence[int] | Tensor,
+    path: str | Path,
+    *,
+    text: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    compare: Mapping[str, Tokenizer] | None = None,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    instruct: bool | None = None,
+    assistant_model: Llama | None = None,
+    **named: Unpack[OptionFields],
+) -> Run:
+    """Generate an answer and write one HTML file that shows the prompt's way through the model.
+
+    prompt           a text, or ids
+    path             the file to write; an existing one is replaced
+    text             the title of the page, which the tokenizers cut; default: the prompt
+    tokenizer        default: that of the model's folder
+    compare          name -> tokenizer: the page shows their tokens of the text as well
+    layers, heads    those whose attention weights and values the page holds; default: all
+    instruct         whether a text is put into the checkpoint's chat template; default: if it has one
+    assistant_model  a draft model; the page then shows accepted and rejected draft tokens
+
+    The options are those of `generate`; the default of max_new_tokens is 8. Ids and logits are bit-identical to a run
+    without the page. The file needs no network and no other file. Works for a changed model as well: parts that have
+    no trace points are left out.
+
+    Returns the run: ids, answer and the recorded tensors.
+    Raises FileNotFoundError for a missing folder, and ValueError for an unwritable file, for a layer or head that is
+    not there, for too many tokens, and for options that the page cannot show (beams, guidance, shifted context).
+    """
+    path = Path(path)
+    check_path(path)
+    if tokenizer is None:
+        if model.folder is None:
+            raise ValueError("the model has no folder with a tokenizer; pass tokenizer=…")
+        tokenizer = Tokenizer.from_pretrained(model.folder)
+    layers = check_indices("layer", layers, len(model.layers))
+    heads = check_indices("head", heads, model.config.num_attention_heads)
+    ids = as_ids(prompt, tokenizer, instruct)
+    if text is None:
+        text = prompt if isinstance(prompt, str) else tokenizer.decode(ids)
+    if named.get("max_new_tokens") is None and named.get("max_length") is None:
+        named["max_new_tokens"] = DEFAULT_NEW_TOKENS
+    new_tokens = named.get("max_new_tokens")
+    check_size(named.get("max_length") or 0 if new_tokens is None else len(ids) + new_tokens, len(layers), len(heads))
+    run = run_traced(model, tokenizer, ids, named, layers, heads, assistant_model)
+    content = page_content(model, tokenizer, run, layers, heads)
+    content["texts"] = [tokens_of_text(name, each, text) for name, each in {"": tokenizer, **(compare or {})}.items()]
+    write_page(path, content)
+    return run
+
+
+def page_content(
+    model: Llama, tokenizer: Tokenizer, run: Run, layers: Sequence[int], heads: Sequence[int]
+) -> dict[str, Any]:
+    """Everything that the page shows, as JSON."""
+    config, options = model.config, run.task.options
+    lens = logit_lens(model, run.hidden, torch.tensor(run.ids[1:]))
+    filters = named_filters(options, run.task.prompt_length, run.task.ids.shape[1])
+    choices = explain_choices(filters, run.ids, run.logits, vars(options))
+    shown = [*run.ids, *lens.ids.flatten().tolist(), *(token for choice in choices for token in choice["ids"])]
+    shown += [token for draft in run.drafts for token in draft.tokens]
+    tensors: dict[str, tuple[Tensor, str]] = {
+        "lens.ids": (lens.ids, "uint32"),
+        "lens.p": (lens.probabilities, "unit16"),
+        "lens.next_p": (lens.of_next, "unit16"),
+        "lens.next_rank": (lens.rank_of_next, "uint32"),
+    }
+    for layer, weights in run.weights.items():
+        tensors[f"attention.{layer}"] = (lower_triangle(weights), "unit16")
+        tensors[f"heads.{layer}"] = (head_statistics(weights, run.ids), "float32")
+    states = ["embed_tokens", *(f"layers.{i}" for i in range(len(model.layers)))]
+    parts = [f"layers.{i}.{part}" for i in range(len(model.layers)) for part in ("self_attn", "mlp")]
+    for name in (name for name in [*states, *parts] if name in run.norms):
+        tensors[f"norm.{name}"] = (run.norms[name], "float32")
+    for operation in OPERATIONS:
+        for point in dict.fromkeys(operation.point_in(layer) for layer in layers):
+            if point in run.samples:
+                tensors[f"values.{point}"] = (run.samples[point], "float32")
+    return {
+        "model": describe_model(model),
+        "sizes": letters(config),
+        "ids": run.ids,
+        "prompt_length": run.task.prompt_length,
+        "pieces": piece_names(tokenizer, shown),
+        "special": sorted(tokenizer.vocabulary.special & set(shown)),
+        "answer": tokenizer.decode(run.answer.ids),
+        "finish_reason": run.answer.finish_reason,
+        "sampled": bool(options.do_sample),
+        "seed": options.seed if isinstance(options.seed, int) else None,
+        "layers": list(layers),
+        "heads": list(heads),
+        "statistics": STATISTICS,
+        "operations": quote_operations(model, layers[0]),
+        "choices": choices,
+        "calls": [list(call) for call in run.calls],
+        "drafts": [{"position": draft.position, "tokens": draft.tokens} for draft in run.drafts],
+        "tensors": {name: encode(tensor, kind) for name, (tensor, kind) in tensors.items()},
+    }
+
+
+def describe_model(model: Llama) -> dict[str, Any]:
+    """A few facts about the model for the head of the page."""
+    attend = getattr(model.layers[0].self_attn, "attend", None)
+    weight = model.embed_tokens.weight
+    quantization = getattr(model, "quantization", None)
+    return {
+        "name": model.folder.name if model.folder is not None else type(model).__name__,
+        "class": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "item_size": weight.dtype.itemsize,
+        "layers": len(model.layers),
+        "attention": getattr(attend, "__name__", type(attend).__name__),
+        "fused": attend is ATTENTIONS["sdpa"],
+        "tied": model.config.tie_word_embeddings,
+        "quantization": None if quantization is None else str(quantization),
+    }
+
+
+def letters(config: LlamaConfig) -> dict[str, int]:
+    """The sizes behind the letters of model.py. T and S change from call to call."""
+    return {
+        "B": 1,
+        "C": config.hidden_size,
+        "H": config.num_attention_heads,
+        "K": config.num_key_value_heads,
+        "D": config.head_dim,
+        "F": config.intermediate_size,
+        "V": config.vocab_size,
+    }
+
+
+def quote_operations(model: Llama, layer: int) -> dict[str, Any]:
+    """The operations, and the source that computes them in this model, each text once."""
+    sources: list[dict[str, Any]] = []
+    operations = []
+    for operation in OPERATIONS:
+        try:
+            source = quote(operation.source(model, model.layers[layer]))
+        except AttributeError:  # a changed model may lack a part
+            source = None
+        if source is not None and source not in sources:
+            sources.append(source)
+        operations.append(
+            {
+                "name": operation.name,
+                "point": operation.point,
+                "shape": operation.shape,
+                "inputs": operation.inputs,
+                "source": None if source is None else sources.index(source),
+                "lines": [] if source is None else highlighted(source["lines"], operation.lines),
+            }
+        )
+    return {"sources": sources, "list": operations, "values": VALUES}
+
+
+def as_ids(prompt: str | Sequence[int] | Tensor, tokenizer: Tokenizer, instruct: bool | None) -> list[int]:
+    """The ids of a prompt: a text is encoded, in the chat template or as it is."""
+    if not isinstance(prompt, str):
+        return list(prompt.flatten().tolist() if isinstance(prompt, Tensor) else prompt)
+    if tokenizer.chat_template is not None if instruct is None else instruct:
+        return tokenizer.chat([{"role": "user", "content": prompt}])
+    return tokenizer.encode(prompt, bos=tokenizer.bos_id is not None)
+
+
+def check_indices(noun: str, given: Sequence[int] | None, count: int) -> list[int]:
+    """The given indices in order, or all. Raises ValueError for one that is not there."""
+    for index in given or ():
+        if not 0 <= index < count:
+            raise ValueError(f"there is no {noun} {index}; the model has {noun}s 0 to {count - 1}")
+    if given is not None and not given:
+        raise ValueError(f"there are no {noun}s to show; name at least one of 0 to {count - 1}")
+    return sorted(set(range(count) if given is None else given))
+
+
+def check_size(tokens: int, layers: int, heads: int) -> None:
+    """Raise ValueError for more attention weights than a browser shows with ease."""
+    each = tokens * (tokens - 1) // 2  # the last token is never an input
+    if layers * heads * each > MOST_WEIGHTS:
+        fewer = f"show at most {MOST_WEIGHTS // each} heads (layers and heads, --layers and --heads), or "
+        raise ValueError(
+            f"{tokens} tokens have {layers * heads * each:,} attention weights in {layers} layers of {heads} heads, "
+            f"and a page holds {MOST_WEIGHTS:,}; {fewer if each <= MOST_WEIGHTS else ''}take fewer tokens"
+        )
+
+
+def check_path(path: Path) -> None:
+    """Raise FileNotFoundError or ValueError for a file that cannot be written: before the run, not after it."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} for {path.name}; create it first")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file, such as {path / 'page.html'}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} is not writable, so {path.name} cannot be written there; choose another place")
+
+
+def write_page(path: Path, content: Mapping[str, Any]) -> None:
+    """Put style, scripts and data into the page, and write it. After a failure, nothing new is there."""
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    parts = {file.name: file.read_text(encoding="utf-8") for file in PAGE.glob("*.*")}
+    parts["data.json"] = data.replace("<", "\\u003c")  # a text cannot end the element that holds it
+    html = re.sub(r"/\* include (\S+) \*/", lambda found: parts[found[1]], parts["page.html"])
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(html, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # the name that the caller knows
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
