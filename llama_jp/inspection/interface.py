@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ..config import LlamaConfig
 from ..generation.filter_chain import named_filters
-from ..generation.options import show_option_fields
+from ..generation.interface import warn_without_assistant
+from ..generation.options import Options, show_option_fields
+from ..generation.task import resolve_max_new_tokens
 from ..model import ATTENTIONS, Llama
 from ..text.tokenizer import Tokenizer
 from .attention import STATISTICS, head_statistics, lower_triangle
@@ -40,6 +42,7 @@ def report(
     model: Llama,
     prompt: str | Sequence[int] | Tensor,
     path: str | Path,
+    options: Options | None = None,
     *,
     text: str | None = None,
     tokenizer: Tokenizer | None = None,
@@ -61,9 +64,9 @@ def report(
     instruct         whether a text is put into the checkpoint's chat template; default: if it has one
     assistant_model  a draft model; the page then shows accepted and rejected draft tokens
 
-    The options are those of `generate`; the default of max_new_tokens is 8. Ids and logits are bit-identical to a run
-    without the page. The file needs no network and no other file. Works for a changed model as well: parts that have
-    no trace points are left out.
+    The options and their names are those of `generate`; the default of max_new_tokens is 8. Ids and logits are
+    bit-identical to a run without the page. The file needs no network and no other file. Changed models have a page as
+    well, without the parts that have no trace points.
 
     Returns the run: ids, answer and the recorded tensors.
     Raises FileNotFoundError for a missing folder, and ValueError for an unwritable file, for a layer or head that is
@@ -80,11 +83,13 @@ def report(
     ids = as_ids(prompt, tokenizer, instruct)
     if text is None:
         text = prompt if isinstance(prompt, str) else tokenizer.decode(ids)
-    if named.get("max_new_tokens") is None and named.get("max_length") is None:
+    warn_without_assistant(named, assistant_model)
+    lengths = [named.get(name, getattr(options, name, None)) for name in ("max_new_tokens", "max_length")]
+    if lengths == [None, None]:
         named["max_new_tokens"] = DEFAULT_NEW_TOKENS
-    new_tokens = named.get("max_new_tokens")
-    check_size(named.get("max_length") or 0 if new_tokens is None else len(ids) + new_tokens, len(layers), len(heads))
-    run = run_traced(model, tokenizer, ids, named, layers, heads, assistant_model)
+    resolved = Options.resolve(model, options, named)
+    check_size(len(ids) + resolve_max_new_tokens(model, [ids], resolved), len(layers), len(heads))
+    run = run_traced(model, tokenizer, ids, resolved, layers, heads, assistant_model)
     content = page_content(model, tokenizer, run, layers, heads)
     content["texts"] = [tokens_of_text(name, each, text) for name, each in {"": tokenizer, **(compare or {})}.items()]
     write_page(path, content)

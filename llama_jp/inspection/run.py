@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..generation.decoding import decode
-from ..generation.interface import warn_without_assistant
-from ..generation.options import OptionFields, Options
+from ..generation.options import Options
 from ..generation.results import Generation
 from ..generation.speculation import Draft, DraftSource, make_draft, speculate
 from ..generation.stop_strings import StopStringBuffer
@@ -73,22 +72,21 @@ def run_traced(
     model: Llama,
     tokenizer: Tokenizer,
     prompt: Sequence[int],
-    named: OptionFields,
+    options: Options,
     layers: Sequence[int],
     heads: Sequence[int],
     assistant_model: Llama | None = None,
 ) -> Run:
-    """Generate an answer to one prompt, as `generate` does with the same options, and record it.
+    """Generate an answer to one prompt, as `generate` does with the same resolved options, and record it.
 
     layers, heads  those whose attention weights are kept
 
     Raises ValueError for options that the page cannot show (beams, several answers, guidance, past_context="shift"),
     and for a draft model that shares modules with the model.
     """
-    options = check_options(Options.resolve(model, None, named))
+    check_options(options)
     if assistant_model is not None and not set(model.modules()).isdisjoint(assistant_model.modules()):
         raise ValueError("the draft model shares modules with the model, so one trace would record both; load it again")
-    warn_without_assistant(named, assistant_model)
     (row,) = as_prompts([prompt], model)
     task, answer = prepare_task(model, [row], options, 1), Generation()
     drafts: list[DraftedCall] = []
@@ -140,7 +138,7 @@ def run_traced(
     )
 
 
-def check_options(options: Options) -> Options:
+def check_options(options: Options) -> None:
     """Raise ValueError for an option that the page cannot show."""
     if options.beams > 1 or options.copies > 1:
         raise ValueError("the page shows one answer that grows at its end; leave out beams and several answers")
@@ -148,7 +146,6 @@ def check_options(options: Options) -> Options:
         raise ValueError("guidance_scale runs the model twice for each token, and the page shows one run; leave it out")
     if options.past_context == "shift":
         raise ValueError("past_context='shift' moves tokens to new positions, which the page cannot show; leave it out")
-    return options
 
 
 def existing(patterns: Sequence[str], names: Sequence[str]) -> list[str]:

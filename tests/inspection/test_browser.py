@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
-from inspection.conftest import content_of
+from inspection.conftest import TEXT, content_of
+
+from llama_jp.inspection import report
+from llama_jp.inspection.operations import OPERATIONS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -42,3 +47,53 @@ def test_a_damaged_page_draws_nothing_but_the_error(made, tmp_path):
     shown = drawn(path, tmp_path)
     assert 'data-check="bad"' in shown and "Do not trust this page: 1 of" in shown
     assert 'class="thumb"' not in shown
+
+
+WALK = """(() => {
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const press = (element, key) => element.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const widths = new Set(), titles = [];
+  const look = () => widths.add(document.documentElement.scrollWidth <= innerWidth);
+  for (const language of ["en", "ja"]) {
+    document.querySelector(`[data-language=${language}]`).click();
+    for (let i = 0; i < 25; i++) {
+      titles.push(document.querySelector(".card:not([hidden])").dataset.op);
+      look();
+      document.querySelector("#continue").click();
+    }
+    for (const button of all("#strip button, #steps button, .thumb")) button.click();
+    for (let i = 0; i < 60; i += 7) all(".lens .cell")[i].click(); // the table is drawn anew at each
+    look();
+  }
+  const map = document.querySelector("#map");
+  all("#strip button")[5].click();
+  press(map, "ArrowDown");
+  press(map, "ArrowRight");
+  const spoken = map.getAttribute("aria-label");
+  document.querySelector(".lens .cell.here").focus();
+  press(document.activeElement, "ArrowRight");
+  const lens = [document.activeElement.dataset.row, document.activeElement.dataset.position].join();
+  const unnamed = all("button, [role=listbox], [role=grid], [role=application], svg[role=img]")
+    .filter((each) => !each.getAttribute("aria-label") && !each.textContent.trim()).length;
+  return { titles, fits: [...widths], spoken, lens, unnamed, text: document.body.innerText.includes("undefined") };
+})()"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed, which drives the browser")
+def test_a_walk_through_the_page(demo, tmp_path):
+    """Every button and arrow key, in both themes and languages, at 390 and 1,600 pixels.
+
+    Against: exceptions, requests, a page that scrolls sideways, and controls without a name for screen readers.
+    """
+    path = tmp_path / "page.html"
+    report(demo[0], TEXT, path, compare={"other": demo[1]}, max_new_tokens=12, prompt_lookup_num_tokens=3)
+    driver = Path(__file__).parents[1] / "helpers" / "browser.js"
+    steps = [{"width": width, "dark": dark, "script": WALK} for width, dark in ((390, True), (1600, False))]
+    command = ["node", str(driver), CHROMIUM, str(tmp_path / "profile"), str(path), json.dumps(steps)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout)
+    assert found["exceptions"] == []
+    assert set(found["requests"]) == {f"file://{path}"}
+    for result in found["results"]:
+        assert result["titles"] == [operation.name for operation in OPERATIONS] * 2
+        assert result["fits"] == [True] and result["unnamed"] == 0 and not result["text"]
+        assert "重み" in result["spoken"] and result["lens"].split(",")[1] == "7"

@@ -114,13 +114,15 @@ def test_a_layer_without_trace_points_is_left_out(demo, tmp_path):
     assert "values.layers.1.self_attn.q_proj" in content["tensors"]
 
 
-def test_int8_and_optimised_models(tmp_path):
-    llama_jp.quantize("demo", tmp_path / "int8")
-    model, tokenizer = llama_jp.load(tmp_path / "int8", dtype="float32")
+def test_int8_and_optimised_models(demo, quantizable, tmp_path):
+    with pytest.warns(UserWarning, match="no certificate"):  # a random checkpoint without a tokenizer
+        llama_jp.quantize(quantizable, tmp_path / "int8")
+    model = Llama.from_pretrained(tmp_path / "int8", dtype="float32")
     llama_jp.optimize(model, "exact")
-    (plain,) = llama_jp.generate(model, [tokenizer.encode("クマ")], max_new_tokens=3)
-    run = report(model, tokenizer.encode("クマ"), tmp_path / "page.html", max_new_tokens=3)
+    (plain,) = llama_jp.generate(model, [[1, 5, 7]], max_new_tokens=3)
+    run = report(model, [1, 5, 7], tmp_path / "page.html", tokenizer=demo[1], max_new_tokens=3)
     assert run.answer.ids == plain.ids
+    assert {"layers.0.self_attn.q_proj", "layers.0.mlp.gate_proj"} <= run.samples.keys()  # parts of a fused matrix
     assert "int8" in content_of(tmp_path / "page.html")["model"]["quantization"]
 
 
@@ -137,7 +139,7 @@ MISTAKES = [
     ({"heads": [-1]}, "there is no head -1; the model has heads 0 to 3"),
     ({"heads": []}, "there are no heads to show"),
     ({"max_new_tokens": 900}, "901 tokens have .* a page holds 3,000,000; show at most 7 heads"),
-    ({"max_new_tokens": 9000}, "a page holds 3,000,000; take fewer tokens"),
+    ({"max_new_tokens": 9000}, "the context holds 1024; ask for at most 1023"),
     ({"num_beams": 2}, "leave out beams"),
     ({"guidance_scale": 2.0}, "guidance_scale runs the model twice"),
     ({"past_context": "shift"}, "past_context='shift' moves tokens"),
@@ -149,6 +151,12 @@ def test_what_a_page_cannot_show_is_refused(demo, tmp_path, named, sentence):
     with pytest.raises(ValueError, match=sentence):
         report(demo[0], [1], tmp_path / "page.html", **named)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_of_which_no_head_fits_is_refused():
+    with pytest.raises(ValueError, match="2500 tokens have 3,123,750 .* a page holds 3,000,000; take fewer tokens"):
+        interface.check_size(2500, 1, 1)
+    interface.check_size(41, 32, 32)  # all heads of a 7B model, 40 processed tokens
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(demo, tmp_path, monkeypatch):

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import llama_jp
+from llama_jp.generation.options import Options
 from llama_jp.inspection.run import VALUES, Run, run_traced
 
 
 def record(demo, ids, *, layers=range(6), heads=range(4), assistant_model=None, **named) -> Run:
-    return run_traced(*demo, ids, named, list(layers), list(heads), assistant_model)
+    options = Options.resolve(demo[0], None, named)
+    return run_traced(*demo, ids, options, list(layers), list(heads), assistant_model)
 
 
 @pytest.fixture(scope="module")

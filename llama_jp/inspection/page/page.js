@@ -9,8 +9,8 @@ const $ = (id) => document.getElementById(id);
 
 const selection = {
   token: Math.min(page.prompt_length - 1, N - 1),
-  layer: page.layers[page.layers.length - 1],
-  head: page.heads[0],
+  layer: page.layers[0], // of the operations
+  map: { layer: page.layers[0], head: page.heads[0] },
   key: 0, // the column of the map
   lens: LAYERS, // the row of the lens: 0 is the embedding
   operation: 0,
@@ -85,9 +85,10 @@ function choose(container, chosen) {
 
 const LINE_ENDS = { "<0x0A>": "⏎", "<0x0D>": "␍", "<0x09>": "⇥" };
 
+const written = (text) => LINE_ENDS[text] ?? text.replaceAll("\n", "⏎");
+
 function piece(id) {
-  const text = page.pieces[id];
-  return text ? LINE_ENDS[text] ?? text.replaceAll("\n", "⏎") : `#${id}`;
+  return page.pieces[id] ? written(page.pieces[id]) : `#${id}`;
 }
 
 const tokenAt = (position) => piece(page.ids[position]);
@@ -189,13 +190,16 @@ function drawText() {
     const touches = (t) => t.begin !== null && t.begin < item.end && t.end > item.begin;
     for (const { span, token } of pieces) span.classList.toggle("on", touches(token));
     const hex = [...item.bytes].map((b) => b.toString(16).toUpperCase().padStart(2, "0")).join(" ");
-    const found = page.texts[0].tokens.filter(touches);
-    const names = found.map((t) => `${LINE_ENDS[page.texts[0].pieces[t.id]] ?? page.texts[0].pieces[t.id]} (${t.id})`).join(" + ");
     const shown = item.character.trim() ? item.character : item.character === "\n" ? "⏎" : "␣";
+    const names = ({ name: label, tokens, pieces: spelled }) => {
+      const found = tokens.filter(touches).map((t) => `${written(spelled[t.id])} (${t.id})`);
+      return `${label || page.model.name}: ${found.join(" + ") || "?"}`;
+    };
+    const all = page.texts.map(names).join("; ");
     $("character").replaceChildren(
       ...both(
-        `${shown} = ${hex}: ${item.bytes.length} byte${item.bytes.length > 1 ? "s" : ""}, ${found.length ? `in ${names}` : "rewritten by this tokenizer"}`,
-        `${shown} = ${hex}: ${item.bytes.length} バイト、${found.length ? `トークンは ${names}` : "このトークナイザーは文字を書き換えます"}`,
+        `${shown} = ${hex}, ${item.bytes.length} byte${item.bytes.length > 1 ? "s" : ""}. ${all}`,
+        `${shown} = ${hex}（${item.bytes.length} バイト）。${all}`,
       ),
     );
   };
@@ -213,7 +217,7 @@ function drawText() {
     const row = el("div", { class: "pieces", lang: "ja-JP" });
     for (const item of tokens) {
       const hex = item.bytes.replace(/../g, "$& ").trim().toUpperCase();
-      const text = LINE_ENDS[names[item.id]] ?? names[item.id].replaceAll("\n", "⏎");
+      const text = written(names[item.id]);
       const span = el("span", {}, el("span", { class: "piece" }, text || "∅"), el("span", { class: "id" }, String(item.id)));
       span.title = hex || "–";
       span.addEventListener("mouseenter", () => {
@@ -280,9 +284,10 @@ function drawStepper(kind, all, label) {
 
 const OPERATIONS = page.operations.list;
 const GROUPS = [
-  { title: () => both("Input", "入力"), names: ["embed", "rope"] },
+  { title: both("Input", "入力"), names: ["embed", "rope"] },
   {
-    title: () => both(`Layer ${selection.layer} – one of ${LAYERS}, all alike`, `層 ${selection.layer}（全 ${LAYERS} 層、どれも同じ形）`),
+    title: both(`One of ${LAYERS} layers, all alike`, `全 ${LAYERS} 層のうちの一つ（どれも同じ形）`),
+    stepper: true,
     branches: [
       { colour: "--attention", names: ["attention_norm", "q", "k", "v", "q_rot", "k_rot", "cache", "scores", "weights", "mix", "o"] },
       { names: ["attention_add"] },
@@ -290,7 +295,7 @@ const GROUPS = [
       { names: ["block"] },
     ],
   },
-  { title: () => both("Output", "出力"), names: ["norm", "logits", "filter", "choose", "append"] },
+  { title: both("Output", "出力"), names: ["norm", "logits", "filter", "choose", "append"] },
 ];
 const STREAM = ["embed", "attention_add", "block"]; // the residual stream itself
 const cards = Object.fromEntries([...document.querySelectorAll(".card")].map((card) => [card.dataset.op, card]));
@@ -307,10 +312,12 @@ function drawRail() {
     const box = el("div", { class: "group" });
     for (const branch of group.branches ?? [{ names: group.names }])
       box.append(el("div", branch.colour ? { class: "branch", style: `--branch: var(${branch.colour})` } : {}, branch.names.map(button)));
-    group.heading = el("h4");
-    rail.append(group.heading, box);
+    rail.append(el("h4", {}, ...group.title), box);
+    if (group.stepper) box.before(el("div", { class: "stepper", "data-stepper": "layer" }));
   }
   $("back").addEventListener("click", () => select({ operation: selection.operation - 1 }));
+  $("next-layer").addEventListener("click", () =>
+    select({ layer: page.layers[page.layers.indexOf(selection.layer) + 1], operation: OPERATIONS.findIndex((each) => each.name === "attention_norm") }));
   $("continue").addEventListener("click", () => select({ operation: (selection.operation + 1) % OPERATIONS.length }));
 }
 
@@ -323,7 +330,6 @@ function updateCard() {
   const operation = OPERATIONS[selection.operation];
   const inputs = inputsOf(operation);
   for (const [each, card] of Object.entries(cards)) card.hidden = each !== operation.name;
-  for (const group of GROUPS) group.heading.replaceChildren(...group.title());
   for (const button of $("rail").querySelectorAll("button")) {
     const current = button.dataset.op === operation.name;
     if (current) button.setAttribute("aria-current", "step");
@@ -336,6 +342,9 @@ function updateCard() {
   $("continue").replaceChildren(...(last ? both("From the start", "最初から") : both("Continue", "次へ")));
   $("progress").style.width = `${((selection.operation + 1) / OPERATIONS.length) * 100}%`;
   $("place").textContent = `${selection.operation + 1} / ${OPERATIONS.length}`;
+  const following = page.layers[page.layers.indexOf(selection.layer) + 1];
+  $("next-layer").hidden = operation.name !== "block" || following === undefined;
+  $("next-layer").replaceChildren(...both(`Repeat in layer ${following}`, `層 ${following} で繰り返す`));
 
   const call = callOf(selection.token);
   const sizes = { ...page.sizes, T: call.T, S: call.S, "N + 1": selection.token + 2 };
@@ -403,7 +412,9 @@ function showSource(operation) {
     $("source").replaceChildren();
     return;
   }
-  $("source-name").textContent = `${source.file} · ${source.name}`;
+  $("source-name").replaceChildren(`${source.file} · ${source.name}`);
+  if (page.model.fused && source.name === "attend_eager")
+    $("source-name").append(...both(" – written out; the run used attend_sdpa, which fuses these steps", "（書き下した形。この実行では、同じ計算をまとめて行う attend_sdpa が使われました）"));
   const lines = source.lines.map((line, i) => el("span", { class: operation.lines.includes(i) ? "on" : "" }, line || " "));
   $("source").replaceChildren(...lines);
   const first = lines[operation.lines[0] ?? 0];
@@ -560,7 +571,7 @@ const PATTERNS = {
   self: { en: "itself", ja: "自分自身", says: ["the token itself", "自分自身"] },
   previous: { en: "previous", ja: "直前", says: ["the previous token", "直前のトークン"] },
   first: { en: "first", ja: "先頭", says: ["the first token", "先頭のトークン"] },
-  next: { en: "copies of next", ja: "次と同じ", says: ["earlier copies of the token that comes next", "次に来るトークンと同じ、前のトークン"] },
+  next: { en: "copies next", ja: "次と同じ", says: ["earlier copies of the token that comes next", "次に来るトークンと同じ、前のトークン"] },
   copies: { en: "copies", ja: "同じトークン", says: ["earlier copies of the same token", "前に出た同じトークン"] },
   after: { en: "after a copy", ja: "同じものの次", says: ["the tokens after earlier copies", "前に出た同じトークンの次"] },
 };
@@ -622,7 +633,7 @@ function drawThumbs() {
       const canvas = el("canvas", { "data-layer": layer, "data-head": head, "aria-hidden": "true" });
       const pattern = patternOf(layer, head);
       const words = pattern ? both(PATTERNS[pattern.name].en, PATTERNS[pattern.name].ja) : [];
-      const button = el("button", { type: "button", role: "option", class: "thumb", "data-layer": layer, "data-head": head, onclick: () => select({ layer, head }) },
+      const button = el("button", { type: "button", role: "option", class: "thumb", "data-layer": layer, "data-head": head, onclick: () => select({ map: { layer, head } }) },
         canvas, el("small", { class: pattern?.value >= NAMED ? "named" : "" }, `L${layer} H${head}`, el("br"), ...words, el("br"), pattern ? pattern.value.toFixed(2) : ""));
       row.append(button);
       lazy.observe(canvas);
@@ -650,13 +661,15 @@ function drawMap() {
   const least = N <= 80 ? 13 : N <= 160 ? 10 : 6; // below, the map scrolls
   map.cell = Math.max(least, Math.min(22, Math.floor(room / N)));
   const size = N * map.cell;
-  const every = Math.ceil(11 / map.cell); // labels need some eleven pixels
+  map.every = Math.ceil(11 / map.cell); // cells for each label, which needs some eleven pixels
   const font = `font-size: ${Math.min(13, Math.max(10.5, map.cell - 2))}px`;
-  const label = (position, style) => el("span", { style, lang: "ja-JP" }, position % every ? "" : tokenAt(position));
+  const labelled = Array.from({ length: Math.ceil(N / map.every) }, (_, i) => i * map.every);
+  const label = (position, style) => el("span", { style, lang: "ja-JP" }, tokenAt(position));
+  const thickness = map.cell * map.every;
   map.columns = el("div", { class: "columns", style: `height: ${labels}px; ${font}` },
-    Array.from({ length: N }, (_, i) => label(i, `width: ${map.cell}px; height: ${labels}px; justify-content: safe flex-end`)));
+    labelled.map((i) => label(i, `width: ${thickness}px; height: ${labels}px; justify-content: safe flex-end`)));
   map.rows = el("div", { class: "rows", style: `width: ${labels}px; ${font}` },
-    Array.from({ length: N }, (_, i) => label(i, `height: ${map.cell}px; line-height: ${map.cell}px`)));
+    labelled.map((i) => label(i, `height: ${thickness}px; line-height: ${thickness}px`)));
   map.canvas = el("canvas", { style: `width: ${size}px; height: ${size}px; image-rendering: pixelated`, "aria-hidden": "true" });
   map.cross = el("div", { class: "cross", style: `width: ${map.cell}px; height: ${map.cell}px` });
   map.field = el("div", { style: "position: relative" }, map.canvas, map.cross);
@@ -691,12 +704,12 @@ function listenToMap() {
     event.preventDefault();
     const row = Math.max(0, Math.min(N - 1, selection.token + move[0]));
     select({ token: row, key: Math.max(0, Math.min(row, selection.key + move[1])) });
-    keepVisible(map.rows.children[row], $("map-scroll"), map.labels);
+    keepVisible(map.rows.children[Math.floor(row / map.every)], $("map-scroll"), map.labels);
   });
 }
 
 function updateMap(row = selection.token, column = selection.key) {
-  const { layer, head } = selection;
+  const { layer, head } = selection.map;
   const tensor = tensors[`attention.${layer}`];
   if (!tensor) return;
   const index = page.heads.indexOf(head);
@@ -710,8 +723,7 @@ function updateMap(row = selection.token, column = selection.key) {
   }
   map.cross.style.transform = `translate(${key * map.cell}px, ${row * map.cell}px)`;
   for (const [labels, on] of [[map.rows, row], [map.columns, key]]) {
-    labels.querySelector(".on")?.classList.remove("on");
-    labels.children[on].classList.add("on");
+    markLabel(labels, on);
   }
   const weights = Array.from({ length: row + 1 }, (_, j) => [j, weightAt(tensor, index, row, j)]);
   const best = [...weights].sort((a, b) => b[1] - a[1]).slice(0, 6);
@@ -721,7 +733,19 @@ function updateMap(row = selection.token, column = selection.key) {
     el("div", { class: "bars" }, best.flatMap(([j, w]) => [el("span", { lang: "ja-JP" }, tokenAt(j)), el("span", { class: "mono" }, w.toFixed(4)), el("i", { style: `width: ${100 * w}%` })])),
   );
   if (map.inside) placeReadout(row);
-  name($("map"), `Attention map of layer ${layer}, head ${head}: ${tokenAt(row)} looks at ${tokenAt(key)} with weight ${weights[key][1].toFixed(4)}`, `層 ${layer}、ヘッド ${head} のアテンション: ${tokenAt(row)} から ${tokenAt(key)} への重み ${weights[key][1].toFixed(4)}`);
+  name($("map"), `Attention map of layer ${layer}, head ${head}: ${tokenAt(row)} attends to ${tokenAt(key)} with weight ${weights[key][1].toFixed(4)}`, `層 ${layer}、ヘッド ${head} のアテンション: ${tokenAt(row)} から ${tokenAt(key)} への重み ${weights[key][1].toFixed(4)}`);
+}
+
+// Colours the label of a row or column. Where one label stands for several, it becomes that of the marked one.
+function markLabel(labels, position) {
+  const index = Math.floor(position / map.every);
+  const old = labels.querySelector(".on");
+  if (old) {
+    old.classList.remove("on");
+    old.textContent = tokenAt([...labels.children].indexOf(old) * map.every);
+  }
+  labels.children[index].classList.add("on");
+  labels.children[index].textContent = tokenAt(position);
 }
 
 // The read-out lies in the empty triangle, as near to its row as it can without covering a weight.
@@ -745,8 +769,8 @@ function describeHead(layer, head) {
   const copy = clearestCopy(layer, head);
   const copied = copy?.value >= NAMED ? [` Before ${piece(copy.id)}, it puts ${copy.value.toFixed(2)} of its weight on earlier ${piece(copy.id)}.`, `「${piece(copy.id)}」が次に来るとき、前に出た「${piece(copy.id)}」に重みの ${copy.value.toFixed(2)} を置きます。`] : ["", ""];
   return both(
-    `${named ? `This head mostly looks at ${PATTERNS[pattern.name].says[0]}.` : `No pattern takes ${NAMED} of this head’s weight on average.`}${copied[0]} Mean weights: ${numbers("en")}. A row spreads over ${spread} tokens on average.`,
-    `${named ? `このヘッドは主に${PATTERNS[pattern.name].says[1]}を見ます。` : `重みの ${NAMED} 以上を平均して占めるパターンはありません。`}${copied[1]}平均の重み: ${numbers("ja")}。1 行の重みは平均 ${spread} トークンに広がっています。`,
+    `${named ? `This head mostly attends to ${PATTERNS[pattern.name].says[0]}.` : `No pattern takes ${NAMED} of this head’s weight on average.`}${copied[0]} Mean weights: ${numbers("en")}. A row spreads over ${spread} tokens on average.`,
+    `${named ? `このヘッドは主に${PATTERNS[pattern.name].says[1]}を見ます。` : `平均して重みの ${NAMED} 以上を占めるパターンはありません。`}${copied[1]}平均の重み: ${numbers("ja")}。1 行の重みは平均 ${spread} トークンに広がっています。`,
   );
 }
 
@@ -798,7 +822,7 @@ function updateChoice() {
   const seed = page.seed === null ? ["", ""] : [` with seed ${page.seed}`, `（シード ${page.seed}）`];
   $("choice-words").replaceChildren(
     ...(page.sampled
-      ? both(`Drawn at random${seed[0]}: ${piece(choice.chosen)}, which had p = ${probability(p)}.`, `無作為に選ばれたトークン${seed[1]}: ${piece(choice.chosen)}。確率は ${probability(p)} でした。`)
+      ? both(`Sampled${seed[0]}: ${piece(choice.chosen)}, which had p = ${probability(p)}.`, `サンプリングで選ばれたトークン${seed[1]}: ${piece(choice.chosen)}。確率は ${probability(p)} でした。`)
       : both(`Greedy decoding: ${piece(choice.chosen)} is the most probable token, p = ${probability(p)}.`, `貪欲法: 最も確率の高い ${piece(choice.chosen)} を選びました。確率は ${probability(p)} です。`)),
   );
 }
@@ -860,7 +884,7 @@ function drawDrafts() {
   }
   $("drafts-lead").replaceChildren(
     ...both(
-      `A cheap source proposed tokens, and one call of the model verified all of them. It accepted ${accepted} of ${drafted}; the others were crossed out.`,
+      `A cheap source proposed tokens, and one call of the model verified all of them. It accepted ${accepted} of ${drafted}; the others are crossed out.`,
       `安価な方法で先のトークンを提案し、モデルを 1 回呼んでまとめて検証します。${drafted} 個のうち ${accepted} 個が受理され、残り（取り消し線）は棄却されました。`,
     ),
   );
@@ -868,12 +892,19 @@ function drawDrafts() {
 
 // The selection
 
-const updates = [];
+const updates = []; // [parts of the selection, function that draws what depends on them]
+
+function draws(parts, update) {
+  updates.push([parts, update]);
+}
+
+function updateAll() {
+  for (const [, update] of updates) update();
+}
 
 function select(change) {
   Object.assign(selection, change);
-  choose($("strip"), $("strip").children[selection.token]);
-  for (const update of updates) update();
+  for (const [parts, update] of updates) if (parts.some((part) => part in change)) update();
 }
 
 function repaint() {
@@ -904,8 +935,7 @@ function clearestCopy(layer, head) {
 function selectClearestHead() {
   const clarity = (layer, head) => Math.max(patternOf(layer, head)?.value ?? 0, clearestCopy(layer, head)?.value ?? 0);
   const found = page.layers.filter((layer) => tensors[`attention.${layer}`]).flatMap((layer) => page.heads.map((head) => ({ layer, head, value: clarity(layer, head) })));
-  const { layer, head } = found.reduce((a, b) => (b.value > a.value ? b : a));
-  Object.assign(selection, { layer, head });
+  selection.map = found.reduce((a, b) => (b.value > a.value ? b : a));
 }
 
 function start() {
@@ -916,9 +946,14 @@ function start() {
     readHeat();
     drawText();
     drawStrip();
-    updates.push(drawStepper("token", Array.from({ length: N }, (_, i) => i), "トークン"), drawStepper("layer", page.layers, "層"));
-    updates.push(updateCard, updateResidual, updateLens, updateChoice);
     drawRail();
+    draws(["token"], () => choose($("strip"), $("strip").children[selection.token]));
+    draws(["token"], drawStepper("token", Array.from({ length: N }, (_, i) => i), "トークン"));
+    draws(["layer"], drawStepper("layer", page.layers, "層"));
+    draws(["token", "layer", "operation"], updateCard);
+    draws(["token"], updateResidual);
+    draws(["token", "lens"], updateLens);
+    draws(["step"], updateChoice);
     listenToLens();
     if (hasAttention()) {
       selectClearestHead();
@@ -927,12 +962,12 @@ function start() {
       drawMap();
       listenToMap();
       drawAttentionNote();
-      updates.push(() => updateMap());
+      draws(["token", "key", "map"], () => updateMap());
     } else $("attention").hidden = true;
     drawChoices();
     drawCache();
     drawDrafts();
-    select({});
+    updateAll();
     window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => hasAttention() && repaint());
     let width = window.innerWidth;
     window.addEventListener("resize", () => {
@@ -943,7 +978,7 @@ function start() {
         drawMap();
       }
       drawCache();
-      select({});
+      updateAll();
     });
   } else document.querySelector("main").hidden = document.querySelector(".bar").hidden = true;
   setLanguage(location.hash === "#ja" || (location.hash !== "#en" && navigator.language.startsWith("ja")) ? "ja" : "en");
