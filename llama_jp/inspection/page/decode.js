@@ -50,7 +50,8 @@ function decode(tensor) {
     size += weight * Math.abs(value);
   }
   // both are float64 sums of the same numbers, in another order
-  if (!(Math.abs(sum - tensor.sum) <= 1e-9 * (size + 1))) throw new Error(`the values sum to ${sum} in place of ${tensor.sum}`);
+  if (!(Math.abs(sum - tensor.sum) <= 1e-9 * (size + 1)))
+    throw new Error(`the values sum to ${sum} in place of ${tensor.sum}`);
   return { shape: tensor.shape, values };
 }
 

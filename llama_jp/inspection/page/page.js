@@ -107,7 +107,7 @@ function number(value) {
 }
 
 function probability(p) {
-  return p > 0 && p < 0.0001 ? "<0.0001" : p.toFixed(4);
+  return p < 0.00005 ? "<0.0001" : p.toFixed(4);
 }
 
 const grouped = (n) => n.toLocaleString("en-US");
@@ -147,7 +147,9 @@ function drawHead() {
         : `${page.sizes.H} heads (${page.sizes.K} of keys and values)`,
       model.quantization ?? model.dtype,
       model.attention,
-      language === "ja" ? `${page.prompt_length} + ${page.ids.length - page.prompt_length} トークン` : `${page.prompt_length} + ${page.ids.length - page.prompt_length} tokens`,
+      language === "ja"
+        ? `${page.prompt_length} + ${page.ids.length - page.prompt_length} トークン`
+        : `${page.prompt_length} + ${page.ids.length - page.prompt_length} tokens`,
     ].join(" · ");
   $("facts").append(...both(parts("en"), parts("ja")));
 }
@@ -158,7 +160,10 @@ function drawCheck() {
   $("check").className = `check ${good ? "good" : "bad"}`;
   $("check").replaceChildren(
     ...(good
-      ? both(`✓ All ${count} tensors match their checksums.`, `✓ ${count} 個のテンソルすべてが、チェックサムと一致しました。`)
+      ? both(
+          `✓ All ${count} tensors match their checksums.`,
+          `✓ ${count} 個のテンソルすべてが、チェックサムと一致しました。`,
+        )
       : both(
           `Do not trust this page: ${wrong.length} of ${count} tensors do not match their checksums. Make it again. ${wrong.slice(0, 3).join("; ")}`,
           `このページの数値は信用できません。${count} 個のうち ${wrong.length} 個のテンソルがチェックサムと一致しません。作り直してください。${wrong.slice(0, 3).join("; ")}`,
@@ -218,7 +223,12 @@ function drawText() {
     for (const item of tokens) {
       const hex = item.bytes.replace(/../g, "$& ").trim().toUpperCase();
       const text = written(names[item.id]);
-      const span = el("span", {}, el("span", { class: "piece" }, text || "∅"), el("span", { class: "id" }, String(item.id)));
+      const span = el(
+        "span",
+        {},
+        el("span", { class: "piece" }, text || "∅"),
+        el("span", { class: "id" }, String(item.id)),
+      );
       span.title = hex || "–";
       span.addEventListener("mouseenter", () => {
         for (const { span: other } of pieces) other.classList.toggle("on", other === span);
@@ -226,7 +236,12 @@ function drawText() {
         characters.forEach(({ begin, end }, index) => {
           if (item.begin !== null && item.begin < end && item.end > begin) box.children[index].classList.add("on");
         });
-        $("character").replaceChildren(...both(`${text} = id ${item.id}: ${hex || "no bytes, a special token"}`, `${text} = id ${item.id}: ${hex || "バイトなし（特殊トークン）"}`));
+        $("character").replaceChildren(
+          ...both(
+            `${text} = id ${item.id}: ${hex || "no bytes, a special token"}`,
+            `${text} = id ${item.id}: ${hex || "バイトなし（特殊トークン）"}`,
+          ),
+        );
       });
       pieces.push({ span, token: item });
       row.append(span);
@@ -234,9 +249,19 @@ function drawText() {
     const ratio = (characters.length / tokens.length).toFixed(2);
     const title = label || page.model.name;
     $("tokenizers").append(
-      el("div", { class: "tokenizer" },
-        el("h4", {}, both(`${title}: ${tokens.length} tokens, ${ratio} characters per token`, `${title}: ${tokens.length} トークン、1 トークンあたり ${ratio} 文字`)),
-        row),
+      el(
+        "div",
+        { class: "tokenizer" },
+        el(
+          "h4",
+          {},
+          both(
+            `${title}: ${tokens.length} tokens, ${ratio} characters per token`,
+            `${title}: ${tokens.length} トークン、1 トークンあたり ${ratio} 文字`,
+          ),
+        ),
+        row,
+      ),
     );
   }
   if (characters.length) show(box.children[0]);
@@ -289,7 +314,10 @@ const GROUPS = [
     title: both(`One of ${LAYERS} layers, all alike`, `全 ${LAYERS} 層のうちの一つ（どれも同じ形）`),
     stepper: true,
     branches: [
-      { colour: "--attention", names: ["attention_norm", "q", "k", "v", "q_rot", "k_rot", "cache", "scores", "weights", "mix", "o"] },
+      {
+        colour: "--attention",
+        names: ["attention_norm", "q", "k", "v", "q_rot", "k_rot", "cache", "scores", "weights", "mix", "o"],
+      },
       { names: ["attention_add"] },
       { colour: "--mlp", names: ["mlp_norm", "gate", "up", "act", "down"] },
       { names: ["block"] },
@@ -306,24 +334,40 @@ function drawRail() {
   const button = (operation) => {
     const index = OPERATIONS.findIndex((each) => each.name === operation);
     const kind = STREAM.includes(operation) ? "stream" : "";
-    return el("button", { type: "button", "data-op": operation, class: kind, onclick: () => select({ operation: index }) }, ...titleOf(operation));
+    return el(
+      "button",
+      { type: "button", "data-op": operation, class: kind, onclick: () => select({ operation: index }) },
+      ...titleOf(operation),
+    );
   };
   for (const group of GROUPS) {
     const box = el("div", { class: "group" });
     for (const branch of group.branches ?? [{ names: group.names }])
-      box.append(el("div", branch.colour ? { class: "branch", style: `--branch: var(${branch.colour})` } : {}, branch.names.map(button)));
+      box.append(
+        el(
+          "div",
+          branch.colour ? { class: "branch", style: `--branch: var(${branch.colour})` } : {},
+          branch.names.map(button),
+        ),
+      );
     rail.append(el("h4", {}, ...group.title), box);
     if (group.stepper) box.before(el("div", { class: "stepper", "data-stepper": "layer" }));
   }
   $("back").addEventListener("click", () => select({ operation: selection.operation - 1 }));
   $("next-layer").addEventListener("click", () =>
-    select({ layer: page.layers[page.layers.indexOf(selection.layer) + 1], operation: OPERATIONS.findIndex((each) => each.name === "attention_norm") }));
+    select({
+      layer: page.layers[page.layers.indexOf(selection.layer) + 1],
+      operation: OPERATIONS.findIndex((each) => each.name === "attention_norm"),
+    }),
+  );
   $("continue").addEventListener("click", () => select({ operation: (selection.operation + 1) % OPERATIONS.length }));
 }
 
 // The inputs of an operation. The first layer starts from the embedding.
 function inputsOf(operation) {
-  return operation.inputs.map((input) => (input === "block" && operation.name !== "norm" && selection.layer === 0 ? "embed" : input));
+  return operation.inputs.map((input) =>
+    input === "block" && operation.name !== "norm" && selection.layer === 0 ? "embed" : input,
+  );
 }
 
 function updateCard() {
@@ -348,10 +392,15 @@ function updateCard() {
 
   const call = callOf(selection.token);
   const sizes = { ...page.sizes, T: call.T, S: call.S, "N + 1": selection.token + 2 };
-  const value = (letter) => (letter in sizes ? sizes[letter] : letter.split("·").reduce((a, b) => a * (sizes[b] ?? Number(b)), 1));
+  const value = (letter) =>
+    letter in sizes ? sizes[letter] : letter.split("·").reduce((a, b) => a * (sizes[b] ?? Number(b)), 1);
   $("shape").replaceChildren(
     el("span", { class: "mono" }, `(${operation.shape.join(", ")}) = (${operation.shape.map(value).join(", ")})`),
-    el("span", { class: "note" }, ...both(`  in call ${call.number} of the model`, `　モデルの呼び出し ${call.number}`)),
+    el(
+      "span",
+      { class: "note" },
+      ...both(`  in call ${call.number} of the model`, `　モデルの呼び出し ${call.number}`),
+    ),
   );
   $("inputs").replaceChildren(
     ...(inputs.length
@@ -379,24 +428,42 @@ function showValues(operation) {
   const box = $("values");
   const choice = page.choices[Math.max(0, selection.token - page.prompt_length + 1)];
   if (operation.point && tensors[tensor]) {
-    const all = Array.from({ length: page.operations.values }, (_, i) => at(tensor, selection.token, i)).filter((x) => !Number.isNaN(x));
+    const all = Array.from({ length: page.operations.values }, (_, i) => at(tensor, selection.token, i)).filter(
+      (x) => !Number.isNaN(x),
+    );
     const keys = ["scores", "weights"].includes(operation.name);
     title.replaceChildren(...both("Values", "値"));
     box.replaceChildren(
-      el("div", { class: "numbers" }, all.map((x) => el("span", {}, number(x))), el("span", {}, "…")),
-      el("div", { class: "note" },
+      el(
+        "div",
+        { class: "numbers" },
+        all.map((x) => el("span", {}, number(x))),
+        el("span", {}, "…"),
+      ),
+      el(
+        "div",
+        { class: "note" },
         ...(keys
           ? both(`of head 0, on keys 0 to ${all.length - 1}`, `ヘッド 0、キー 0〜${all.length - 1} に対して`)
           : HEADED.includes(operation.name)
-            ? both(`the first ${all.length} of head 0, at token ${selection.token}`, `ヘッド 0 の先頭 ${all.length} 個、トークン ${selection.token}`)
-            : both(`the first ${all.length}, at token ${selection.token}`, `先頭の ${all.length} 個、トークン ${selection.token}`))),
+            ? both(
+                `the first ${all.length} of head 0, at token ${selection.token}`,
+                `ヘッド 0 の先頭 ${all.length} 個、トークン ${selection.token}`,
+              )
+            : both(
+                `the first ${all.length}, at token ${selection.token}`,
+                `先頭の ${all.length} 個、トークン ${selection.token}`,
+              )),
+      ),
     );
   } else if (choice && ["logits", "filter", "choose", "append"].includes(operation.name)) {
     const stage = operation.name === "logits" ? choice.stages[0] : choice.stages[choice.stages.length - 1];
     title.replaceChildren(...both("Result", "結果"));
     box.replaceChildren(
       ...(operation.name === "logits" || operation.name === "filter"
-        ? choice.ids.slice(0, 4).map((id, i) => el("div", {}, token(id), el("span", { class: "mono" }, `  p = ${probability(stage.p[i])}`)))
+        ? choice.ids
+            .slice(0, 4)
+            .map((id, i) => el("div", {}, token(id), el("span", { class: "mono" }, `  p = ${probability(stage.p[i])}`)))
         : [el("div", {}, token(choice.chosen), el("span", { class: "id" }, `  id ${choice.chosen}`))]),
     );
   } else {
@@ -408,14 +475,23 @@ function showValues(operation) {
 function showSource(operation) {
   const source = operation.source === null ? null : page.operations.sources[operation.source];
   if (!source) {
-    $("source-name").replaceChildren(...both("Python has no source of this part.", "この部分の Python のソースはありません。"));
+    $("source-name").replaceChildren(
+      ...both("Python has no source of this part.", "この部分の Python のソースはありません。"),
+    );
     $("source").replaceChildren();
     return;
   }
   $("source-name").replaceChildren(`${source.file} · ${source.name}`);
   if (page.model.fused && source.name === "attend_eager")
-    $("source-name").append(...both(" – written out; the run used attend_sdpa, which fuses these steps", "（書き下した形。この実行では、同じ計算をまとめて行う attend_sdpa が使われました）"));
-  const lines = source.lines.map((line, i) => el("span", { class: operation.lines.includes(i) ? "on" : "" }, line || " "));
+    $("source-name").append(
+      ...both(
+        " – written out; the run used attend_sdpa, which fuses these steps",
+        "（書き下した形。この実行では、同じ計算をまとめて行う attend_sdpa が使われました）",
+      ),
+    );
+  const lines = source.lines.map((line, i) =>
+    el("span", { class: operation.lines.includes(i) ? "on" : "" }, line || " "),
+  );
   $("source").replaceChildren(...lines);
   const first = lines[operation.lines[0] ?? 0];
   $("source").scrollTop = Math.max(0, first.offsetTop - $("source").offsetTop - 60);
@@ -431,7 +507,8 @@ function logChart(box, columns, lines, labels) {
   const low = Math.floor(Math.log10(Math.min(...all)) * 2) / 2;
   const high = Math.max(low + 0.5, Math.ceil(Math.log10(Math.max(...all)) * 2) / 2);
   const x = (i) => left + ((width - left - right) * i) / Math.max(1, columns - 1);
-  const y = (value) => top + (height - top - bottom) * (1 - (Math.log10(Math.max(value, 10 ** low)) - low) / (high - low));
+  const y = (value) =>
+    top + (height - top - bottom) * (1 - (Math.log10(Math.max(value, 10 ** low)) - low) / (high - low));
   const chart = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
   for (let power = Math.ceil(low); power <= high; power++)
     for (const digit of [1, 3]) {
@@ -443,19 +520,33 @@ function logChart(box, columns, lines, labels) {
       );
     }
   const every = Math.ceil(columns / Math.max(2, (width - left) / 46));
-  for (let i = 0; i < columns; i += every) chart.append(svg("text", { x: x(i), y: height - 8, "text-anchor": i ? "middle" : "start" }, labels(i)));
+  for (let i = 0; i < columns; i += every)
+    chart.append(svg("text", { x: x(i), y: height - 8, "text-anchor": i ? "middle" : "start" }, labels(i)));
   for (const { values, colour, stroke, opacity, dots, dash } of lines) {
     const points = values.map((value, i) => [x(i), y(value)]);
-    chart.append(svg("path", { d: `M${points.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L")}`, fill: "none", stroke: colour, "stroke-width": stroke ?? 1, opacity: opacity ?? 1, "stroke-dasharray": dash ?? "none", "stroke-linejoin": "round" }));
+    chart.append(
+      svg("path", {
+        d: `M${points.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L")}`,
+        fill: "none",
+        stroke: colour,
+        "stroke-width": stroke ?? 1,
+        opacity: opacity ?? 1,
+        "stroke-dasharray": dash ?? "none",
+        "stroke-linejoin": "round",
+      }),
+    );
     if (dots) for (const [cx, cy] of points) chart.append(svg("circle", { cx, cy, r: 3.2, fill: colour }));
   }
   box.replaceChildren(chart);
   return chart;
 }
 
-const STATES = ["embed_tokens", ...Array.from({ length: LAYERS }, (_, i) => `layers.${i}`)].map((each) => `norm.${each}`);
+const STATES = ["embed_tokens", ...Array.from({ length: LAYERS }, (_, i) => `layers.${i}`)].map(
+  (each) => `norm.${each}`,
+);
 const norms = (position) => STATES.map((state) => tensors[state].values[position]);
-const parts = (part, position) => Array.from({ length: LAYERS }, (_, i) => tensors[`norm.layers.${i}.${part}`]?.values[position] ?? NaN);
+const parts = (part, position) =>
+  Array.from({ length: LAYERS }, (_, i) => tensors[`norm.layers.${i}.${part}`]?.values[position] ?? NaN);
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
 const swatch = (colour) => el("span", { class: "swatch", style: `border-color: ${colour}` });
 
@@ -464,7 +555,8 @@ function updateResidual() {
   const shown = Array.from({ length: N }, (_, i) => i).filter((i) => N < 200 || i % Math.ceil(N / 200) === 0);
   const middle = STATES.map((state) => median(tensors[state].values));
   const chart = logChart(
-    $("norms"), STATES.length,
+    $("norms"),
+    STATES.length,
     [
       ...shown.map((i) => ({ values: norms(i), colour: "var(--soft)", opacity: 0.16 })),
       { values: middle, colour: "var(--ink)", stroke: 2, dash: "5 4" },
@@ -473,31 +565,71 @@ function updateResidual() {
     (i) => (i === 0 ? "embed" : String(i - 1)),
   );
   const end = norms(selection.token);
-  name(chart, `The norm of token ${selection.token} grows from ${number(end[0])} to ${number(end[LAYERS])}`, `トークン ${selection.token} のノルムは ${number(end[0])} から ${number(end[LAYERS])} に変わります`);
+  name(
+    chart,
+    `The norm of token ${selection.token} grows from ${number(end[0])} to ${number(end[LAYERS])}`,
+    `トークン ${selection.token} のノルムは ${number(end[0])} から ${number(end[LAYERS])} に変わります`,
+  );
   $("norms-legend").replaceChildren(
-    swatch("var(--accent)"), ...both("this token", "このトークン"), swatch("var(--ink)"), ...both("median", "中央値"), swatch("var(--line)"), ...both("every token", "各トークン"),
+    swatch("var(--accent)"),
+    ...both("this token", "このトークン"),
+    swatch("var(--ink)"),
+    ...both("median", "中央値"),
+    swatch("var(--line)"),
+    ...both("every token", "各トークン"),
   );
   const [attention, mlp] = [parts("self_attn", selection.token), parts("mlp", selection.token)];
   if ([...attention, ...mlp].some((x) => x > 0)) {
     const second = logChart(
-      $("parts"), LAYERS,
+      $("parts"),
+      LAYERS,
       [
         { values: attention, colour: "var(--attention)", stroke: 2, dots: true },
         { values: mlp, colour: "var(--mlp)", stroke: 2, dots: true },
       ].filter((line) => line.values.every((x) => !Number.isNaN(x))),
       String,
     );
-    name(second, "Norms of the outputs of attention and MLP, layer by layer", "層ごとのアテンションと MLP の出力のノルム");
+    name(
+      second,
+      "Norms of the outputs of attention and MLP, layer by layer",
+      "層ごとのアテンションと MLP の出力のノルム",
+    );
   }
-  $("parts-legend").replaceChildren(swatch("var(--attention)"), ...both("attention", "アテンション"), swatch("var(--mlp)"), ...both("MLP", "MLP"));
-  const row = (title, values) => el("tr", {}, el("th", { scope: "row" }, ...title), values.map((v) => el("td", { class: "number" }, v === null ? "" : number(v))));
+  $("parts-legend").replaceChildren(
+    swatch("var(--attention)"),
+    ...both("attention", "アテンション"),
+    swatch("var(--mlp)"),
+    ...both("MLP", "MLP"),
+  );
+  const row = (title, values) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, ...title),
+      values.map((v) => el("td", { class: "number" }, v === null ? "" : number(v))),
+    );
   $("norm-table").replaceChildren(
-    el("table", {},
-      el("thead", {}, el("tr", {}, el("td"), STATES.map((_, i) => el("th", { scope: "col" }, ...layerOf(i))))),
-      el("tbody", {},
+    el(
+      "table",
+      {},
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          el("td"),
+          STATES.map((_, i) => el("th", { scope: "col" }, ...layerOf(i))),
+        ),
+      ),
+      el(
+        "tbody",
+        {},
         row(both("residual stream", "残差ストリーム"), end),
         row(both("attention adds", "アテンションの出力"), [null, ...attention]),
-        row(both("MLP adds", "MLP の出力"), [null, ...mlp]))),
+        row(both("MLP adds", "MLP の出力"), [null, ...mlp]),
+      ),
+    ),
   );
 }
 
@@ -505,39 +637,62 @@ function updateResidual() {
 
 const LENS_COLUMNS = 64;
 
-function updateLens() {
-  if (!tensors["lens.ids"]) return;
-  const begin = Math.max(0, Math.min(N - LENS_COLUMNS, selection.token - LENS_COLUMNS / 2));
+function drawLens(begin) {
   const columns = Array.from({ length: Math.min(N, LENS_COLUMNS) }, (_, i) => begin + i);
-  const here = (row, position) => row === selection.lens && position === selection.token;
   const cell = (row, position) => {
     const [id, p] = [at("lens.ids", row, position, 0), at("lens.p", row, position, 0)];
-    const right = id === page.ids[position + 1];
-    const background = `background: color-mix(in srgb, var(--accent) ${Math.round(p * 62)}%, transparent)`;
-    return el("td", { role: "gridcell" },
-      el("div", {
-        class: `cell${right ? " right" : ""}${here(row, position) ? " here" : ""}`, style: background, lang: "ja-JP",
-        tabindex: here(row, position) ? 0 : -1, "data-row": row, "data-position": position, title: `${piece(id)}  p = ${probability(p)}`,
-        onclick: () => select({ lens: row, token: position }),
-      }, piece(id)));
+    const attributes = {
+      class: id === page.ids[position + 1] ? "cell right" : "cell",
+      style: `background: color-mix(in srgb, var(--accent) ${Math.round(p * 62)}%, transparent)`,
+      title: `${piece(id)}  p = ${probability(p)}`,
+      lang: "ja-JP",
+      tabindex: -1,
+      "data-row": row,
+      "data-position": position,
+      onclick: () => select({ lens: row, token: position }),
+    };
+    return el("td", { role: "gridcell" }, el("div", attributes, piece(id)));
   };
-  const scroller = $("lens-table");
-  const left = scroller.scrollLeft;
-  const focused = scroller.contains(document.activeElement);
-  scroller.replaceChildren(
-    name(el("table", { class: "lens", role: "grid" },
-      el("thead", {}, el("tr", {}, el("th", { scope: "row" }, ...both("after", "ここまで")), columns.map((position) => el("th", { scope: "col", lang: "ja-JP", class: position === selection.token ? "here" : "" }, tokenAt(position))))),
-      el("tbody", {}, STATES.map((_, row) => el("tr", { role: "row" }, el("th", { scope: "row" }, ...layerOf(row)), columns.map((position) => cell(row, position))))),
-      el("tfoot", {}, el("tr", {}, el("th", { scope: "row" }, ...both("the text", "実際の続き")), columns.map((position) => el("td", { lang: "ja-JP" }, tokenAt(position + 1)))))),
-    "Logit lens: layers by tokens", "ロジットレンズ: 層 × トークン"),
+  const line = (title, cells) => el("tr", {}, el("th", { scope: "row" }, ...title), cells);
+  const heading = (position) => el("th", { scope: "col", lang: "ja-JP", "data-position": position }, tokenAt(position));
+  const end = (position) => el("td", { lang: "ja-JP" }, tokenAt(position + 1));
+  const table = el(
+    "table",
+    { class: "lens", role: "grid", "data-begin": begin },
+    el("thead", {}, line(both("after", "ここまで"), columns.map(heading))),
+    el(
+      "tbody",
+      {},
+      STATES.map((_, row) =>
+        line(
+          layerOf(row),
+          columns.map((position) => cell(row, position)),
+        ),
+      ),
+    ),
+    el("tfoot", {}, line(both("the text", "実際の続き"), columns.map(end))),
   );
-  scroller.scrollLeft = left;
-  const current = scroller.querySelector(".cell.here");
-  if (focused) current?.focus({ preventScroll: true });
-  if (current) {
-    const offset = current.getBoundingClientRect().left - scroller.getBoundingClientRect().left;
-    if (offset < 90 || offset + current.offsetWidth > scroller.clientWidth) scroller.scrollLeft += offset - scroller.clientWidth / 2;
+  $("lens-table").replaceChildren(name(table, "Logit lens: layers by tokens", "ロジットレンズ: 層 × トークン"));
+}
+
+function updateLens() {
+  const scroller = $("lens-table");
+  const begin = Math.max(0, Math.min(N - LENS_COLUMNS, selection.token - LENS_COLUMNS / 2));
+  const focused = scroller.contains(document.activeElement);
+  if (scroller.firstChild?.dataset.begin !== String(begin)) drawLens(begin);
+  for (const each of scroller.querySelectorAll(".here")) {
+    each.classList.remove("here");
+    each.tabIndex = -1;
   }
+  scroller.querySelector(`thead [data-position="${selection.token}"]`).classList.add("here");
+  const current = scroller.querySelector(`[data-row="${selection.lens}"][data-position="${selection.token}"]`);
+  current.classList.add("here");
+  current.tabIndex = 0;
+  if (focused) current.focus({ preventScroll: true });
+  const offset = current.getBoundingClientRect().left - scroller.getBoundingClientRect().left;
+  const covered = scroller.querySelector("th").offsetWidth; // by the sticky names of the layers
+  if (offset < covered || offset + current.offsetWidth > scroller.clientWidth)
+    scroller.scrollLeft += offset - scroller.clientWidth / 2;
 
   const top = Array.from({ length: tensors["lens.ids"].shape[2] }, (_, k) => k);
   const { token: position, lens: row } = selection;
@@ -562,7 +717,15 @@ function listenToLens() {
 }
 
 function bars(pairs, most = 1) {
-  return el("div", { class: "bars" }, pairs.flatMap(([id, p]) => [token(id), el("span", { class: "mono" }, probability(p)), el("i", { style: `width: ${Math.min(100, (100 * p) / most)}%` })]));
+  return el(
+    "div",
+    { class: "bars" },
+    pairs.flatMap(([id, p]) => [
+      token(id),
+      el("span", { class: "mono" }, probability(p)),
+      el("i", { style: `width: ${Math.min(100, (100 * p) / most)}%` }),
+    ]),
+  );
 }
 
 // Attention
@@ -571,9 +734,17 @@ const PATTERNS = {
   self: { en: "itself", ja: "自分自身", says: ["the token itself", "自分自身"] },
   previous: { en: "previous", ja: "直前", says: ["the previous token", "直前のトークン"] },
   first: { en: "first", ja: "先頭", says: ["the first token", "先頭のトークン"] },
-  next: { en: "copies next", ja: "次と同じ", says: ["earlier copies of the token that comes next", "次に来るトークンと同じ、前のトークン"] },
+  next: {
+    en: "copies next",
+    ja: "次と同じ",
+    says: ["earlier copies of the token that comes next", "次に来るトークンと同じ、前のトークン"],
+  },
   copies: { en: "copies", ja: "同じトークン", says: ["earlier copies of the same token", "前に出た同じトークン"] },
-  after: { en: "after a copy", ja: "同じものの次", says: ["the tokens after earlier copies", "前に出た同じトークンの次"] },
+  after: {
+    en: "after a copy",
+    ja: "同じものの次",
+    says: ["the tokens after earlier copies", "前に出た同じトークンの次"],
+  },
 };
 const NAMED = 0.3; // the least mean weight that gives a head its name
 
@@ -619,13 +790,16 @@ function drawThumbs() {
   const box = $("thumbs");
   box.setAttribute("role", "listbox");
   name(box, "Attention heads", "アテンションヘッド");
-  lazy = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      lazy.unobserve(target);
-      paint(target, tensors[`attention.${target.dataset.layer}`], page.heads.indexOf(Number(target.dataset.head)));
-    }
-  }, { rootMargin: "300px" });
+  lazy = new IntersectionObserver(
+    (entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        lazy.unobserve(target);
+        paint(target, tensors[`attention.${target.dataset.layer}`], page.heads.indexOf(Number(target.dataset.head)));
+      }
+    },
+    { rootMargin: "300px" },
+  );
   for (const layer of page.layers) {
     if (!tensors[`attention.${layer}`]) continue;
     const row = el("div");
@@ -633,12 +807,38 @@ function drawThumbs() {
       const canvas = el("canvas", { "data-layer": layer, "data-head": head, "aria-hidden": "true" });
       const pattern = patternOf(layer, head);
       const words = pattern ? both(PATTERNS[pattern.name].en, PATTERNS[pattern.name].ja) : [];
-      const button = el("button", { type: "button", role: "option", class: "thumb", "data-layer": layer, "data-head": head, onclick: () => select({ map: { layer, head } }) },
-        canvas, el("small", { class: pattern?.value >= NAMED ? "named" : "" }, `L${layer} H${head}`, el("br"), ...words, el("br"), pattern ? pattern.value.toFixed(2) : ""));
+      const button = el(
+        "button",
+        {
+          type: "button",
+          role: "option",
+          class: "thumb",
+          "data-layer": layer,
+          "data-head": head,
+          onclick: () => select({ map: { layer, head } }),
+        },
+        canvas,
+        el(
+          "small",
+          { class: pattern?.value >= NAMED ? "named" : "" },
+          `L${layer} H${head}`,
+          el("br"),
+          ...words,
+          el("br"),
+          pattern ? pattern.value.toFixed(2) : "",
+        ),
+      );
       row.append(button);
       lazy.observe(canvas);
     }
-    box.append(el("div", { class: "thumb-row", role: "presentation" }, el("span", {}, ...both(`layer ${layer}`, `層 ${layer}`)), row));
+    box.append(
+      el(
+        "div",
+        { class: "thumb-row", role: "presentation" },
+        el("span", {}, ...both(`layer ${layer}`, `層 ${layer}`)),
+        row,
+      ),
+    );
   }
   arrows(box, () => [...box.querySelectorAll(".thumb")]);
 }
@@ -651,7 +851,10 @@ function drawScale() {
     context.fillRect(i, 0, 1, 1);
   });
   const ticks = [0, 0.05, 0.25, 0.5, 1].map((w) => el("span", { style: `left: ${Math.sqrt(w) * 100}%` }, String(w)));
-  $("scale").replaceChildren(el("span", {}, ...both("weight; the colour is its square root:", "重み（色は平方根に比例）:")), el("span", { class: "ticks" }, canvas, ticks));
+  $("scale").replaceChildren(
+    el("span", {}, ...both("weight; the colour is its square root:", "重み（色は平方根に比例）:")),
+    el("span", { class: "ticks" }, canvas, ticks),
+  );
 }
 
 const map = { readout: $("map-readout") };
@@ -666,11 +869,20 @@ function drawMap() {
   const labelled = Array.from({ length: Math.ceil(N / map.every) }, (_, i) => i * map.every);
   const label = (position, style) => el("span", { style, lang: "ja-JP" }, tokenAt(position));
   const thickness = map.cell * map.every;
-  map.columns = el("div", { class: "columns", style: `height: ${labels}px; ${font}` },
-    labelled.map((i) => label(i, `width: ${thickness}px; height: ${labels}px; justify-content: safe flex-end`)));
-  map.rows = el("div", { class: "rows", style: `width: ${labels}px; ${font}` },
-    labelled.map((i) => label(i, `height: ${thickness}px; line-height: ${thickness}px`)));
-  map.canvas = el("canvas", { style: `width: ${size}px; height: ${size}px; image-rendering: pixelated`, "aria-hidden": "true" });
+  map.columns = el(
+    "div",
+    { class: "columns", style: `height: ${labels}px; ${font}` },
+    labelled.map((i) => label(i, `width: ${thickness}px; height: ${labels}px; justify-content: safe flex-end`)),
+  );
+  map.rows = el(
+    "div",
+    { class: "rows", style: `width: ${labels}px; ${font}` },
+    labelled.map((i) => label(i, `height: ${thickness}px; line-height: ${thickness}px`)),
+  );
+  map.canvas = el("canvas", {
+    style: `width: ${size}px; height: ${size}px; image-rendering: pixelated`,
+    "aria-hidden": "true",
+  });
   map.cross = el("div", { class: "cross", style: `width: ${map.cell}px; height: ${map.cell}px` });
   map.field = el("div", { style: "position: relative" }, map.canvas, map.cross);
   map.size = size;
@@ -722,18 +934,47 @@ function updateMap(row = selection.token, column = selection.key) {
     $("head-words").replaceChildren(...describeHead(layer, head));
   }
   map.cross.style.transform = `translate(${key * map.cell}px, ${row * map.cell}px)`;
-  for (const [labels, on] of [[map.rows, row], [map.columns, key]]) {
+  for (const [labels, on] of [
+    [map.rows, row],
+    [map.columns, key],
+  ]) {
     markLabel(labels, on);
   }
   const weights = Array.from({ length: row + 1 }, (_, j) => [j, weightAt(tensor, index, row, j)]);
   const best = [...weights].sort((a, b) => b[1] - a[1]).slice(0, 6);
   map.readout.replaceChildren(
-    el("div", {}, el("b", { lang: "ja-JP" }, tokenAt(row)), " → ", el("b", { lang: "ja-JP" }, tokenAt(key)), el("span", { class: "mono" }, `  ${weights[key][1].toFixed(4)}`)),
-    el("div", { class: "note" }, ...both(`Row ${row}, column ${key}. The largest weights of the row:`, `${row} 行 ${key} 列。この行で重みの大きいもの:`)),
-    el("div", { class: "bars" }, best.flatMap(([j, w]) => [el("span", { lang: "ja-JP" }, tokenAt(j)), el("span", { class: "mono" }, w.toFixed(4)), el("i", { style: `width: ${100 * w}%` })])),
+    el(
+      "div",
+      {},
+      el("b", { lang: "ja-JP" }, tokenAt(row)),
+      " → ",
+      el("b", { lang: "ja-JP" }, tokenAt(key)),
+      el("span", { class: "mono" }, `  ${weights[key][1].toFixed(4)}`),
+    ),
+    el(
+      "div",
+      { class: "note" },
+      ...both(
+        `Row ${row}, column ${key}. The largest weights of the row:`,
+        `${row} 行 ${key} 列。この行で重みの大きいもの:`,
+      ),
+    ),
+    el(
+      "div",
+      { class: "bars" },
+      best.flatMap(([j, w]) => [
+        el("span", { lang: "ja-JP" }, tokenAt(j)),
+        el("span", { class: "mono" }, w.toFixed(4)),
+        el("i", { style: `width: ${100 * w}%` }),
+      ]),
+    ),
   );
   if (map.inside) placeReadout(row);
-  name($("map"), `Attention map of layer ${layer}, head ${head}: ${tokenAt(row)} attends to ${tokenAt(key)} with weight ${weights[key][1].toFixed(4)}`, `層 ${layer}、ヘッド ${head} のアテンション: ${tokenAt(row)} から ${tokenAt(key)} への重み ${weights[key][1].toFixed(4)}`);
+  name(
+    $("map"),
+    `Attention map of layer ${layer}, head ${head}: ${tokenAt(row)} attends to ${tokenAt(key)} with weight ${weights[key][1].toFixed(4)}`,
+    `層 ${layer}、ヘッド ${head} のアテンション: ${tokenAt(row)} から ${tokenAt(key)} への重み ${weights[key][1].toFixed(4)}`,
+  );
 }
 
 // Colours the label of a row or column. Where one label stands for several, it becomes that of the marked one.
@@ -759,15 +1000,22 @@ function placeReadout(row) {
 
 function describeHead(layer, head) {
   const pattern = patternOf(layer, head);
-  const numbers = (language) => Object.entries(PATTERNS)
-    .map(([each, words]) => [words.says[language === "ja" ? 1 : 0], statistic(layer, head, each)])
-    .filter(([, value]) => !Number.isNaN(value))
-    .map(([words, value]) => `${words} ${value.toFixed(2)}`)
-    .join(language === "ja" ? "、" : ", ");
+  const numbers = (language) =>
+    Object.entries(PATTERNS)
+      .map(([each, words]) => [words.says[language === "ja" ? 1 : 0], statistic(layer, head, each)])
+      .filter(([, value]) => !Number.isNaN(value))
+      .map(([words, value]) => `${words} ${value.toFixed(2)}`)
+      .join(language === "ja" ? "、" : ", ");
   const spread = statistic(layer, head, "spread").toFixed(1);
   const named = pattern?.value >= NAMED;
   const copy = clearestCopy(layer, head);
-  const copied = copy?.value >= NAMED ? [` Before ${piece(copy.id)}, it puts ${copy.value.toFixed(2)} of its weight on earlier ${piece(copy.id)}.`, `「${piece(copy.id)}」が次に来るとき、前に出た「${piece(copy.id)}」に重みの ${copy.value.toFixed(2)} を置きます。`] : ["", ""];
+  const copied =
+    copy?.value >= NAMED
+      ? [
+          ` Before ${piece(copy.id)}, it puts ${copy.value.toFixed(2)} of its weight on earlier ${piece(copy.id)}.`,
+          `「${piece(copy.id)}」が次に来るとき、前に出た「${piece(copy.id)}」に重みの ${copy.value.toFixed(2)} を置きます。`,
+        ]
+      : ["", ""];
   return both(
     `${named ? `This head mostly attends to ${PATTERNS[pattern.name].says[0]}.` : `No pattern takes ${NAMED} of this head’s weight on average.`}${copied[0]} Mean weights: ${numbers("en")}. A row spreads over ${spread} tokens on average.`,
     `${named ? `このヘッドは主に${PATTERNS[pattern.name].says[1]}を見ます。` : `平均して重みの ${NAMED} 以上を占めるパターンはありません。`}${copied[1]}平均の重み: ${numbers("ja")}。1 行の重みは平均 ${spread} トークンに広がっています。`,
@@ -776,7 +1024,12 @@ function describeHead(layer, head) {
 
 function drawAttentionNote() {
   if (page.model.fused)
-    $("attention-note").replaceChildren(...both("The run used a fused kernel, which keeps no weights; they are computed from the same queries, keys and mask.", "この実行は融合カーネルを使い、重みを残しません。ここの重みは、同じクエリ・キー・マスクから別に計算したものです。"));
+    $("attention-note").replaceChildren(
+      ...both(
+        "The run used a fused kernel, which keeps no weights; they are computed from the same queries, keys and mask.",
+        "この実行は融合カーネルを使い、重みを残しません。ここの重みは、同じクエリ・キー・マスクから別に計算したものです。",
+      ),
+    );
 }
 
 // Choices
@@ -785,7 +1038,13 @@ function drawChoices() {
   const steps = $("steps");
   name(steps, "Tokens of the answer", "答えのトークン");
   page.choices.forEach(({ chosen }, step) => {
-    steps.append(el("button", { type: "button", role: "option", class: "new", lang: "ja-JP", onclick: () => select({ step }) }, piece(chosen)));
+    steps.append(
+      el(
+        "button",
+        { type: "button", role: "option", class: "new", lang: "ja-JP", onclick: () => select({ step }) },
+        piece(chosen),
+      ),
+    );
   });
   arrows(steps, () => [...steps.children]);
   const filters = page.choices[0]?.stages.length - 1;
@@ -805,25 +1064,66 @@ function updateChoice() {
   const choice = page.choices[selection.step];
   if (!choice) return;
   choose($("steps"), $("steps").children[selection.step]);
-  const head = (stage) => el("th", { scope: "col" }, ...(stage.option ? [el("code", {}, stage.value === null ? stage.option : `${stage.option} ${stage.value}`)] : both("model", "モデル")));
+  const head = (stage) =>
+    el(
+      "th",
+      { scope: "col" },
+      ...(stage.option
+        ? [el("code", {}, stage.value === null ? stage.option : `${stage.option} ${stage.value}`)]
+        : both("model", "モデル")),
+    );
   const cell = (stage, i) => {
     const p = stage.p[i];
     const gone = p === 0 && stage.kept < page.sizes.V;
-    return el("td", { class: `number bar-cell${gone ? " gone" : ""}` }, ...(gone ? both("removed", "除外") : [probability(p)]), el("i", { style: `width: ${p * 100}%` }));
+    return el(
+      "td",
+      { class: `number bar-cell${gone ? " gone" : ""}` },
+      ...(gone ? both("removed", "除外") : [probability(p)]),
+      el("i", { style: `width: ${p * 100}%` }),
+    );
   };
   $("choice-table").replaceChildren(
-    el("table", { class: "choice" },
+    el(
+      "table",
+      { class: "choice" },
       el("thead", {}, el("tr", {}, el("th", { scope: "col" }, ...both("token", "トークン")), choice.stages.map(head))),
-      el("tbody", {}, choice.ids.map((id, i) => el("tr", { class: id === choice.chosen ? "chosen" : "" }, el("th", { scope: "row" }, token(id)), choice.stages.map((stage) => cell(stage, i))))),
-      el("tfoot", {}, el("tr", {}, el("th", { scope: "row" }, ...both("tokens left", "残る数")), choice.stages.map((stage) => el("td", { class: "number" }, grouped(stage.kept)))))),
+      el(
+        "tbody",
+        {},
+        choice.ids.map((id, i) =>
+          el(
+            "tr",
+            { class: id === choice.chosen ? "chosen" : "" },
+            el("th", { scope: "row" }, token(id)),
+            choice.stages.map((stage) => cell(stage, i)),
+          ),
+        ),
+      ),
+      el(
+        "tfoot",
+        {},
+        el(
+          "tr",
+          {},
+          el("th", { scope: "row" }, ...both("tokens left", "残る数")),
+          choice.stages.map((stage) => el("td", { class: "number" }, grouped(stage.kept))),
+        ),
+      ),
+    ),
   );
   const last = choice.stages[choice.stages.length - 1];
   const p = last.p[choice.ids.indexOf(choice.chosen)];
   const seed = page.seed === null ? ["", ""] : [` with seed ${page.seed}`, `（シード ${page.seed}）`];
   $("choice-words").replaceChildren(
     ...(page.sampled
-      ? both(`Sampled${seed[0]}: ${piece(choice.chosen)}, which had p = ${probability(p)}.`, `サンプリングで選ばれたトークン${seed[1]}: ${piece(choice.chosen)}。確率は ${probability(p)} でした。`)
-      : both(`Greedy decoding: ${piece(choice.chosen)} is the most probable token, p = ${probability(p)}.`, `貪欲法: 最も確率の高い ${piece(choice.chosen)} を選びました。確率は ${probability(p)} です。`)),
+      ? both(
+          `Sampled${seed[0]}: ${piece(choice.chosen)}, which had p = ${probability(p)}.`,
+          `サンプリングで選ばれたトークン${seed[1]}: ${piece(choice.chosen)}。確率は ${probability(p)} でした。`,
+        )
+      : both(
+          `Greedy decoding: ${piece(choice.chosen)} is the most probable token, p = ${probability(p)}.`,
+          `貪欲法: 最も確率の高い ${piece(choice.chosen)} を選びました。確率は ${probability(p)} です。`,
+        )),
   );
 }
 
@@ -847,23 +1147,47 @@ function drawCache() {
   const most = Math.max(...page.calls.map(([, S]) => S));
   const step = Math.min(48, (width - left) / page.calls.length);
   const y = (tokens) => (height - bottom - 10) * (tokens / most);
-  const chart = name(svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }), `The cache grows from ${page.calls[0][1]} to ${N} tokens in ${page.calls.length} calls`, `キャッシュは ${page.calls.length} 回の呼び出しで ${page.calls[0][1]} から ${N} トークンに増えます`);
+  const chart = name(
+    svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }),
+    `The cache grows from ${page.calls[0][1]} to ${N} tokens in ${page.calls.length} calls`,
+    `キャッシュは ${page.calls.length} 回の呼び出しで ${page.calls[0][1]} から ${N} トークンに増えます`,
+  );
   for (const tokens of [0, Math.round(most / 2), most])
-    chart.append(svg("line", { x1: left, x2: width, y1: height - bottom - y(tokens), y2: height - bottom - y(tokens), stroke: "var(--line)" }), svg("text", { x: left - 7, y: height - bottom - y(tokens) + 4, "text-anchor": "end" }, String(tokens)));
+    chart.append(
+      svg("line", {
+        x1: left,
+        x2: width,
+        y1: height - bottom - y(tokens),
+        y2: height - bottom - y(tokens),
+        stroke: "var(--line)",
+      }),
+      svg("text", { x: left - 7, y: height - bottom - y(tokens) + 4, "text-anchor": "end" }, String(tokens)),
+    );
   page.calls.forEach(([T, S], i) => {
     const x = left + i * step + step * 0.12;
     const bar = { x, width: Math.max(1, step * 0.76) };
-    const rect = svg("g", {},
+    const rect = svg(
+      "g",
+      {},
       svg("title", {}, `call ${i}: ${T} new, ${S} in the cache / 呼び出し ${i}: 新規 ${T}、合計 ${S}`),
       svg("rect", { ...bar, y: height - bottom - y(S - T), height: y(S - T), fill: "var(--mlp)", opacity: 0.35 }),
-      svg("rect", { ...bar, y: height - bottom - y(S), height: Math.max(1.5, y(T)), fill: "var(--accent)" }));
+      svg("rect", { ...bar, y: height - bottom - y(S), height: Math.max(1.5, y(T)), fill: "var(--accent)" }),
+    );
     chart.append(rect);
-    if (i % Math.ceil(20 / step) === 0) chart.append(svg("text", { x: x + bar.width / 2, y: height - 8, "text-anchor": "middle" }, String(i)));
+    if (i % Math.ceil(20 / step) === 0)
+      chart.append(svg("text", { x: x + bar.width / 2, y: height - 8, "text-anchor": "middle" }, String(i)));
   });
   box.replaceChildren(chart);
   const block = (colour) => el("span", { class: "swatch block", style: `background: ${colour}` });
-  $("cache-legend").replaceChildren(block("var(--accent)"), ...both("computed in this call", "この呼び出しで計算"), block("color-mix(in srgb, var(--mlp) 35%, transparent)"), ...both("taken from the cache", "キャッシュから取得"),
-    ...(page.drafts.length ? both("; rejected draft tokens are removed again", "（棄却されたドラフトトークンは取り除かれます）") : []));
+  $("cache-legend").replaceChildren(
+    block("var(--accent)"),
+    ...both("computed in this call", "この呼び出しで計算"),
+    block("color-mix(in srgb, var(--mlp) 35%, transparent)"),
+    ...both("taken from the cache", "キャッシュから取得"),
+    ...(page.drafts.length
+      ? both("; rejected draft tokens are removed again", "（棄却されたドラフトトークンは取り除かれます）")
+      : []),
+  );
 }
 
 function drawDrafts() {
@@ -924,7 +1248,8 @@ function clearestCopy(layer, head) {
   let best = null;
   for (const [id, all] of places) {
     let value = 0;
-    for (const [n, place] of all.entries()) for (const key of all.slice(0, n)) value += weightAt(tensor, index, place - 1, key);
+    for (const [n, place] of all.entries())
+      for (const key of all.slice(0, n)) value += weightAt(tensor, index, place - 1, key);
     value /= all.length - 1;
     if (all.length > 1 && (best === null || value > best.value)) best = { id, value };
   }
@@ -934,13 +1259,16 @@ function clearestCopy(layer, head) {
 // The page opens with the head that has the clearest pattern.
 function selectClearestHead() {
   const clarity = (layer, head) => Math.max(patternOf(layer, head)?.value ?? 0, clearestCopy(layer, head)?.value ?? 0);
-  const found = page.layers.filter((layer) => tensors[`attention.${layer}`]).flatMap((layer) => page.heads.map((head) => ({ layer, head, value: clarity(layer, head) })));
+  const found = page.layers
+    .filter((layer) => tensors[`attention.${layer}`])
+    .flatMap((layer) => page.heads.map((head) => ({ layer, head, value: clarity(layer, head) })));
   selection.map = found.reduce((a, b) => (b.value > a.value ? b : a));
 }
 
 function start() {
   drawCheck();
-  for (const button of document.querySelectorAll("[data-language]")) button.addEventListener("click", () => setLanguage(button.dataset.language));
+  for (const button of document.querySelectorAll("[data-language]"))
+    button.addEventListener("click", () => setLanguage(button.dataset.language));
   drawHead();
   if (wrong.length === 0) {
     readHeat();
@@ -948,7 +1276,14 @@ function start() {
     drawStrip();
     drawRail();
     draws(["token"], () => choose($("strip"), $("strip").children[selection.token]));
-    draws(["token"], drawStepper("token", Array.from({ length: N }, (_, i) => i), "トークン"));
+    draws(
+      ["token"],
+      drawStepper(
+        "token",
+        Array.from({ length: N }, (_, i) => i),
+        "トークン",
+      ),
+    );
     draws(["layer"], drawStepper("layer", page.layers, "層"));
     draws(["token", "layer", "operation"], updateCard);
     draws(["token"], updateResidual);
@@ -981,7 +1316,9 @@ function start() {
       updateAll();
     });
   } else document.querySelector("main").hidden = document.querySelector(".bar").hidden = true;
-  setLanguage(location.hash === "#ja" || (location.hash !== "#en" && navigator.language.startsWith("ja")) ? "ja" : "en");
+  setLanguage(
+    location.hash === "#ja" || (location.hash !== "#en" && navigator.language.startsWith("ja")) ? "ja" : "en",
+  );
 }
 
 start();
