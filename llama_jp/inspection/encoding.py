@@ -25,10 +25,10 @@ def encode(tensor: Tensor, kind: str) -> dict[str, Any]:
     `crc` is the CRC-32 of the stored bytes: it finds a damaged file. `sum` is computed from the numbers themselves and
     not from the bytes: it finds an encoder and a decoder that do not belong together.
     """
-    values = tensor.detach().cpu().numpy()
+    values = stored = tensor.detach().cpu().numpy()
     if kind == "unit16":
-        values = np.rint(values.astype(np.float64) * STEPS) / STEPS
-    stored = np.rint(values * STEPS) if kind == "unit16" else values
+        stored = np.rint(values.astype(np.float64) * STEPS)
+        values = stored / STEPS
     data = np.ascontiguousarray(stored, dtype=KINDS[kind]).tobytes()
     return {
         "kind": kind,

@@ -194,6 +194,5 @@ def square_weights(calls: Sequence[Tensor], N: int, heads: Sequence[int]) -> Ten
         rows, columns = min(T, N - (S - T)), min(S, N)
         if S < T or weights.shape[1] <= max(heads):
             return None
-        square[:, S - T : S - T + rows, :] = 0
         square[:, S - T : S - T + rows, :columns] = weights[0, heads, :rows, :columns].float().cpu()
     return square

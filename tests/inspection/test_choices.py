@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
+import torch
 from inspection.conftest import content_of
 
+from llama_jp.inspection import report
 
-def test_the_stages_are_those_of_the_run(made):
-    """Against: filters in another order, or on other ids. The last score of a chosen token is that of the run."""
+
+def test_the_stages_have_names_values_and_counts(made):
     path, run = made
     choices = content_of(path)["choices"]
     assert len(choices) == len(run.answer.ids)
@@ -22,7 +25,21 @@ def test_the_stages_are_those_of_the_run(made):
         assert kept[:3] == [3072, 3072, 50] and kept[3] <= 50
 
 
-def test_the_last_distribution_is_the_one_that_was_sampled(made):
-    path, run = made
-    for choice, logits, score in zip(content_of(path)["choices"], run.logits, run.answer.scores, strict=True):
-        assert (logits / 0.8)[choice["chosen"]].item() == score
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
+        {"do_sample": True, "temperature": 2.0, "min_p": 0.1, "seed": 1},
+    ],
+)
+def test_the_last_stage_is_the_distribution_of_the_run(demo, tmp_path, named):
+    """Against: filters on other ids, or on the logits of another stage."""
+    model, tokenizer = demo
+    ids = tokenizer.encode("クマは、クマは、クマは、")
+    run = report(model, ids, tmp_path / "page.html", max_new_tokens=6, **named)
+    for number, choice in enumerate(content_of(tmp_path / "page.html")["choices"]):
+        text = torch.tensor([run.ids[: len(ids) + number]])
+        scores = run.task.filter(text, run.logits[number][None])[0]
+        assert scores[choice["chosen"]].item() == run.answer.scores[number]
+        p = scores.softmax(-1)[choice["ids"]]
+        torch.testing.assert_close(torch.tensor(choice["stages"][-1]["p"]), p, rtol=0, atol=6e-7)  # six digits

@@ -44,6 +44,12 @@ def test_the_tensors_are_those_of_the_whole_text(demo, ids, named):
     assert bool(run.drafts) == (draft is not None or "prompt_lookup_num_tokens" in named)
 
 
+def test_the_chosen_heads_are_kept(demo, ids):
+    """Against: the first heads under the names of the chosen ones."""
+    whole, part = record(demo, ids, max_new_tokens=2), record(demo, ids, max_new_tokens=2, layers=[4], heads=[1, 3])
+    assert torch.equal(part.weights[4], whole.weights[4][[1, 3]]) and part.weights.keys() == {4}
+
+
 def test_a_greedy_call_counts_its_tokens(demo, ids):
     run = record(demo, ids, max_new_tokens=3)
     N = len(ids)
