@@ -35,7 +35,8 @@ def explain_choices(
         chosen = ids[begin + number]
         shown = {chosen: None}
         for distribution in (distributions[0], distributions[-1]):
-            shown |= dict.fromkeys(distribution.topk(min(ROWS, len(before))).indices.tolist())
+            most = min(ROWS, int((distribution > 0).sum()))  # no removed tokens among the most probable ones
+            shown |= dict.fromkeys(distribution.topk(most).indices.tolist())
         rows = sorted(shown, key=lambda token: -float(distributions[0][token]))
         choices.append(
             {

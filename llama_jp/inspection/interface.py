@@ -147,7 +147,8 @@ def page_content(
 
 def describe_model(model: Llama) -> dict[str, Any]:
     """A few facts about the model for the head of the page."""
-    attend = getattr(model.layers[0].self_attn, "attend", None)
+    attention = model.layers[0].self_attn
+    attend = getattr(attention, "attend", attention)
     weight = model.embed_tokens.weight
     quantization = getattr(model, "quantization", None)
     return {

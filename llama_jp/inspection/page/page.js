@@ -85,7 +85,14 @@ function choose(container, chosen) {
 
 const LINE_ENDS = { "<0x0A>": "⏎", "<0x0D>": "␍", "<0x09>": "⇥" };
 
-const written = (text) => LINE_ENDS[text] ?? text.replaceAll("\n", "⏎");
+// A text with visible signs for what has no shape: line ends, spaces, joiners.
+function written(text) {
+  const shown = (LINE_ENDS[text] ?? text).replaceAll("\n", "⏎").replace(/^\s+$/, (spaces) => "␣".repeat(spaces.length));
+  return shown.replace(
+    /[\p{Cc}\p{Cf}]/gu,
+    (sign) => `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`,
+  );
+}
 
 function piece(id) {
   return page.pieces[id] ? written(page.pieces[id]) : `#${id}`;
@@ -136,7 +143,9 @@ function drawHead() {
   const text = texts[0].text;
   document.title = `${text.slice(0, 40)} · llama_jp inspect`;
   $("title").append(el("span", { lang: "ja-JP" }, text.length > 160 ? `${text.slice(0, 160)}…` : text));
-  $("answer").append(el("span", { lang: "ja-JP" }, `→ ${page.answer}`));
+  $("answer").append(
+    el("span", { lang: "ja-JP" }, `→ ${page.answer || page.ids.slice(page.prompt_length).map(piece).join("")}`),
+  );
   const parts = (language) =>
     [
       model.name,
@@ -195,7 +204,7 @@ function drawText() {
     const touches = (t) => t.begin !== null && t.begin < item.end && t.end > item.begin;
     for (const { span, token } of pieces) span.classList.toggle("on", touches(token));
     const hex = [...item.bytes].map((b) => b.toString(16).toUpperCase().padStart(2, "0")).join(" ");
-    const shown = item.character.trim() ? item.character : item.character === "\n" ? "⏎" : "␣";
+    const shown = written(item.character);
     const names = ({ name: label, tokens, pieces: spelled }) => {
       const found = tokens.filter(touches).map((t) => `${written(spelled[t.id])} (${t.id})`);
       return `${label || page.model.name}: ${found.join(" + ") || "?"}`;
@@ -209,7 +218,7 @@ function drawText() {
     );
   };
   characters.forEach(({ character }, index) => {
-    const shown = character === "\n" ? "⏎" : character;
+    const shown = written(character);
     const span = el("span", { role: "option", "data-index": index, tabindex: index ? -1 : 0, lang: "ja-JP" }, shown);
     span.addEventListener("click", () => show(span));
     span.addEventListener("mouseenter", () => show(span));
@@ -468,7 +477,14 @@ function showValues(operation) {
     );
   } else {
     title.replaceChildren(...both("Values", "値"));
-    box.replaceChildren(...both("the results of its inputs, joined", "入力の結果をそのまま並べたもの"));
+    box.replaceChildren(
+      ...(operation.point
+        ? both(
+            "not recorded: this model has no such trace point",
+            "記録なし（このモデルには該当するトレースポイントがありません）",
+          )
+        : both("the results of its inputs, joined", "入力の結果をそのまま並べたもの")),
+    );
   }
 }
 
@@ -476,7 +492,10 @@ function showSource(operation) {
   const source = operation.source === null ? null : page.operations.sources[operation.source];
   if (!source) {
     $("source-name").replaceChildren(
-      ...both("Python has no source of this part.", "この部分の Python のソースはありません。"),
+      ...both(
+        "No Python source was found for this part of the model.",
+        "モデルのこの部分には、Python のソースが見つかりません。",
+      ),
     );
     $("source").replaceChildren();
     return;
@@ -1064,14 +1083,11 @@ function updateChoice() {
   const choice = page.choices[selection.step];
   if (!choice) return;
   choose($("steps"), $("steps").children[selection.step]);
-  const head = (stage) =>
-    el(
-      "th",
-      { scope: "col" },
-      ...(stage.option
-        ? [el("code", {}, stage.value === null ? stage.option : `${stage.option} ${stage.value}`)]
-        : both("model", "モデル")),
-    );
+  const head = ({ option, value }) => {
+    const words = option.replaceAll("_", "_\u200b"); // may break there
+    const title = option ? [el("code", {}, value === null ? words : `${words} ${value}`)] : both("model", "モデル");
+    return el("th", { scope: "col" }, ...title);
+  };
   const cell = (stage, i) => {
     const p = stage.p[i];
     const gone = p === 0 && stage.kept < page.sizes.V;
@@ -1137,7 +1153,7 @@ function drawCache() {
   const done = page.calls.reduce((sum, [T]) => sum + T, 0);
   $("cache-lead").replaceChildren(
     ...both(
-      `One token takes 2 × ${LAYERS} layers × ${K} heads × ${D} numbers × ${page.model.item_size} bytes = ${grouped(each)} bytes; ${N} tokens take ${grouped(total)}. The ${page.calls.length} calls of the model computed ${grouped(done)} positions; without the cache it would have been ${grouped(work)}.`,
+      `One token takes 2 × ${LAYERS} layers × ${K} heads × ${D} numbers × ${page.model.item_size} bytes = ${grouped(each)} bytes; ${N} tokens take ${grouped(total)}. In ${page.calls.length} ${page.calls.length > 1 ? "calls" : "call"}, the model computed ${grouped(done)} positions; without the cache it would have been ${grouped(work)}.`,
       `1 トークンあたり 2 × ${LAYERS} 層 × ${K} ヘッド × ${D} 個 × ${page.model.item_size} バイト = ${grouped(each)} バイト、${N} トークンで ${grouped(total)} バイトです。モデルは ${page.calls.length} 回呼ばれ、合わせて ${grouped(done)} 個の位置を計算しました。キャッシュがなければ ${grouped(work)} 個です。`,
     ),
   );
