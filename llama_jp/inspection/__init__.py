@@ -3,6 +3,7 @@
     report(model, "クマが海辺に行きました。", "page.html", max_new_tokens=8)
 
 interface.py   report                                             start here
+content.py     everything that the page shows, as JSON
 run.py         generate under a trace: the tensors of every position
 text.py        a text as characters, bytes, pieces and ids
 operations.py  the operations of a forward, and the source lines that compute them

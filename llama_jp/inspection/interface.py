@@ -9,23 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from ..config import LlamaConfig
-from ..generation.filter_chain import named_filters
 from ..generation.interface import warn_without_assistant
 from ..generation.options import Options, show_option_fields
 from ..generation.task import resolve_max_new_tokens
-from ..model import ATTENTIONS, Llama
+from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from .attention import STATISTICS, head_statistics, lower_triangle
-from .choices import explain_choices
-from .encoding import encode
-from .lens import logit_lens
-from .operations import OPERATIONS, highlighted, quote
-from .run import VALUES, Run, run_traced
-from .text import piece_names, tokens_of_text
+from .content import page_content
+from .run import Run, run_traced
+from .text import tokens_of_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -90,116 +83,11 @@ def report(
     resolved = Options.resolve(model, options, named)
     check_size(len(ids) + resolve_max_new_tokens(model, [ids], resolved), len(layers), len(heads))
     run = run_traced(model, tokenizer, ids, resolved, layers, heads, assistant_model)
+    tokenizers = {"": tokenizer, **(compare or {})}
     content = page_content(model, tokenizer, run, layers, heads)
-    content["texts"] = [tokens_of_text(name, each, text) for name, each in {"": tokenizer, **(compare or {})}.items()]
+    content["texts"] = [tokens_of_text(name, each, text) for name, each in tokenizers.items()]
     write_page(path, content)
     return run
-
-
-def page_content(
-    model: Llama, tokenizer: Tokenizer, run: Run, layers: Sequence[int], heads: Sequence[int]
-) -> dict[str, Any]:
-    """Everything that the page shows, as JSON."""
-    config, options = model.config, run.task.options
-    lens = logit_lens(model, run.hidden, torch.tensor(run.ids[1:]))
-    filters = named_filters(options, run.task.prompt_length, run.task.ids.shape[1])
-    choices = explain_choices(filters, run.ids, run.logits, vars(options))
-    shown = [*run.ids, *lens.ids.flatten().tolist(), *(token for choice in choices for token in choice["ids"])]
-    shown += [token for draft in run.drafts for token in draft.tokens]
-    tensors: dict[str, tuple[Tensor, str]] = {
-        "lens.ids": (lens.ids, "uint32"),
-        "lens.p": (lens.probabilities, "unit16"),
-        "lens.next_p": (lens.of_next, "unit16"),
-        "lens.next_rank": (lens.rank_of_next, "uint32"),
-    }
-    for layer, weights in run.weights.items():
-        tensors[f"attention.{layer}"] = (lower_triangle(weights), "unit16")
-        tensors[f"heads.{layer}"] = (head_statistics(weights, run.ids), "float32")
-    states = ["embed_tokens", *(f"layers.{i}" for i in range(len(model.layers)))]
-    parts = [f"layers.{i}.{part}" for i in range(len(model.layers)) for part in ("self_attn", "mlp")]
-    for name in (name for name in [*states, *parts] if name in run.norms):
-        tensors[f"norm.{name}"] = (run.norms[name], "float32")
-    for operation in OPERATIONS:
-        for point in dict.fromkeys(operation.point_in(layer) for layer in layers):
-            if point in run.samples:
-                tensors[f"values.{point}"] = (run.samples[point], "float32")
-    return {
-        "model": describe_model(model),
-        "sizes": letters(config),
-        "ids": run.ids,
-        "prompt_length": run.task.prompt_length,
-        "pieces": piece_names(tokenizer, shown),
-        "special": sorted(tokenizer.vocabulary.special & set(shown)),
-        "answer": tokenizer.decode(run.answer.ids),
-        "finish_reason": run.answer.finish_reason,
-        "sampled": bool(options.do_sample),
-        "seed": options.seed if isinstance(options.seed, int) else None,
-        "layers": list(layers),
-        "heads": list(heads),
-        "statistics": STATISTICS,
-        "operations": quote_operations(model, layers[0]),
-        "choices": choices,
-        "calls": [list(call) for call in run.calls],
-        "drafts": [{"position": draft.position, "tokens": draft.tokens} for draft in run.drafts],
-        "tensors": {name: encode(tensor, kind) for name, (tensor, kind) in tensors.items()},
-    }
-
-
-def describe_model(model: Llama) -> dict[str, Any]:
-    """A few facts about the model for the head of the page."""
-    attention = model.layers[0].self_attn
-    attend = getattr(attention, "attend", attention)
-    weight = model.embed_tokens.weight
-    quantization = getattr(model, "quantization", None)
-    return {
-        "name": model.folder.name if model.folder is not None else type(model).__name__,
-        "class": type(model).__name__,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "dtype": str(weight.dtype).removeprefix("torch."),
-        "item_size": weight.dtype.itemsize,
-        "layers": len(model.layers),
-        "attention": getattr(attend, "__name__", type(attend).__name__),
-        "fused": attend is ATTENTIONS["sdpa"],
-        "tied": model.config.tie_word_embeddings,
-        "quantization": None if quantization is None else str(quantization),
-    }
-
-
-def letters(config: LlamaConfig) -> dict[str, int]:
-    """The sizes behind the letters of model.py. T and S change from call to call."""
-    return {
-        "B": 1,
-        "C": config.hidden_size,
-        "H": config.num_attention_heads,
-        "K": config.num_key_value_heads,
-        "D": config.head_dim,
-        "F": config.intermediate_size,
-        "V": config.vocab_size,
-    }
-
-
-def quote_operations(model: Llama, layer: int) -> dict[str, Any]:
-    """The operations, and the source that computes them in this model, each text once."""
-    sources: list[dict[str, Any]] = []
-    operations = []
-    for operation in OPERATIONS:
-        try:
-            source = quote(operation.source(model, model.layers[layer]))
-        except AttributeError:  # a changed model may lack a part
-            source = None
-        if source is not None and source not in sources:
-            sources.append(source)
-        operations.append(
-            {
-                "name": operation.name,
-                "point": operation.point,
-                "shape": operation.shape,
-                "inputs": operation.inputs,
-                "source": None if source is None else sources.index(source),
-                "lines": [] if source is None else highlighted(source["lines"], operation.lines),
-            }
-        )
-    return {"sources": sources, "list": operations, "values": VALUES}
 
 
 def as_ids(prompt: str | Sequence[int] | Tensor, tokenizer: Tokenizer, instruct: bool | None) -> list[int]:

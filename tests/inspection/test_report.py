@@ -84,8 +84,19 @@ def test_any_model_has_a_page(demo, tmp_path, changes):
     model = random_model(demo[1], **changes)
     run = report(model, "クマが", tmp_path / "page.html", tokenizer=demo[1], instruct=False, max_new_tokens=3)
     assert all(weights.shape == (6, len(run.ids) - 1, len(run.ids) - 1) for weights in run.weights.values())
-    quoted = [source["name"] for source in content_of(tmp_path / "page.html")["operations"]["sources"]]
+    quoted = [source["name"] for source in content_of(tmp_path / "page.html")["sources"]]
     assert ("attend_window" in quoted) == (changes.get("attention") is attend_window)
+
+
+def test_each_layer_quotes_its_own_functions(demo, tmp_path):
+    """Against: a page that shows the source of layer 0 for a model whose layers differ."""
+    model = random_model(demo[1])
+    model.layers[1].self_attn.attend = attend_window
+    report(model, "クマが", tmp_path / "page.html", tokenizer=demo[1], instruct=False, max_new_tokens=2)
+    content = content_of(tmp_path / "page.html")
+    (scores,) = (operation for operation in content["operations"] if operation["name"] == "scores")
+    assert [content["sources"][index]["name"] for index, _ in scores["quotes"]] == ["attend_eager", "attend_window"]
+    assert content["fused"] == [True, False] and content["model"]["attention"] == "attend_sdpa, attend_window"
 
 
 def test_the_weights_of_a_changed_attention_are_its_own(demo, tmp_path):

@@ -316,7 +316,7 @@ function drawStepper(kind, all, label) {
 
 // Operations
 
-const OPERATIONS = page.operations.list;
+const OPERATIONS = page.operations;
 const GROUPS = [
   { title: both("Input", "入力"), names: ["embed", "rope"] },
   {
@@ -437,7 +437,7 @@ function showValues(operation) {
   const box = $("values");
   const choice = page.choices[Math.max(0, selection.token - page.prompt_length + 1)];
   if (operation.point && tensors[tensor]) {
-    const all = Array.from({ length: page.operations.values }, (_, i) => at(tensor, selection.token, i)).filter(
+    const all = Array.from({ length: page.values }, (_, i) => at(tensor, selection.token, i)).filter(
       (x) => !Number.isNaN(x),
     );
     const keys = ["scores", "weights"].includes(operation.name);
@@ -489,8 +489,9 @@ function showValues(operation) {
 }
 
 function showSource(operation) {
-  const source = operation.source === null ? null : page.operations.sources[operation.source];
-  if (!source) {
+  const layer = page.layers.indexOf(selection.layer);
+  const quoted = operation.quotes[layer];
+  if (quoted === null) {
     $("source-name").replaceChildren(
       ...both(
         "No Python source was found for this part of the model.",
@@ -500,19 +501,19 @@ function showSource(operation) {
     $("source").replaceChildren();
     return;
   }
+  const source = page.sources[quoted[0]];
+  const highlighted = quoted[1];
   $("source-name").replaceChildren(`${source.file} · ${source.name}`);
-  if (page.model.fused && source.name === "attend_eager")
+  if (page.fused[layer] && source.name === "attend_eager")
     $("source-name").append(
       ...both(
         " – written out; the run used attend_sdpa, which fuses these steps",
         "（書き下した形。この実行では、同じ計算をまとめて行う attend_sdpa が使われました）",
       ),
     );
-  const lines = source.lines.map((line, i) =>
-    el("span", { class: operation.lines.includes(i) ? "on" : "" }, line || " "),
-  );
+  const lines = source.lines.map((line, i) => el("span", { class: highlighted.includes(i) ? "on" : "" }, line || " "));
   $("source").replaceChildren(...lines);
-  const first = lines[operation.lines[0] ?? 0];
+  const first = lines[highlighted[0] ?? 0];
   $("source").scrollTop = Math.max(0, first.offsetTop - $("source").offsetTop - 60);
 }
 
@@ -1042,7 +1043,7 @@ function describeHead(layer, head) {
 }
 
 function drawAttentionNote() {
-  if (page.model.fused)
+  if (page.fused.some(Boolean))
     $("attention-note").replaceChildren(
       ...both(
         "The run used a fused kernel, which keeps no weights; they are computed from the same queries, keys and mask.",
