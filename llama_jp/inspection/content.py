@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import LlamaConfig
 from ..generation.filter_chain import named_filters
@@ -75,10 +75,13 @@ def describe_model(model: Llama) -> dict[str, Any]:
     """A few facts about the model for the head of the page."""
     attentions = [attention_of(model, layer) for layer in range(len(model.layers))]
     weight = model.embed_tokens.weight
+    # quantised and optimised modules keep their weights elsewhere
+    matrices = [module for name, module in model.named_modules() if name.endswith(("_proj", "lm_head"))]
+    is_plain = all(isinstance(module, nn.Linear) for module in matrices)
     quantization = getattr(model, "quantization", None)
     return {
         "name": model.folder.name if model.folder is not None else type(model).__name__,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()) if is_plain else None,
         "dtype": str(weight.dtype).removeprefix("torch."),
         "item_size": weight.dtype.itemsize,
         "layers": len(model.layers),

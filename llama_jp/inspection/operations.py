@@ -155,7 +155,10 @@ OPERATIONS = (
 
 
 def quote(source: object) -> dict[str, Any] | None:
-    """The name, the file and the lines of an object's source; None where Python has no source of it."""
+    """The name, the file and the lines of an object's source; None where Python has no source of it.
+
+    `is_llama` is False for code from outside this package, which may compute something else than Llama.
+    """
     while isinstance(source, functools.partial):
         source = source.func
     source = inspect.unwrap(source) if callable(source) else source
@@ -164,7 +167,9 @@ def quote(source: object) -> dict[str, Any] | None:
         file = Path(inspect.getsourcefile(source) or "").name  # type: ignore[arg-type]
     except (OSError, TypeError):  # code typed at a prompt, or written in C
         return None
-    return {"name": getattr(source, "__qualname__", type(source).__qualname__), "file": file, "lines": lines}
+    name = getattr(source, "__qualname__", type(source).__qualname__)
+    is_llama = getattr(source, "__module__", "").startswith("llama_jp.")
+    return {"name": name, "file": file, "is_llama": is_llama, "lines": lines}
 
 
 def highlighted(lines: list[str], parts: tuple[str, ...]) -> list[int]:

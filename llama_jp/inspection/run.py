@@ -118,8 +118,8 @@ def run_traced(
                 "leave speculation out"
             )
         positions = list(range(sum(lengths)))
-    row_of = {position: row for row, position in enumerate(positions)}  # the last: earlier ones were rejected drafts
-    rows = [row_of[position] for position in range(len(ids) - 1)]
+    last = {position: index for index, position in enumerate(positions)}  # earlier ones were rejected draft tokens
+    rows = [last[position] for position in range(len(ids) - 1)]
     sampled = [name for name in vectors if name in samples and len(samples[name]) == len(positions)]
     squares = {
         layer: square_weights(full.calls(name), len(ids) - 1, heads) for layer, name in kept.items() if name in full

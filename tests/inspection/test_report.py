@@ -48,6 +48,7 @@ def test_the_page_holds_all_heads_and_layers(made):
     assert content["layers"] == [0, 1, 2, 3, 4, 5] and content["heads"] == [0, 1, 2, 3]
     assert {f"attention.{layer}" for layer in range(6)} <= content["tensors"].keys()
     assert [text["name"] for text in content["texts"]] == [""]
+    assert content["model"]["parameters"] == 6_393_088
     assert content["ids"] == made[1].ids and content["seed"] == 3
 
 
@@ -96,6 +97,7 @@ def test_each_layer_quotes_its_own_functions(demo, tmp_path):
     content = content_of(tmp_path / "page.html")
     (scores,) = (operation for operation in content["operations"] if operation["name"] == "scores")
     assert [content["sources"][index]["name"] for index, _ in scores["quotes"]] == ["attend_eager", "attend_window"]
+    assert {source["name"] for source in content["sources"] if not source["is_llama"]} == {"attend_window"}
     assert content["fused"] == [True, False] and content["model"]["attention"] == "attend_sdpa, attend_window"
 
 
@@ -134,7 +136,8 @@ def test_int8_and_optimised_models(demo, quantizable, tmp_path):
     run = report(model, [1, 5, 7], tmp_path / "page.html", tokenizer=demo[1], max_new_tokens=3)
     assert run.answer.ids == plain.ids
     assert {"layers.0.self_attn.q_proj", "layers.0.mlp.gate_proj"} <= run.samples.keys()  # parts of a fused matrix
-    assert "int8" in content_of(tmp_path / "page.html")["model"]["quantization"]
+    shown = content_of(tmp_path / "page.html")["model"]
+    assert "int8" in shown["quantization"] and shown["parameters"] is None  # packed weights cannot be counted
 
 
 def test_the_template_is_the_checkpoints(demo, tmp_path):

@@ -146,21 +146,28 @@ function drawHead() {
   $("answer").append(
     el("span", { lang: "ja-JP" }, `→ ${page.answer || page.ids.slice(page.prompt_length).map(piece).join("")}`),
   );
-  const parts = (language) =>
-    [
-      model.name,
-      language === "ja" ? `パラメーター ${grouped(model.parameters)} 個` : `${grouped(model.parameters)} parameters`,
-      language === "ja" ? `${LAYERS} 層` : `${LAYERS} layer${LAYERS > 1 ? "s" : ""}`,
-      language === "ja"
-        ? `ヘッド ${page.sizes.H} 個（キー・バリューは ${page.sizes.K} 個）`
-        : `${page.sizes.H} heads (${page.sizes.K} of keys and values)`,
-      model.quantization ?? model.dtype,
-      model.attention,
-      language === "ja"
-        ? `${page.prompt_length} + ${page.ids.length - page.prompt_length} トークン`
-        : `${page.prompt_length} + ${page.ids.length - page.prompt_length} tokens`,
-    ].join(" · ");
-  $("facts").append(...both(parts("en"), parts("ja")));
+  const { H, K } = page.sizes;
+  const tokens = `${page.prompt_length} + ${page.ids.length - page.prompt_length}`;
+  const count = model.parameters === null ? null : grouped(model.parameters); // of quantised weights it is not known
+  const english = [
+    model.name,
+    count && `${count} parameters`,
+    `${LAYERS} layer${LAYERS > 1 ? "s" : ""}`,
+    `${H} heads (${K} of keys and values)`,
+    model.quantization ?? model.dtype,
+    model.attention,
+    `${tokens} tokens`,
+  ];
+  const japanese = [
+    model.name,
+    count && `パラメーター ${count} 個`,
+    `${LAYERS} 層`,
+    `ヘッド ${H} 個（キー・バリューは ${K} 個）`,
+    model.quantization ?? model.dtype,
+    model.attention,
+    `${tokens} トークン`,
+  ];
+  $("facts").append(...both(...[english, japanese].map((facts) => facts.filter(Boolean).join(" · "))));
 }
 
 function drawCheck() {
@@ -504,6 +511,13 @@ function showSource(operation) {
   const source = page.sources[quoted[0]];
   const highlighted = quoted[1];
   $("source-name").replaceChildren(`${source.file} · ${source.name}`);
+  if (!source.is_llama)
+    $("source-name").append(
+      ...both(
+        " – this model replaces Llama’s function, so the equation may not hold",
+        "（このモデルは Llama の関数を置き換えているため、上の式は成り立たないことがあります）",
+      ),
+    );
   if (page.fused[layer] && source.name === "attend_eager")
     $("source-name").append(
       ...both(
