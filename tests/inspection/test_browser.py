@@ -73,9 +73,12 @@ WALK = """(() => {
   document.querySelector(".lens .cell.here").focus();
   press(document.activeElement, "ArrowRight");
   const lens = [document.activeElement.dataset.row, document.activeElement.dataset.position].join();
+  const [cross, canvas] = [".cross", "#map canvas"].map((each) => document.querySelector(each).getBoundingClientRect());
+  const marked = [cross.top - canvas.top, cross.left - canvas.left].map((x) => Math.round(x / cross.height)).join();
   const unnamed = all("button, [role=listbox], [role=grid], [role=application], svg[role=img]")
     .filter((each) => !each.getAttribute("aria-label") && !each.textContent.trim()).length;
-  return { titles, fits: [...widths], spoken, lens, unnamed, text: document.body.innerText.includes("undefined") };
+  const text = document.body.innerText.includes("undefined");
+  return { titles, fits: [...widths], spoken, marked, lens, unnamed, text };
 })()"""
 
 
@@ -96,4 +99,5 @@ def test_a_walk_through_the_page(demo, tmp_path):
     for result in found["results"]:
         assert result["titles"] == [operation.name for operation in OPERATIONS] * 2
         assert result["fits"] == [True] and result["unnamed"] == 0 and not result["text"]
+        assert result["marked"] == "7,1"  # row and column of the frame in the map
         assert "重み" in result["spoken"] and result["lens"].split(",")[1] == "7"
