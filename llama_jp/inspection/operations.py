@@ -1,6 +1,6 @@
 """The operations of a forward, in order, and the source lines that compute them.
 
-Each operation has a card in page/page.html, which holds its sentence and its equation.
+Each operation has a card in page/cards.html, which holds its sentence and its equation.
 """
 
 from __future__ import annotations

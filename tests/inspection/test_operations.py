@@ -40,8 +40,8 @@ def test_inputs_are_earlier_operations():
 
 
 def test_the_rail_shows_every_operation():
-    """Against: an operation that is missing in page.js, which lists them in groups."""
-    script = (PAGE / "page.js").read_text("utf-8")
+    """Against: an operation that is missing in operations.js, which lists them in groups."""
+    script = (PAGE / "operations.js").read_text("utf-8")
     groups = script[script.index("const GROUPS") : script.index("const STREAM")]
     listed = [
         name for names in re.findall(r"names: \[(.*?)\]", groups, re.DOTALL) for name in re.findall(r'"(\w+)"', names)
