@@ -30,6 +30,7 @@ COMMANDS = {
     "quantize": "write int8 or int4 weights with a certificate of the numerical deviation, or verify a certificate",
     "evaluate": "measure perplexity and bits per byte on a text, the distance from a reference, or answer tasks",
     "finetune": "train a model, or a LoRA adapter for it, on a JSONL file",
+    "inspect": "write one HTML page that shows a prompt's way through the model",
     "parity": "compare a model with transformers or another: equal, or the first difference and whether it is a bug",
     "bench": "measure loading, prefill and decoding, beside the machine's bandwidth and arithmetic",
 }

@@ -1,4 +1,4 @@
-"""The chain of filters for given options, in transformers' order."""
+"""The chain of filters for given options, in transformers' order. Each filter has the name of its option."""
 
 from __future__ import annotations
 
@@ -41,12 +41,17 @@ def make_filters(options: Options, prompt_length: int = 0, max_length: int | Non
     Raises ValueError for a value out of range, or for two options that exclude each other.
     Reference: `GenerationMixin._get_logits_processor`.
     """
+    return list(named_filters(options, prompt_length, max_length).values())
+
+
+def named_filters(options: Options, prompt_length: int = 0, max_length: int | None = None) -> dict[str, Filter]:
+    """The filters of `make_filters` under the names of their options, in the same order."""
     check_values(options)
-    chain = [*penalties(options, prompt_length), *constraints(options, prompt_length, max_length)]
+    chain = penalties(options, prompt_length) | constraints(options, prompt_length, max_length)
     if options.do_sample:
-        chain += sampling_filters(options)
+        chain |= sampling_filters(options)
     if options.renormalize_logits:
-        chain.append(lambda ids, logits: logits.log_softmax(-1))
+        chain["renormalize_logits"] = lambda ids, logits: logits.log_softmax(-1)
     return chain
 
 
@@ -76,9 +81,9 @@ def check_values(options: Options) -> None:
     check_range("eta_cutoff", options.eta_cutoff, least=0, below=1)
 
 
-def penalties(options: Options, prompt_length: int) -> list[Filter]:
+def penalties(options: Options, prompt_length: int) -> dict[str, Filter]:
     """Filters that depend on earlier tokens: biases, penalties, repeated n-grams, forbidden sequences."""
-    chain: list[Filter] = []
+    chain: dict[str, Filter] = {}
 
     def padded(ids: Tensor) -> Tensor:
         """The ids with the pad id at padding positions, as in the reference."""
@@ -91,83 +96,93 @@ def penalties(options: Options, prompt_length: int) -> list[Filter]:
 
     if options.sequence_bias is not None:
         biases = as_biases(options.sequence_bias)
-        chain.append(lambda ids, logits: bias_sequences(logits, padded(ids), biases))
+        chain["sequence_bias"] = lambda ids, logits: bias_sequences(logits, padded(ids), biases)
     if (encoder_penalty := options.encoder_repetition_penalty) not in (None, 1):
         inverse = 1 / encoder_penalty
-        chain.append(lambda ids, logits: penalize_repetition(logits, padded(ids)[:, :prompt_length], inverse))
+        chain["encoder_repetition_penalty"] = lambda ids, logits: penalize_repetition(
+            logits, padded(ids)[:, :prompt_length], inverse
+        )
     if (penalty := options.repetition_penalty) not in (None, 1):
-        chain.append(lambda ids, logits: penalize_repetition(logits, counted(ids), penalty))
+        chain["repetition_penalty"] = lambda ids, logits: penalize_repetition(logits, counted(ids), penalty)
     presence, frequency = options.presence_penalty or 0, options.frequency_penalty or 0
     if presence or frequency:
-        chain.append(lambda ids, logits: penalize_counts(logits, counted(ids), presence, frequency))
+        chain["presence_penalty"] = lambda ids, logits: penalize_counts(logits, counted(ids), presence, frequency)
     if size := options.no_repeat_ngram_size:
-        chain.append(lambda ids, logits: forbid_repeated_ngrams(logits, padded(ids), size))
+        chain["no_repeat_ngram_size"] = lambda ids, logits: forbid_repeated_ngrams(logits, padded(ids), size)
     if encoder_size := options.encoder_no_repeat_ngram_size:
-        chain.append(
-            lambda ids, logits: forbid_repeated_ngrams(
-                logits, padded(ids), encoder_size, padded(ids)[:, :prompt_length]
-            )
+        chain["encoder_no_repeat_ngram_size"] = lambda ids, logits: forbid_repeated_ngrams(
+            logits, padded(ids), encoder_size, padded(ids)[:, :prompt_length]
         )
     if options.bad_words_ids is not None:
         bad_words = as_bad_words(options.bad_words_ids, options.eos)
-        chain.append(lambda ids, logits: bias_sequences(logits, padded(ids), bad_words))
+        chain["bad_words_ids"] = lambda ids, logits: bias_sequences(logits, padded(ids), bad_words)
     return chain
 
 
-def constraints(options: Options, prompt_length: int, max_length: int | None) -> list[Filter]:
+def constraints(options: Options, prompt_length: int, max_length: int | None) -> dict[str, Filter]:
     """Filters that set a length, or require or forbid tokens; and the caller's own."""
-    chain: list[Filter] = []
+    chain: dict[str, Filter] = {}
     eos, pad_id = options.eos, options.pad_token_id or 0
 
     least = options.min_length if options.min_new_tokens is None else prompt_length + options.min_new_tokens
     if least and eos:
-        chain.append(lambda ids, logits: forbid(logits, eos) if ids.shape[1] < least else logits)
+        name = "min_length" if options.min_new_tokens is None else "min_new_tokens"
+        chain[name] = lambda ids, logits: forbid(logits, eos) if ids.shape[1] < least else logits
     if (allowed := options.prefix_allowed_tokens_fn) is not None:
-        chain.append(lambda ids, logits: allow_only(logits, ids.where(ids >= 0, pad_id), allowed, options.beams))
+        chain["prefix_allowed_tokens_fn"] = lambda ids, logits: allow_only(
+            logits, ids.where(ids >= 0, pad_id), allowed, options.beams
+        )
     if (first := options.forced_bos_token_id) is not None:
-        chain.append(lambda ids, logits: force(logits, [first]) if ids.shape[1] == 1 else logits)
+        chain["forced_bos_token_id"] = lambda ids, logits: force(logits, [first]) if ids.shape[1] == 1 else logits
     if options.forced_eos_token_id is not None:
         last = as_ids(options.forced_eos_token_id)
-        chain.append(lambda ids, logits: force(logits, last) if ids.shape[1] + 1 == max_length else logits)
+        chain["forced_eos_token_id"] = lambda ids, logits: (
+            force(logits, last) if ids.shape[1] + 1 == max_length else logits
+        )
     if options.remove_invalid_values:
-        chain.append(lambda ids, logits: remove_invalid(logits))
+        chain["remove_invalid_values"] = lambda ids, logits: remove_invalid(logits)
     if options.exponential_decay_length_penalty is not None:
         if not eos:
             raise ValueError(
                 "exponential_decay_length_penalty makes EOS more probable, but there is no eos_token_id; set one"
             )
         start, factor = as_decay(options.exponential_decay_length_penalty)
-        chain.append(lambda ids, logits: favour_eos(logits, eos, factor, ids.shape[1] - prompt_length - start))
+        chain["exponential_decay_length_penalty"] = lambda ids, logits: favour_eos(
+            logits, eos, factor, ids.shape[1] - prompt_length - start
+        )
     if (suppressed := options.suppress_tokens) is not None:
-        chain.append(lambda ids, logits: forbid(logits, suppressed))
+        chain["suppress_tokens"] = lambda ids, logits: forbid(logits, suppressed)
     if (suppressed_first := options.begin_suppress_tokens) is not None:
         begin = prompt_length + (prompt_length == 1 and options.forced_bos_token_id is not None)
-        chain.append(lambda ids, logits: forbid(logits, suppressed_first) if ids.shape[1] == begin else logits)
+        chain["begin_suppress_tokens"] = lambda ids, logits: (
+            forbid(logits, suppressed_first) if ids.shape[1] == begin else logits
+        )
     own = options.logits_processor or ()
-    chain += [partial(apply_processor, processor, pad_id) for processor in ([own] if callable(own) else own)]
+    for number, processor in enumerate([own] if callable(own) else own):
+        chain[f"logits_processor {number}"] = partial(apply_processor, processor, pad_id)
     return chain
 
 
-def sampling_filters(options: Options) -> list[Filter]:
+def sampling_filters(options: Options) -> dict[str, Filter]:
     """Filters that change the shape of the distribution. In beam search they keep enough tokens to continue with."""
-    chain: list[Filter] = []
+    chain: dict[str, Filter] = {}
     at_least = 1 if options.beams == 1 else len(options.eos) + 1 if options.eos else 2
     if (temperature := options.temperature) not in (None, 1):
-        chain.append(lambda ids, logits: logits / temperature)
+        chain["temperature"] = lambda ids, logits: logits / temperature
     if (top_h := options.top_h) is not None:
-        chain.append(lambda ids, logits: keep_top_h(logits, top_h))
+        chain["top_h"] = lambda ids, logits: keep_top_h(logits, top_h)
     if top_k := options.top_k:
-        chain.append(lambda ids, logits: keep_top_k(logits, top_k, at_least))
+        chain["top_k"] = lambda ids, logits: keep_top_k(logits, top_k, at_least)
     if (top_p := options.top_p) is not None and top_p < 1:
-        chain.append(lambda ids, logits: keep_top_p(logits, top_p, at_least))
+        chain["top_p"] = lambda ids, logits: keep_top_p(logits, top_p, at_least)
     if (min_p := options.min_p) is not None:
-        chain.append(lambda ids, logits: keep_min_p(logits, min_p, at_least))
+        chain["min_p"] = lambda ids, logits: keep_min_p(logits, min_p, at_least)
     if (typical_p := options.typical_p) is not None and typical_p < 1:
-        chain.append(lambda ids, logits: keep_typical(logits, typical_p, at_least))
+        chain["typical_p"] = lambda ids, logits: keep_typical(logits, typical_p, at_least)
     if epsilon := options.epsilon_cutoff:
-        chain.append(lambda ids, logits: cut_epsilon(logits, epsilon, at_least))
+        chain["epsilon_cutoff"] = lambda ids, logits: cut_epsilon(logits, epsilon, at_least)
     if eta := options.eta_cutoff:
-        chain.append(lambda ids, logits: cut_eta(logits, eta, at_least))
+        chain["eta_cutoff"] = lambda ids, logits: cut_eta(logits, eta, at_least)
     return chain
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,15 @@ class Draft(NamedTuple):
 
     tokens: list[int]
     probabilities: Tensor | None = None
+
+
+class DraftSource(Protocol):
+    """Proposes draft tokens: at most `tokens` for one call of the model."""
+
+    tokens: int
+
+    def propose(self, ids: list[int], most: int) -> Draft:
+        """Up to `most` draft tokens after the ids."""
 
 
 class PromptLookup:
@@ -115,7 +124,7 @@ class DraftLengthSchedule:
             self.now = max(self.now // 2, 1)
 
 
-def make_draft(task: DecodingTask, assistant_model: Llama | None) -> PromptLookup | DraftModel:
+def make_draft(task: DecodingTask, assistant_model: Llama | None) -> DraftSource:
     """The source of draft tokens for a task. Refuses, as the reference does, what speculation cannot do."""
     options = task.options
     if len(task.ids) > 1:
@@ -134,7 +143,7 @@ def make_draft(task: DecodingTask, assistant_model: Llama | None) -> PromptLooku
 
 @torch.no_grad()
 def speculate(
-    task: DecodingTask, text: StopStringBuffer, draft: PromptLookup | DraftModel, answer: Generation
+    task: DecodingTask, text: StopStringBuffer, draft: DraftSource, answer: Generation
 ) -> Iterator[list[GeneratedToken | None]]:
     """`decoding.decode` for one row, with several tokens for each call of the model.
 

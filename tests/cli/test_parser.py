@@ -28,7 +28,7 @@ def test_a_model_is_named_in_two_ways(command):
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "tokenize"])
 def test_every_command_takes_the_flag(command):
     """`tokenize` takes it several times, see test_tokenize.py."""
-    words = ["data.jsonl", "out"] if command == "finetune" else []
+    words = {"finetune": ["data.jsonl", "out"], "inspect": ["--report", "page.html"]}.get(command, [])
     assert parse(command, *words, "--model", "7b").model == "7b"
 
 

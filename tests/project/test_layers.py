@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[2] / "llama_jp"
 LAYERS = {
     "version": 0, "environment": 0, "numerics": 0, "text_files": 0, "config": 0, "rope": 0, "cache": 0, "model": 1,
     "linear": 2, "tracing": 2, "surgery": 2, "checkpoint": 3, "long_context": 4, "text": 4, "loading": 5,
-    "generation": 5, "evaluation": 6, "export": 6, "quantization": 7, "training": 7, "speed": 8, "parity": 9,
-    "bridge": 9, "cli": 10, "__main__": 11,
+    "generation": 5, "evaluation": 6, "export": 6, "quantization": 7, "training": 7, "speed": 8, "inspection": 8,
+    "parity": 9, "bridge": 9, "cli": 10, "__main__": 11,
 }  # fmt: skip
 EXCEPTION = ("model", "checkpoint")  # Llama.from_pretrained and save_pretrained
 FILES = [file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py"]
