@@ -112,10 +112,8 @@ def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> CommandParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     commands = set(commands)
     for name, line in COMMANDS.items():
-        line = translate_help(line)
-        command = subparsers.add_parser(
-            name, help=line, description=f"{line[0].upper()}{line[1:]}{translate_help('.')}"
-        )
+        english, japanese = f"{line[0].upper()}{line[1:]}.", translate_help(line)
+        command = subparsers.add_parser(name, help=line, description=english if japanese == line else f"{japanese}。")
         if name in commands:
             with delayed_signals():
                 module = importlib.import_module(f".{name}", __name__)

@@ -21,8 +21,6 @@ HELP = {
     "show program's version number and exit":
         "バージョンを表示して終了する",
     # every command
-    ".":
-        "。",
     "example:\n  {command}":
         "例:\n  {command}",
     "Llama 2 from scratch in plain PyTorch, for ELYZA's Japanese models.":
