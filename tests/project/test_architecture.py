@@ -54,7 +54,9 @@ def test_every_number_comes_from_the_configuration(drawing):
 
 def test_both_pictures_have_the_same_numbers_and_names_of_code():
     english, japanese = (
-        sorted(re.findall(r"\d[\d.,]*|\w+\(\)|\w+_\w+", " ".join(words((DOCS / name).read_text(encoding="utf-8")))))
+        sorted(
+            re.findall(r"(?a:\d[\d.,]*|\w+\(\)|\w+_\w+)", " ".join(words((DOCS / name).read_text(encoding="utf-8"))))
+        )
         for name in ("architecture.svg", "architecture.ja.svg")
     )
-    assert english == japanese and len(english) > 80
+    assert english == japanese and len(english) > 50
