@@ -768,6 +768,34 @@ MESSAGES = {
         "警告: {message}",
     "this looks like a base model, because it has no chat template: it was never trained on the [INST] template, so it continues the text of the conversation and does not answer; use an instruct model to chat, or `generate` to continue a text":
         "チャットテンプレートがないので、ベースモデルのようです。[INST] のテンプレートで学習していないため、質問に答えずに会話の文章の続きを書きます。チャットには指示モデルを、文章の続きには `generate` を使ってください",
+    (
+            "/retry          answer the last message again\n"
+            "/reset          clear the conversation (also /clear, /new)\n"
+            "/system TEXT    set the system prompt and clear the conversation\n"
+            "/system         show the system prompt\n"
+            "/set NAME VALUE set an option of generation, such as /set temperature 0.7; VALUE default: as without it\n"
+            "/set            show the options\n"
+            "/save FILE      write the conversation as JSON\n"
+            "/load FILE      go on with a saved conversation\n"
+            "/exit           leave the chat (also /quit, /bye, /q), as Ctrl-D does; Ctrl-C ends an answer\n"
+            "/help           show these commands (also /?)\n"
+            "//…             a message that begins with one slash\n"
+            'A pasted text is one message. Lines between two """ are one message, and \\ at the end of a line continues it.'
+        ):
+        (
+            "/retry          最後のメッセージに答え直す\n"
+            "/reset          会話を消去する（/clear、/new も同じ）\n"
+            "/system TEXT    システムプロンプトを設定し、会話を消去する\n"
+            "/system         システムプロンプトを表示する\n"
+            "/set NAME VALUE 生成のオプションを設定する。例: /set temperature 0.7。VALUE を default にすると取り消す\n"
+            "/set            オプションを表示する\n"
+            "/save FILE      会話を JSON で書き出す\n"
+            "/load FILE      保存した会話を続ける\n"
+            "/exit           チャットを終わる（/quit、/bye、/q、Ctrl-D も同じ）。Ctrl-C は答えを打ち切る\n"
+            "/help           このコマンドの一覧を表示する（/? も同じ）\n"
+            "//…             スラッシュ 1 つで始まるメッセージ\n"
+            '貼り付けた文章は 1 つのメッセージになります。二つの """ で囲んだ行も、行末の \\ で続けた行も、1 つのメッセージです。'
+        ),
     "type a message; /help shows the commands":
         "メッセージを入力してください。/help でコマンドを表示します",
     "\n/exit leaves the chat":
