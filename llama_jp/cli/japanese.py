@@ -769,19 +769,19 @@ MESSAGES = {
     "this looks like a base model, because it has no chat template: it was never trained on the [INST] template, so it continues the text of the conversation and does not answer; use an instruct model to chat, or `generate` to continue a text":
         "チャットテンプレートがないので、ベースモデルのようです。[INST] のテンプレートで学習していないため、質問に答えずに会話の文章の続きを書きます。チャットには指示モデルを、文章の続きには `generate` を使ってください",
     (
-            "/retry          answer the last message again\n"
-            "/reset          clear the conversation (also /clear, /new)\n"
-            "/system TEXT    set the system prompt and clear the conversation\n"
-            "/system         show the system prompt\n"
-            "/set NAME VALUE set an option of generation, such as /set temperature 0.7; VALUE default: as without it\n"
-            "/set            show the options\n"
-            "/save FILE      write the conversation as JSON\n"
-            "/load FILE      go on with a saved conversation\n"
-            "/exit           leave the chat (also /quit, /bye, /q), as Ctrl-D does; Ctrl-C ends an answer\n"
-            "/help           show these commands (also /?)\n"
-            "//…             a message that begins with one slash\n"
-            'A pasted text is one message. Lines between two """ are one message, and \\ at the end of a line continues it.'
-        ):
+        "/retry          answer the last message again\n"
+        "/reset          clear the conversation (also /clear, /new)\n"
+        "/system TEXT    set the system prompt and clear the conversation\n"
+        "/system         show the system prompt\n"
+        "/set NAME VALUE set an option of generation, such as /set temperature 0.7; VALUE default: as without it\n"
+        "/set            show the options\n"
+        "/save FILE      write the conversation as JSON\n"
+        "/load FILE      go on with a saved conversation\n"
+        "/exit           leave the chat (also /quit, /bye, /q), as Ctrl-D does; Ctrl-C ends an answer\n"
+        "/help           show these commands (also /?)\n"
+        "//…             a message that begins with one slash\n"
+        'A pasted text is one message. Lines between two """ are one message, and \\ at the end of a line continues it.'
+    ):
         (
             "/retry          最後のメッセージに答え直す\n"
             "/reset          会話を消去する（/clear、/new も同じ）\n"
@@ -819,7 +819,7 @@ MESSAGES = {
     "{number} turns":
         " {number} 往復",
     "there is no command {command}{hint}; /help shows the commands, and / is sent as //":
-        "{command} というコマンドはありません{hint}。/help でコマンドを表示します。/ で始まるメッセージは // と書きます",
+        "「{command}」というコマンドはありません{hint}。/help でコマンドを表示します。/ で始まるメッセージは // と書きます",
     "there is no message to answer again":
         "答え直すメッセージがありません",
     "the answer will be the same, because nothing is random: {way_out}":

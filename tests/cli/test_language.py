@@ -325,3 +325,13 @@ def test_commands_answer_the_same_in_both_languages(capsys):
         results.append(capsys.readouterr().out)
     assert results[0] == results[1]
     assert set(BEGINNERS) <= set(COMMANDS)
+
+
+def test_a_chat_speaks_japanese_and_its_answers_stay(folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("/help\n/rest\n/set top-p 5\n/save\n"))
+    assert main(["--lang", "ja", "chat", str(folder), "--max-new-tokens", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "/retry          最後のメッセージに答え直す\n" in err
+    assert "「/rest」というコマンドはありません。「/reset」のことですか。/help で" in err
+    assert "top_p は 0 以上 1 以下の数でなければなりません。5.0 は使えません\n" in err
+    assert "/save にはファイル名が必要です\n" in err
