@@ -78,7 +78,7 @@ HELP = {
     "computation":
         "計算",
     "dtype of weights and computation; stored: as in the files; auto: as stored on a GPU, and on a CPU bfloat16 if the CPU multiplies it natively, else float32 (default: auto)":
-        "重みと計算の dtype。stored: ファイルのまま。auto: GPU ではファイルのまま、CPU では bfloat16 の積を直接計算できれば bfloat16、できなければ float32（既定値: auto）",
+        "重みと計算の dtype。stored: ファイルのまま。auto: GPU ではファイルのまま、CPU では CPU が bfloat16 の積を直接計算できれば bfloat16、できなければ float32（既定値: auto）",
     "auto, cpu, cuda, cuda:1, …; auto: a CUDA GPU if there is one, else the CPU (default: auto)":
         "auto、cpu、cuda、cuda:1 など。auto: CUDA の GPU があれば GPU、なければ CPU（既定値: auto）",
     "sdpa: PyTorch's fused attention; eager: attention written out (default: sdpa)":
