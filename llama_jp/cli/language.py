@@ -7,26 +7,17 @@ names in it.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
-
-from .columns import display_width
 
 LANGUAGES = ("en", "ja")
 VARIABLE = "LLAMA_JP_LANG"  # before the locale, and after --lang
 SPOKEN: ContextVar[str] = ContextVar("language", default="en")
 
-NOT_FIRST = "、。・）」ーぁぃぅぇぉっゃゅょァィゥェォッャュョ…:,.;)]"  # in a line
-NOT_LAST = "（「(["
-WORD = "[!-~]+|[ァ-ヴー]+|[一-龠々]+|."  # English, katakana and kanji words stay whole
-UNIT = re.compile(rf"[{re.escape(NOT_LAST)}]*(?:{WORD})[{re.escape(NOT_FIRST)}]* *")  # between two line breaks
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # What a name in braces stands for, where it is not any text.
 STANDS_FOR = {"hint": "|; .*", "number": r"\d+", "line": r"line \d+", "byte": "[0-9a-f]{2}"}
@@ -45,19 +36,20 @@ def speaking(language: str) -> Iterator[None]:
 def split_language(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """The value of --lang, and the words without it.
 
-    --lang may stand before and after the command, and it decides the language of the errors of all other words.
-    Behind "--", it is text. "" stands for a value that is missing.
+    --lang may stand before and after the command, since it decides the language of every error. Behind "--", it is
+    text. "" is a value that is missing.
     """
-    rest, value = list(words), None
-    end = rest.index("--") if "--" in rest else len(rest)
-    for i in reversed(range(end)):
-        if rest[i] == "--lang":
-            value = value if value is not None else "".join(rest[i + 1 : min(i + 2, end)])
-            del rest[i : min(i + 2, end)]
-        elif rest[i].startswith("--lang="):
-            value = value if value is not None else rest[i].partition("=")[2]
-            del rest[i]
-    return value, rest
+    asked, rest, remaining = None, [], iter(words)
+    for word in remaining:
+        if word == "--":
+            rest += [word, *remaining]
+        elif word == "--lang":
+            asked = next(remaining, "")
+        elif word.startswith("--lang="):
+            asked = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return asked, rest
 
 
 def choose_language(asked: str | None, environment: Mapping[str, str]) -> str:
@@ -135,48 +127,3 @@ def as_pattern(english: str) -> re.Pattern[str]:
     for i in range(1, len(parts), 2):
         parts[i] = f"(?P<{parts[i]}>{STANDS_FOR.get(parts[i], '.*?')})"
     return re.compile("".join(parts), re.DOTALL)
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """argparse's formatter in the language of the block, with Japanese lines measured in terminal columns.
-
-    Indented lines of a description, such as an example, stay as they are.
-    """
-
-    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
-        super().add_usage(usage, actions, groups, translate_help("usage: ") if prefix is None else prefix)
-
-    def start_section(self, heading: str | None) -> None:
-        super().start_section(heading and translate_help(heading))
-
-    def add_text(self, text: str | None) -> None:
-        super().add_text(text and translate_help(text))
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help and translate_help(action.help)
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return wrap(" ".join(text.split()), width)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines = text.splitlines()
-        return "\n".join(
-            indent + each
-            for line in lines
-            for each in ([line] if line.startswith(" ") else wrap(line, width - len(indent)))
-        )
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Break a text into lines of at most `width` columns: English at spaces, Japanese between words as well.
-
-    A line begins with no closing mark and ends with no opening one. A word longer than a line stays whole.
-    """
-    if SPOKEN.get() == "en":
-        return textwrap.wrap(text, width)
-    lines = [""]
-    for unit in UNIT.findall(text):
-        if lines[-1] and display_width(lines[-1] + unit.rstrip()) > width:
-            lines.append("")
-        lines[-1] += unit if lines[-1] else unit.lstrip()
-    return [line.rstrip() for line in lines]

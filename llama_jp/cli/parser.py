@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from .failures import shorten_words
-from .language import HelpFormatter, translate
+from .help_format import HelpFormatter
+from .language import translate
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -21,9 +21,9 @@ from llama_jp.cli import COMMANDS, main, make_parser
 from llama_jp.cli.columns import display_width
 from llama_jp.cli.conversation import forgotten_notice
 from llama_jp.cli.failures import describe_memory
+from llama_jp.cli.help_format import NOT_FIRST, wrap
 from llama_jp.cli.japanese import HELP, MESSAGES
 from llama_jp.cli.language import (
-    NOT_FIRST,
     PLACEHOLDER,
     as_pattern,
     language_of,
@@ -32,7 +32,6 @@ from llama_jp.cli.language import (
     split_language,
     translate,
     translate_help,
-    wrap,
 )
 from llama_jp.cli.output import count
 from llama_jp.generation.checks import check_range
@@ -55,10 +54,8 @@ LISTED = [
     *("quantization/certificate.py", "quantization/convert.py"),
 ]
 JAPANESE = re.compile("[ぁ-んァ-ヴ一-龠]")
-# flags, files, numbers, metavars
-NAMES = re.compile(
-    r"--[a-z][\w-]+|[\w./-]*\w+[._/]\w[\w./]*|\d+|\b[A-Z]{2,}\w*", re.ASCII
-)  # flags, files, numbers, metavars
+# Flags, files, numbers and metavars.
+NAMES = re.compile(r"--[a-z][\w-]+|[\w./-]*\w+[._/]\w[\w./]*|\d+|\b[A-Z]{2,}\w*", re.ASCII)
 
 
 def template(node: ast.expr) -> str | None:
