@@ -481,8 +481,10 @@ MESSAGES = {
         "{repository}（リビジョン {revision}）",
     "{address} is a web address; download the files, and use the name of their folder":
         "{address} はウェブのアドレスです。ファイルをダウンロードし、そのフォルダー名を指定してください",
-    "{address} is a web address; use the name of the repository, {name}{revision}":
-        "{address} はウェブのアドレスです。リポジトリの名前を指定してください: {name}{revision}",
+    "{address} is a web address; use the name of the repository, {name}{at_revision}":
+        "{address} はウェブのアドレスです。リポジトリの名前を指定してください: {name}{at_revision}",
+    " with revision {revision}":
+        "（リビジョン {revision}）",
     "{file} is a file; use the folder with the whole checkpoint, such as {folder}":
         "{file} はファイルです。チェックポイント全体の入ったフォルダーを指定してください。例: {folder}",
     "{file} is a GGML file of before August 2023; use a GGUF file of the same model":
@@ -494,10 +496,26 @@ MESSAGES = {
         "。{reason}",
     "; the folder is empty":
         "。フォルダーは空です",
-    "; it holds {files}":
-        "。あるのは {files} です",
+    "; it holds {file_names}":
+        "。あるのは {file_names} です",
     "; it holds weights ({files}): copy the config.json of the model to them":
         "。重み（{files}）があります。モデルの config.json をここにコピーしてください",
+    "{names} and {number} more":
+        "{names} ほか {number} 個",
+    "it holds Mistral's own files ({files}): use the same model in the format of transformers":
+        "Mistral 独自のファイル（{files}）があります。同じモデルの transformers 形式のものを使ってください",
+    "it is a DeepSpeed checkpoint: make a pytorch_model.bin with its zero_to_fp32.py":
+        "DeepSpeed のチェックポイントです。中の zero_to_fp32.py で pytorch_model.bin を作ってください",
+    "it is a distributed checkpoint: make a model.safetensors with `accelerate merge-weights`":
+        "分散チェックポイントです。`accelerate merge-weights` で model.safetensors を作ってください",
+    "it holds TensorFlow weights ({files}): use the safetensors or .bin files of the same model":
+        "TensorFlow の重み（{files}）があります。同じモデルの safetensors か .bin を使ってください",
+    "it holds TensorFlow or Lightning weights ({files}): use the safetensors or .bin files of the model":
+        "TensorFlow か Lightning の重み（{files}）があります。モデルの safetensors か .bin を使ってください",
+    "it holds Flax weights ({files}): use the safetensors or .bin files of the same model":
+        "Flax の重み（{files}）があります。同じモデルの safetensors か .bin を使ってください",
+    "it holds an ONNX graph ({files}): use the safetensors or .bin files of the same model":
+        "ONNX のグラフ（{files}）があります。同じモデルの safetensors か .bin を使ってください",
     "it holds GGUF files ({files}): name one of them with its folder":
         "GGUF ファイル（{files}）があります。フォルダーを付けてファイルを指定してください",
     "it holds Meta's own files ({files}): they load from a folder that has their params.json and no config.json":

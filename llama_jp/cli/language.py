@@ -20,7 +20,14 @@ SPOKEN: ContextVar[str] = ContextVar("language", default="en")
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # What a name in braces stands for, where it is not any text.
-STANDS_FOR = {"hint": "|; .*", "number": r"\d+", "line": r"line \d+", "byte": "[0-9a-f]{2}"}
+STANDS_FOR = {
+    "hint": "|; .*",
+    "at_revision": "| with revision .*",
+    "file_names": "[^(:]*",
+    "number": r"\d+",
+    "line": r"line \d+",
+    "byte": "[0-9a-f]{2}",
+}
 
 
 @contextmanager
@@ -100,12 +107,12 @@ def tables() -> tuple[Table, Table]:
 
 
 class Table:
-    """English sentences and their Japanese. The entry with the most fixed characters translates a sentence."""
+    """English sentences and their Japanese. The entry with the most fixed characters and the fewest names decides."""
 
     def __init__(self, entries: Mapping[str, str]) -> None:
         self.entries = entries
         patterns = [english for english in entries if PLACEHOLDER.search(english)]
-        patterns.sort(key=lambda english: len(PLACEHOLDER.sub("", english)), reverse=True)
+        patterns.sort(key=lambda english: (-len(PLACEHOLDER.sub("", english)), len(PLACEHOLDER.findall(english))))
         self.patterns = [(as_pattern(english), entries[english]) for english in patterns]
 
     def translate(self, sentence: str) -> str:

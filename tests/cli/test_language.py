@@ -17,6 +17,7 @@ import pytest
 from test_mistakes import MISTAKES, as_words, places, status_of  # noqa: F401 (a fixture)
 
 import llama_jp
+from llama_jp.checkpoint.recognise import FOREIGN_FILES, describe_address, describe_folder, shorten
 from llama_jp.cli import COMMANDS, main, make_parser
 from llama_jp.cli.columns import display_width
 from llama_jp.cli.conversation import forgotten_notice
@@ -53,6 +54,7 @@ LISTED = [
     *("generation/task.py", "evaluation/documents.py", "evaluation/perplexity.py", "evaluation/tasks.py"),
     *("quantization/certificate.py", "quantization/convert.py"),
 ]
+RETURNING = ("cli/failures.py", "cli/parser.py", "checkpoint/hub.py", "checkpoint/recognise.py", "text_files.py")
 JAPANESE = re.compile("[ぁ-んァ-ヴ一-龠]")
 # Flags, files, numbers and metavars.
 NAMES = re.compile(r"--[a-z][\w-]+|[\w./-]*\w+[._/]\w[\w./]*|\d+|\b[A-Z]{2,}\w*", re.ASCII)
@@ -76,16 +78,17 @@ def sentences(file: Path) -> set[str]:
     return {found for node in nodes if isinstance(node, ast.expr) and (found := template(node))}
 
 
-def raised(file: Path) -> set[str]:
-    """The sentences that a file raises or gives to `parser.error`."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        call = node.exc if isinstance(node, ast.Raise) else node
-        if not isinstance(call, ast.Call) or not call.args:
-            continue
-        if isinstance(node, ast.Raise) or (isinstance(call.func, ast.Attribute) and call.func.attr == "error"):
-            found |= {sentence for sentence in [template(call.args[0])] if sentence}
-    return found
+def errors(name: str) -> set[str]:
+    """The sentences that a file raises, gives to `parser.error`, or returns, if it is among RETURNING."""
+    found: list[ast.expr] = []
+    for node in ast.walk(ast.parse((PACKAGE / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            found += node.exc.args[:1]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "error":
+            found += node.args[:1]
+        elif isinstance(node, ast.Return) and node.value is not None and name in RETURNING:
+            found += [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
+    return {sentence for sentence in map(template, found) if sentence and re.search("[a-z]{2,} ", sentence)}
 
 
 def error_of(function, *arguments, **named) -> str:
@@ -112,6 +115,7 @@ def assembled() -> list[str]:
         describe_memory("CUDA out of memory. Tried to allocate 20.00 GiB"),
         describe_memory("tried to allocate 4000000000 bytes"),
         *(f"x: {count(number, 'turn')} saved" for number in (1, 2)),
+        shorten(["a.bin", "b.bin", "c.bin"], 2),
         *(forgotten_notice([("犬", "猫")] * number, 512) for number in (1, 2)),
     ]
 
@@ -164,8 +168,9 @@ def test_every_error_of_a_listed_file_has_its_japanese(name):
         return any(JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12"))
 
     with speaking("ja"):
-        wanted = [sentence for sentence in raised(PACKAGE / name) if re.search("[a-z]{2}", sentence)]
-        assert [sentence for sentence in wanted if not has_japanese(sentence)] == []
+        assert [sentence for sentence in errors(name) if not has_japanese(sentence)] == []
+        if name == "checkpoint/recognise.py":
+            assert [sentence for _, sentence in FOREIGN_FILES if not has_japanese(sentence)] == []
 
 
 def test_every_entry_belongs_to_a_sentence_that_exists():
@@ -191,6 +196,23 @@ def test_japanese_keeps_flags_files_numbers_and_names():
         assert kept[0] - kept[1] == Counter(), english
 
 
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ([], "。フォルダーは空です"),
+        (["adapter_config.json"], "。PEFT アダプターです。元のモデル を指定し"),
+        (["a.gguf", "b.gguf", "c.gguf", "d.gguf"], "。GGUF ファイル（a.gguf, b.gguf, c.gguf ほか 1 個）があります。"),
+        (["model-00001-of-00002.safetensors"], "。2 個のシャードのうち 1 個だけで、"),
+        (["x.safetensors"], "。重み（x.safetensors）があります。モデルの config.json を"),
+    ],
+)
+def test_a_folder_is_named_for_what_it_is(tmp_path, files, sentence):
+    for name in files:
+        (tmp_path / name).touch()
+    with speaking("ja"):
+        assert translate(describe_folder(tmp_path)).startswith(sentence)
+
+
 def test_windows_consoles_in_japan_show_every_character():
     for japanese in [*HELP.values(), *MESSAGES.values()]:
         japanese.encode("cp932")
@@ -207,6 +229,8 @@ def test_a_sentence_inside_a_sentence_is_translated_and_names_stay():
             "model "
         )
         assert translate("there is no config.json in /m; the folder is empty").endswith("。フォルダーは空です")
+        address = describe_address("https://huggingface.co/elyza/x/tree/v2")
+        assert translate(address).endswith("指定してください: elyza/x（リビジョン 'v2'）")
         theirs = "Expecting value: line 1 column 1 (char 0)"
         assert (
             translate(f"a.jsonl, line 3 is not JSON: {theirs}") == f"a.jsonl の 3 行目は JSON ではありません: {theirs}"
