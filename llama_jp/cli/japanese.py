@@ -34,7 +34,7 @@ HELP = {
     "answer an instruction or continue a text, streamed token by token":
         "指示に答える、または文章の続きを書く。1 トークンずつ表示する",
     "chat with an instruction-tuned model":
-        "指示モデルとチャットする",
+        "指示に従うよう学習したモデルとチャットする",
     "show a checkpoint's sizes, files, memory and tokenizer, without loading the weights":
         "チェックポイントの寸法、ファイル、メモリ、トークナイザーを、重みを読み込まずに表示する",
     "show the tokens of a text: pieces, ids, bytes, characters per token":
@@ -97,9 +97,9 @@ HELP = {
     'answer every line of FILE: a JSON string, or an object with the key "prompt"; -: standard input':
         'FILE の各行に答える。行は JSON の文字列か、キー "prompt" を持つオブジェクト。- は標準入力',
     "with --prompts: write one JSON object per prompt to FILE":
-        "--prompts とともに: プロンプトごとに 1 つの JSON オブジェクトを FILE に書く",
+        "--prompts の指定時: プロンプトごとに 1 つの JSON オブジェクトを FILE に書く",
     "with --prompts: prompts at a time (default: {number})":
-        "--prompts とともに: 一度に処理するプロンプトの数（既定値: {number}）",
+        "--prompts の指定時: 一度に処理するプロンプトの数（既定値: {number}）",
     "continue the prompt as plain text, without a template":
         "テンプレートを使わず、プロンプトをそのまま文章として続きを書く",
     "apply the checkpoint's chat template, or ELYZA's if it has none (default for checkpoints that have one)":
@@ -109,7 +109,7 @@ HELP = {
     "print one JSON object at the end, without streaming":
         "ストリーミングせず、最後に 1 つの JSON オブジェクトを出力する",
     "with --json: log probabilities of the N most probable tokens at each position":
-        "--json とともに: 各位置で確率の高い N トークンの対数確率",
+        "--json の指定時: 各位置で確率の高い N トークンの対数確率",
     "save the KV cache in FILE; if FILE exists, reuse it for the beginning of the prompt":
         "KV キャッシュを FILE に保存する。FILE があれば、プロンプトの先頭に再利用する",
     # length and stopping
@@ -204,7 +204,7 @@ HELP = {
     "above 1: follow the prompt more closely, at the cost of a second model call per token (default: no guidance)":
         "1 より大きいと、プロンプトにより忠実になる。トークンごとにモデルをもう一度呼ぶ（既定値: なし）",
     "with --guidance-scale: steer away from this prompt (default: the prompt's last token)":
-        "--guidance-scale とともに: このプロンプトから遠ざける（既定値: プロンプトの最後のトークン）",
+        "--guidance-scale の指定時: このプロンプトから遠ざける（既定値: プロンプトの最後のトークン）",
     "logits":
         "ロジット",
     "replace NaN by 0, and infinite logits by the largest finite numbers":
@@ -232,11 +232,11 @@ HELP = {
     "draft up to N tokens per call, copied from an earlier place in prompt or answer; try 10 first":
         "1 回に最大 N 個のドラフトトークンを、プロンプトや答えの前の箇所から写す。まず 10 を試すとよい",
     "with --prompt-lookup-num-tokens: match up to N of the newest tokens to find that place (default: 2)":
-        "--prompt-lookup-num-tokens とともに: その箇所を、最新の最大 N トークンとの一致で探す（既定値: 2）",
+        "--prompt-lookup-num-tokens の指定時: その箇所を、最新の最大 N トークンとの一致で探す（既定値: 2）",
     "draft with this smaller model, which has the same tokenizer":
         "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る",
     "with --assistant-model: draft up to N tokens per call (default: 4)":
-        "--assistant-model とともに: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4）",
+        "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4）",
     # context
     "context and memory":
         "コンテキストとメモリ",
@@ -245,7 +245,7 @@ HELP = {
     "refuse: no answers that exceed the context; shift: remove old tokens when the context is full (default: refuse)":
         "refuse: コンテキストを超える答えを拒否する。shift: 一杯になったら古いトークンを外す（既定値: refuse）",
     "with --past-context shift: never remove the first N tokens (default: 4)":
-        "--past-context shift とともに: 最初の N トークンは外さない（既定値: 4）",
+        "--past-context shift の指定時: 最初の N トークンは外さない（既定値: 4）",
     "process the prompt N tokens at a time, which takes less memory (default: the whole prompt)":
         "プロンプトを N トークンずつ処理し、メモリを節約する（既定値: プロンプト全体を一度に）",
     "process the prompt once for all its answers, also where rounding may then differ from transformers'":
@@ -267,7 +267,7 @@ HELP = {
     "show TEXT in the model's prompt as trained, and as other tools encode it":
         "TEXT を入れたモデルのプロンプトを、学習時の形と、ほかのツールの符号化とで表示する",
     "with --explain: name the mistakes in these ids, such as 1,518,25580; TEXT is their message, if known":
-        "--explain とともに: これらの id の誤りを示す。例: 1,518,25580。メッセージがわかれば TEXT に書く",
+        "--explain の指定時: これらの id の誤りを示す。例: 1,518,25580。メッセージがわかれば TEXT に書く",
     "print one JSON object with all ids and pieces":
         "すべての id とピースを 1 つの JSON オブジェクトで出力する",
     # convert
@@ -277,11 +277,11 @@ HELP = {
         "1 ファイルの最大の大きさ。例: 5GB、500MB（既定値: 5GB）",
     # evaluate
     "with --tasks and --published":
-        "--tasks と --published とともに",
+        "--tasks または --published の指定時",
     "Answers are made as ELYZA made its own: the checkpoint's chat template and generation_config.json, one\ntask at a time. The file is complete after every batch; the same command continues an unfinished one.":
         "答えは ELYZA と同じ作り方です: チェックポイントのチャットテンプレートと generation_config.json を使い、課題を 1 つずつ。ファイルはバッチごとに完成した形になり、中断しても同じコマンドで続きから再開します。",
     "with --text":
-        "--text とともに",
+        "--text の指定時",
     "Perplexities compare between models of one vocabulary and in one convention. Bits per byte and per\ncharacter compare between vocabularies as well.":
         "パープレキシティは、語彙と測り方が同じモデルどうしで比べられます。1 バイト・1 文字あたりのビット数は、語彙が違っても比べられます。",
     "measure on a UTF-8 text, a text of the package, or - (stdin)":
@@ -291,13 +291,13 @@ HELP = {
     "compare greedy decoding with the answers in the last column of FILE: the first different token of each":
         "貪欲法の答えを FILE の最後の列の答えと比べる: それぞれの最初の違うトークン",
     "with --tasks: write the tasks and a column with the answers":
-        "--tasks とともに: 課題と、答えの列を書き出す",
+        "--tasks の指定時: 課題と、答えの列を書き出す",
     "tokens of an answer at most (default: {number}, ELYZA's, or what the context holds)":
         "1 つの答えの最大トークン数（既定値: ELYZA と同じ {number}、またはコンテキストに入る数）",
     "with --tasks: tasks at a time (default: 1)":
-        "--tasks とともに: 一度に処理する課題の数（既定値: 1）",
+        "--tasks の指定時: 一度に処理する課題の数（既定値: 1）",
     "with --tasks: seed of the first task of a checkpoint that samples; the next task has N + 1 (default: 0)":
-        "--tasks とともに: サンプリングするチェックポイントの最初の課題のシード。次の課題は N + 1（既定値: 0）",
+        "--tasks の指定時: サンプリングするチェックポイントの最初の課題のシード。次の課題は N + 1（既定値: 0）",
     "measure the reference B as well, and the KL divergence from it, the share of equal most probable tokens (top 1) and the first different one; may be given several times":
         "参照モデル B も測り、そこからの KL ダイバージェンス、確率最大のトークンが一致する割合（top 1）、最初に違うトークンを求める。複数回指定できる",
     "transformers: overlapping windows, as on its documentation's page; lm-eval: loglikelihood_rolling; llama.cpp: llama-perplexity; documents: lines of four hyphens separate documents, and requests in [INST] are not scored (default: transformers)":
@@ -722,7 +722,7 @@ MESSAGES = {
     "there is nothing to sample from: {error}":
         "サンプリングできるトークンがありません: {error}",
     "the model's logits are not finite after {tokens} tokens in {dtype}; float16 overflows where bfloat16 and float32 do not, so load with another dtype; if that does not help, the weights hold NaN or infinity":
-        "{dtype} で {tokens} トークンの後、モデルのロジットが有限ではなくなりました。float16 は bfloat16 や float32 では収まる値でも桁あふれするので、別の dtype で読み込んでください。それでも直らなければ、重みに NaN か無限大があります",
+        "{dtype} で {tokens} トークンの後、モデルのロジットが有限ではなくなりました。float16 は bfloat16 や float32 では収まる値でもオーバーフローするので、別の dtype で読み込んでください。それでも直らなければ、重みに NaN か無限大があります",
     "rope_type {type} needs more than a factor; choose linear, dynamic or yarn":
         "rope_type {type} には倍率のほかにも値が必要です。linear、dynamic、yarn から選んでください",
     "a factor of {factor} does not extend the context; choose one of at least 1":
@@ -785,7 +785,7 @@ MESSAGES = {
     "warning: {message}":
         "警告: {message}",
     "this looks like a base model, because it has no chat template: it was never trained on the [INST] template, so it continues the text of the conversation and does not answer; use an instruct model to chat, or `generate` to continue a text":
-        "チャットテンプレートがないので、ベースモデルのようです。[INST] のテンプレートで学習していないため、質問に答えずに会話の文章の続きを書きます。チャットには指示モデルを、文章の続きには `generate` を使ってください",
+        "チャットテンプレートがないので、ベースモデルのようです。[INST] のテンプレートで学習していないため、質問に答えずに会話の文章の続きを書きます。チャットには instruct のモデルを、文章の続きには `generate` を使ってください",
     (
         "/retry          answer the last message again\n"
         "/reset          clear the conversation (also /clear, /new)\n"
