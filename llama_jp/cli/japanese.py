@@ -567,6 +567,10 @@ MESSAGES = {
         "dtype は torch の浮動小数点型、その名前、'stored'、'auto' のいずれかです。{dtype} は使えません",
     "the adapter {folder} was trained on {base}, not on {source}":
         "アダプター {folder} は {source} ではなく {base} で学習したものです",
+    "initialised, because {folder} does not hold them: {names}":
+        "{folder} にないので初期化しました: {names}",
+    "tie_word_embeddings is true, but lm_head.weight differs from embed_tokens.weight: not tied":
+        "tie_word_embeddings は true ですが、lm_head.weight が embed_tokens.weight と違うので、共有しません",
     "the model of {source} has no tokenizer; set its `folder` to a checkpoint that has one":
         "{source} のモデルにはトークナイザーがありません。モデルの `folder` に、トークナイザーのあるチェックポイントを設定してください",
     "tokenizer and model do not belong together: the tokenizer has {pieces} pieces, and the model only {rows} rows in its embedding; use the tokenizer files of this model":
@@ -598,6 +602,10 @@ MESSAGES = {
         '{files} が対応していません: id {id} が一方では {piece}、他方では {other} です。誤っている方を消すか、kind="sentencepiece" または kind="json" で選んでください',
     "character {position} of the text is U+{code}, half a surrogate pair":
         "文章の {position} 文字目が U+{code}（サロゲートペアの片方）です",
+    "{folder}: the added token {token} gets the id {id} and not {other}, because added tokens follow the vocabulary without a gap, as in transformers":
+        "{folder}: 追加されたトークン {token} の id は {other} ではなく {id} になります。transformers と同じく、追加されたトークンは語彙の直後に続きます",
+    "{difference}; tokenizer.json is used, as in transformers (kind='sentencepiece': the other)":
+        "{difference}。transformers と同じく tokenizer.json を使います（kind='sentencepiece' ならもう一方）",
     # prompts
     'there is no prompt; type one after the command: llama-jp generate "…"':
         'プロンプトがありません。コマンドの後に書いてください: llama-jp generate "…"',
@@ -711,6 +719,12 @@ MESSAGES = {
         "生成のオプション {names} はありません。使えるのは {known} です",
     "generation_config.json sets {name} to {value}, which is not supported":
         "generation_config.json が {name} を {value} にしていますが、対応していません",
+    "{names}: no effect without do_sample=True":
+        "{names}: do_sample=True でなければ効果がありません",
+    "{names}: no effect without {option}":
+        "{names}: {option} がなければ効果がありません",
+    "max_length: no effect together with max_new_tokens":
+        "max_length: max_new_tokens があると効果がありません",
     "max_time is a number of seconds, not {value}":
         "max_time は秒数です。{value} は使えません",
     "a loop is at least 2 repetitions, not {times}, of at least one token":

@@ -41,7 +41,7 @@ from llama_jp.text_files import decode_text
 PACKAGE = Path(llama_jp.__file__).parent
 # A beginner meets these commands. finetune, parity and bench have English help and errors.
 BEGINNERS = ("generate", "chat", "info", "tokenize", "convert", "evaluate", "quantize")
-# Each sentence that these files raise, or give to `parser.error`, has a Japanese entry.
+# Each sentence that these files raise, warn with, or give to `parser.error`, has a Japanese entry.
 LISTED = [
     *(f"cli/{name}.py" for name in BEGINNERS),
     *("cli/__init__.py", "cli/arguments.py", "cli/console.py", "cli/conversation.py", "cli/explain.py"),
@@ -79,12 +79,15 @@ def sentences(file: Path) -> set[str]:
 
 
 def errors(name: str) -> set[str]:
-    """The sentences that a file raises, gives to `parser.error`, or returns, if it is among RETURNING."""
+    """The sentences that a file raises, warns with, gives to `parser.error`, or returns, if it is among RETURNING."""
     found: list[ast.expr] = []
     for node in ast.walk(ast.parse((PACKAGE / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             found += node.exc.args[:1]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "error":
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
+            "error",
+            "warn",
+        ):
             found += node.args[:1]
         elif isinstance(node, ast.Return) and node.value is not None and name in RETURNING:
             found += [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
