@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import TextIO
 from ..version import __version__
 from .console import Signals, delayed_signals, discard_output, say, tolerant_output
 from .failures import describe, shorten_words
+from .language import LANGUAGES, choose_language, speaking, split_language, translate, translate_help
 from .parser import CommandParser, did_you_mean
 
 # The commands and their help lines. Most command modules import torch, which takes seconds, so the lines stand here.
@@ -35,6 +37,7 @@ COMMANDS = {
     "bench": "measure loading, prefill and decoding, beside the machine's bandwidth and arithmetic",
 }
 SHELLS = ("bash", "zsh", "tcsh")
+NO_COMPLETION = "--print-completion needs shtab: pip install 'llama-jp[chat]'"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,10 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Exit status: 0 done; 1 refused or failed, with one line on standard error; 2 wrong usage; 130 interrupted.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    with tolerant_output(), Signals() as signals:
+    asked, words = split_language(sys.argv[1:] if argv is None else argv)
+    with tolerant_output(), speaking(choose_language(asked, os.environ)), Signals() as signals:
         failed = 1
         try:
+            if asked is not None and asked not in LANGUAGES:
+                make_parser([]).error(f"--lang: invalid choice: {asked!r} (choose from {', '.join(LANGUAGES)})")
             args = parse(words)
             failed = args.failure_status
             with one_line_warnings():
@@ -64,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sentence = describe(error)
             if sentence is None:
                 raise
-            say(f"llama-jp: {shorten_words(sentence)}")
+            say(f"llama-jp: {shorten_words(translate(sentence))}")
             return failed
         finally:
             discard_output()
@@ -93,6 +98,11 @@ def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> CommandParser:
         description="Llama 2 from scratch in plain PyTorch, for ELYZA's Japanese models.",
         epilog="llama-jp COMMAND --help shows the options of a command and an example that works as typed.",
     )
+    parser.add_argument(
+        "--lang",
+        choices=LANGUAGES,
+        help="language of the help and the errors, before or after COMMAND (default: LLAMA_JP_LANG, else the locale's)",
+    )
     parser.add_argument("--version", action="version", version=f"llama-jp {__version__}")
     parser.add_argument(
         "--print-completion",
@@ -103,12 +113,8 @@ def make_parser(commands: Iterable[str] = tuple(COMMANDS)) -> CommandParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     commands = set(commands)
     for name, line in COMMANDS.items():
-        command = subparsers.add_parser(
-            name,
-            help=line,
-            description=f"{line[0].upper()}{line[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        english, japanese = f"{line[0].upper()}{line[1:]}.", translate_help(line)
+        command = subparsers.add_parser(name, help=line, description=english if japanese == line else f"{japanese}。")
         if name in commands:
             with delayed_signals():
                 module = importlib.import_module(f".{name}", __name__)
@@ -131,7 +137,7 @@ class PrintCompletion(argparse.Action):
         try:
             import shtab
         except ImportError:
-            parser.exit(1, "llama-jp: --print-completion needs shtab: pip install 'llama-jp[chat]'\n")
+            parser.exit(1, f"llama-jp: {translate(NO_COMPLETION)}\n")
         print(shtab.complete(make_parser(), shell=str(values)))
         parser.exit()
 
@@ -153,4 +159,4 @@ def show_warning(
     line: str | None = None,
 ) -> None:
     """A replacement for `warnings.showwarning`, which fixes these parameters."""
-    print(f"llama-jp: {message}", file=sys.stderr)
+    print(f"llama-jp: {translate(str(message))}", file=sys.stderr)

@@ -19,6 +19,7 @@ from .console import OTHER_ENCODING, check_decoded
 from .conversation import Conversation, print_message
 from .failures import describe
 from .generation_arguments import add_generation_arguments, generation_options
+from .language import translate
 from .message_input import open_message_input
 from .models import add_computation_arguments, open_assistant, open_model
 from .output import count
@@ -95,10 +96,10 @@ def run(args: argparse.Namespace) -> int:
             sentence = describe(error)
             if sentence is None:
                 raise
-            hint = "" if command in COMMANDS else "; /reset clears the conversation"
+            parts = [sentence] if command in COMMANDS else [sentence, "; /reset clears the conversation"]
             if "the context holds" in sentence:
-                hint += ", and --past-context shift lets a text exceed the context"
-            print_message(f"{sentence}{hint}")
+                parts.append(", and --past-context shift lets a text exceed the context")
+            print_message("".join(map(translate, parts)))
 
 
 def run_chat_command(command: str, rest: str, conversation: Conversation, args: argparse.Namespace) -> None:

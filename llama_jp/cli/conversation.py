@@ -15,6 +15,7 @@ from ..generation.task import DEFAULT_MAX_NEW_TOKENS
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
 from ..text_files import parse_json, read_text_file, write_whole
+from .language import translate
 from .output import count, speed_report
 from .prompt_cache import common_prefix_length
 
@@ -136,4 +137,4 @@ def forgotten_notice(turns: list[Turn], context: int) -> str:
 
 def print_message(text: str) -> None:
     """Print to standard error, since standard output has only the answers."""
-    print(text, file=sys.stderr)
+    print(translate(text), file=sys.stderr)

@@ -9,10 +9,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from .failures import shorten_words
+from .help_format import HelpFormatter
+from .language import translate
 
 
 class CommandParser(argparse.ArgumentParser):
     """argparse's parser with short errors, and with positional arguments on both sides of the flags."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, **settings})
 
     def parse_args(  # type: ignore[override]  # one signature for argparse's three overloads
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -52,8 +57,9 @@ class CommandParser(argparse.ArgumentParser):
         """Print the mistake and the short usage in one line, and exit with status 2."""
         message = " ".join(message.removeprefix("argument ").split())
         if message.endswith("expected one argument"):
-            message += f"; a value that begins with - follows =, as in {message.partition(':')[0]}=-1"
-        self.exit(2, f"llama-jp: {shorten_words(message)}; usage: {self.short_usage()} (see {self.prog} --help)\n")
+            message = f"{message}; a value that begins with - follows =, as in {message.partition(':')[0]}=-1"
+        usage = f"; usage: {self.short_usage()} (see {self.prog} --help)"
+        self.exit(2, f"llama-jp: {shorten_words(translate(message))}{translate(usage)}\n")
 
     def short_usage(self) -> str:
         """The program, its positional arguments, and the word OPTIONS."""

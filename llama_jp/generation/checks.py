@@ -26,7 +26,8 @@ def check_range(
         kind = "a whole number" if whole else "a number"
         limits = [f"above {above:g}"] * (above > -math.inf) + [f"below {below:g}"] * (below < math.inf)
         limits += [f"of at least {least:g}"] * (least > -math.inf) + [f"of at most {most:g}"] * (most < math.inf)
-        raise ValueError(" ".join(f"{name} has to be {kind} {' and '.join(limits)}".split()) + f", not {value!r}{hint}")
+        needed = f"{kind} {' and '.join(limits)}".strip()
+        raise ValueError(f"{name} has to be {needed}, not {value!r}{hint}")
 
 
 def check_ids(name: str, ids: Sequence[int], V: int | None = None) -> None:
@@ -34,7 +35,8 @@ def check_ids(name: str, ids: Sequence[int], V: int | None = None) -> None:
     limit = math.inf if V is None else V
     wrong = [token for token in ids if not isinstance(token, SupportsIndex) or not 0 <= int(token) < limit]
     if wrong:
-        raise ValueError(f"{name} has {wrong}, but ids are whole numbers from 0 {'on' if V is None else f'to {V - 1}'}")
+        numbers = "whole numbers from 0 on" if V is None else f"whole numbers from 0 to {V - 1}"
+        raise ValueError(f"{name} has {wrong}, but ids are {numbers}")
 
 
 def check_forced(name: str, forced: int | Sequence[int] | None, suppressed: Sequence[int] | None) -> None:

@@ -37,7 +37,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
     out = capsys.readouterr().out
     line = COMMANDS[command]
     assert stopped.value.code == 0 and f"example:\n  llama-jp {command}" in out
-    assert f"\n{line[0].upper()}{line[1:]}.\n" in out
+    assert f" {line[0].upper()}{line[1:]}. " in " ".join(out.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
