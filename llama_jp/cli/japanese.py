@@ -39,8 +39,6 @@ HELP = {
         "チェックポイントの寸法、ファイル、メモリ、トークナイザーを、重みを読み込まずに表示する",
     "show the tokens of a text: pieces, ids, bytes, characters per token":
         "文章のトークンを表示する: ピース、id、バイト、1 トークンあたりの文字数",
-    "convert a checkpoint to safetensors, in the same or another dtype":
-        "チェックポイントを safetensors に変換する。dtype も変えられる",
     "write int8 or int4 weights with a certificate of the numerical deviation, or verify a certificate":
         "int8 または int4 の重みを数値誤差の証明書とともに書き出す、または証明書を検証する",
     "measure perplexity and bits per byte on a text, the distance from a reference, or answer tasks":
@@ -70,8 +68,6 @@ HELP = {
         "このフォルダーまたはリポジトリのトークナイザーを使う（既定値: モデル自身のもの）",
     "import the functions and the class that the checkpoint of a changed model names, and run their code":
         "変更したモデルのチェックポイントに記された関数とクラスをインポートし、そのコードを実行する",
-    "folder to write; it must be new or empty":
-        "書き出すフォルダー。新しいか空であること",
     "the source, in place of {source}":
         "変換元。{source} の代わり",
     # computation
@@ -271,10 +267,6 @@ HELP = {
     "print one JSON object with all ids and pieces":
         "すべての id とピースを 1 つの JSON オブジェクトで出力する",
     # convert
-    "default: stored":
-        "既定値: stored",
-    "largest file, such as 5GB or 500MB (default: 5GB)":
-        "1 ファイルの最大の大きさ。例: 5GB、500MB（既定値: 5GB）",
     # evaluate
     "with --tasks and --published":
         "--tasks または --published の指定時",
@@ -298,8 +290,6 @@ HELP = {
         "--tasks の指定時: 一度に処理する課題の数（既定値: 1）",
     "with --tasks: seed of the first task of a checkpoint that samples; the next task has N + 1 (default: 0)":
         "--tasks の指定時: サンプリングするチェックポイントの最初の課題のシード。次の課題は N + 1（既定値: 0）",
-    "measure the reference B as well, and the KL divergence from it, the share of equal most probable tokens (top 1) and the first different one; may be given several times":
-        "参照モデル B も測り、そこからの KL ダイバージェンス、確率最大のトークンが一致する割合（top 1）、最初に違うトークンを求める。複数回指定できる",
     "transformers: overlapping windows, as on its documentation's page; lm-eval: loglikelihood_rolling; llama.cpp: llama-perplexity; documents: lines of four hyphens separate documents, and requests in [INST] are not scored (default: transformers)":
         "transformers: その文書のページにある、重なり合う窓。lm-eval: loglikelihood_rolling。llama.cpp: llama-perplexity。documents: ハイフン 4 つの行で文書を区切り、[INST] の中の依頼は採点しない（既定値: transformers）",
     "tokens that the model sees at most (default: the model's context; llama.cpp, documents: 512)":
@@ -331,6 +321,34 @@ HELP = {
         "測定に使う文章（既定値: {file}、または証明書の文章）",
     "print the certificate, or the verdict, as JSON":
         "証明書または判定を JSON で出力する",
+    "largest file of a folder, such as 5GB or 500MB (default: 5GB)":
+        "フォルダーの 1 ファイルの最大の大きさ。例: 5GB、500MB（既定値: 5GB）",
+    "type of a GGUF file, with DST such as out.gguf (default: as stored)":
+        "GGUF ファイルの型。DST が out.gguf のような名前のとき（既定値: 元のまま）",
+    "{what} to write; it must be new or empty":
+        "書き出す{what}。新しいか空であること",
+    "folder or GGUF file (NAME.gguf)":
+        "フォルダーまたは GGUF ファイル（NAME.gguf）",
+    "folder":
+        "フォルダー",
+    "dtype of a folder (default: stored)":
+        "フォルダーの dtype（既定値: stored）",
+    "convert a checkpoint to safetensors or to a GGUF file, in the same or another dtype":
+        "チェックポイントを safetensors または GGUF ファイルに変換する。dtype も変えられる",
+    "measure the reference B as well, and the KL divergence from it, the share of equal most probable tokens (top 1) and the first different one; may be given several times. With several models: their original, and a table of what each loses":
+        "参照モデル B も測り、そこからの KL ダイバージェンス、確率最大のトークンが一致する割合（top 1）、最初に違うトークンを求める。複数回指定できる。モデルが複数なら、その元のモデルを指定し、それぞれが失ったものを表にする",
+    "show these heads (default: all)":
+        "これらのヘッドを見せる（既定値: すべて）",
+    "show the attention and the values of these layers (default: all)":
+        "これらの層のアテンションと値を見せる（既定値: すべて）",
+    "the page to write; it shows {number} new tokens unless --max-new-tokens says otherwise":
+        "書き出すページ。--max-new-tokens がなければ新しい {number} トークンを見せる",
+    "write one HTML page that shows a prompt's way through the model":
+        "プロンプトがモデルを通る様子を 1 つの HTML ページに書き出す",
+    "also show the tokens of this tokenizer; can be given several times; {model}":
+        "このトークナイザーのトークンも見せる。複数回指定できる。{model}",
+    "system prompt (default: the template's own)":
+        "システムプロンプト（既定値: テンプレート自身のもの）",
 }
 
 MESSAGES = {
@@ -867,8 +885,6 @@ MESSAGES = {
     # convert, quantize
     "SRC and DST are needed":
         "SRC と DST が必要です",
-    "convert writes folders, and no GGUF file such as {file}; write a folder, and give it to llama.cpp's convert_hf_to_gguf.py":
-        "convert が書き出すのはフォルダーで、{file} のような GGUF ファイルではありません。フォルダーに書き出し、llama.cpp の convert_hf_to_gguf.py に渡してください",
     "{folder} exists and is not an empty folder; choose another, or remove it":
         "{folder} は既にあり、空のフォルダーではありません。別の場所にするか、消してください",
     "MODEL and OUT are needed: llama-jp quantize MODEL OUT, or llama-jp quantize --verify FOLDER":
@@ -963,8 +979,52 @@ MESSAGES = {
         "文章に採点できるトークンがありません。トークンには前のトークンが必要です。もっと長い文章を使ってください",
     "the model has {ours} ids and the reference {theirs}, so there is no KL divergence; measure each with its own tokenizer, and compare bits per byte or per character":
         "モデルの id は {ours} 個、参照モデルは {theirs} 個なので、KL ダイバージェンスは求められません。それぞれのトークナイザーで測り、1 バイトまたは 1 文字あたりのビット数を比べてください",
-    "the loss is not finite: in {dtype} the model's logits hold NaN or infinity; load it with another dtype, and if that does not help, the weights hold NaN or infinity":
-        "損失が有限ではありません: {dtype} でモデルのロジットに NaN か無限大があります。別の dtype で読み込み、それでも直らなければ、重みに NaN か無限大があります",
     "the text has several documents; --convention documents measures each for itself":
         "文章に複数の文書があります。--convention documents なら文書ごとに測れます",
+    "--type is of GGUF files, and {folder} is a folder; name it {name}.gguf, or use --dtype":
+        "--type は GGUF ファイル用ですが、{folder} はフォルダーです。{name}.gguf とするか、--dtype を使ってください",
+    "--{flag} is of folders, and {file} is a GGUF file; {way_out}":
+        "--{flag} はフォルダー用ですが、{file} は GGUF ファイルです。{way_out}",
+    "use --type":
+        "--type を使ってください",
+    "drop it":
+        "外してください",
+    "llama.cpp runs no changed model":
+        "llama.cpp は変更したモデルを実行できません",
+    "{repository} on the hub holds GGUF files: name one of them, {owner}/{file}{hint}":
+        "ハブの {repository} にあるのは GGUF ファイルです。{owner}/{file} のように 1 つを指定してください{hint}",
+    "; the others are {files}":
+        "。ほかに {files}",
+    "--{flag} takes one model, and {number} are named":
+        "--{flag} のモデルは 1 つですが、{number} 個指定されています",
+    "the loss is not finite: the model's logits hold NaN or infinity; load it with another dtype, and if that does not help, the weights hold NaN or infinity":
+        "損失が有限ではありません: モデルのロジットに NaN か無限大があります。別の dtype で読み込み、それでも直らなければ、重みに NaN か無限大があります",
+    "{source} is no version of {original}: id {id} is {theirs} in its tokenizer and {ours} in the original's; measure it alone, and compare bits per character":
+        "{source} は {original} の別版ではありません: id {id} が {theirs} で、元のモデルでは {ours} です。単独で測り、1 文字あたりのビット数を比べてください",
+    "the model has no folder with a tokenizer; pass tokenizer=…":
+        "モデルにトークナイザーのあるフォルダーがありません。tokenizer=… を渡してください",
+    "there is no {noun} {index}; the model has {nouns}s 0 to {last}":
+        "{noun} {index} はありません。モデルの {nouns} は 0 から {last} までです",
+    "there are no {noun}s to show; name at least one of 0 to {last}":
+        "見せる {noun} がありません。0 から {last} までの少なくとも 1 つを指定してください",
+    "{tokens} tokens have {weights} attention weights in {layers} layers of {heads} heads, and a page holds {most}; {fewer}take fewer tokens":
+        "{tokens} トークンのアテンションの重みは、{heads} ヘッドの {layers} 層で {weights} 個ですが、1 ページに入るのは {most} 個です。{fewer}トークンを減らしてください",
+    "show at most {heads} heads (layers and heads, --layers and --heads), or ":
+        "--layers と --heads で合わせて {heads} ヘッド以下にするか、",
+    "there is no folder {folder} for {file}; create it first":
+        "{file} を書くフォルダー {folder} がありません。先に作ってください",
+    "{path} is a folder; name a file, such as {file}":
+        "{path} はフォルダーです。{file} のようなファイルを指定してください",
+    "{folder} is not writable, so {file} cannot be written there; choose another place":
+        "{folder} に書き込めないので {file} を書けません。別の場所を選んでください",
+    "the draft model shares modules with the model, so one trace would record both; load it again":
+        "ドラフトモデルがモデルとモジュールを共有しているので、記録が混ざります。別に読み込んでください",
+    "the trace points of this model's attention do not show which draft tokens were rejected; leave speculation out":
+        "このモデルのアテンションの記録では、棄却されたドラフトトークンがわかりません。投機的デコードを外してください",
+    "the page shows one answer that grows at its end; leave out beams and several answers":
+        "ページが見せるのは末尾に伸びる 1 つの答えです。ビームと複数の答えを外してください",
+    "guidance_scale runs the model twice for each token, and the page shows one run; leave it out":
+        "guidance_scale はトークンごとにモデルを 2 回呼びますが、ページが見せるのは 1 回です。外してください",
+    "past_context='shift' moves tokens to new positions, which the page cannot show; leave it out":
+        "past_context='shift' はトークンの位置を変えるので、ページに表せません。外してください",
 }

@@ -40,7 +40,7 @@ from llama_jp.text_files import decode_text
 
 PACKAGE = Path(llama_jp.__file__).parent
 # A beginner meets these commands. finetune, parity and bench have English help and errors.
-BEGINNERS = ("generate", "chat", "info", "tokenize", "convert", "evaluate", "quantize")
+BEGINNERS = ("generate", "chat", "info", "tokenize", "convert", "evaluate", "quantize", "inspect")
 # Each sentence that these files raise, warn with, or give to `parser.error`, has a Japanese entry.
 LISTED = [
     *(f"cli/{name}.py" for name in BEGINNERS),
@@ -50,6 +50,7 @@ LISTED = [
     *("loading.py", "long_context.py", "text_files.py", "text/tokenizer.py"),
     *("checkpoint/hub.py", "checkpoint/json_files.py", "checkpoint/load.py", "checkpoint/recognise.py"),
     *("generation/checks.py", "generation/filter_chain.py", "generation/options.py", "generation/runner.py"),
+    *("inspection/interface.py", "inspection/run.py"),
     *("generation/sampling.py", "generation/speculation.py", "generation/stop_strings.py", "generation/stopping.py"),
     *("generation/task.py", "evaluation/documents.py", "evaluation/perplexity.py", "evaluation/tasks.py"),
     *("quantization/certificate.py", "quantization/convert.py"),
