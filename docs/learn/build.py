@@ -1,0 +1,348 @@
+"""Fill the computed parts of the tour's pages, or check them.
+
+    python docs/learn/build.py             write what is computed
+    python docs/learn/build.py --check     name each place that differs, and exit with 1
+    python docs/learn/build.py 03 04       these chapters only
+
+A chapter is two pages, `NN-name.md` and `NN-name.ja.md`, and `chapters/NN_name.py` with up to three functions:
+
+    numbers(demo)     name -> printed text. Called with the model in float32 and in float64; both texts have to be equal
+    pictures(demo)    file name without .svg -> SVG, kept in pictures/
+    claims(demo)      an assertion for each sentence that claims something
+
+Computed parts of a page:
+
+    <!--n rms.ms-->0.003045<!--/n-->       a number inside a sentence or a table, never first in a line: GitHub would
+                                           take that line for HTML
+    <!--n table-->                         a text of several lines, such as a table; both comments on their own lines
+    <!--source llama_jp.model:rms_norm-->  the code of an object, with its file and line. `:Llama.hidden "x =" "return"`
+                                           quotes from the first line that starts with one text to the next that starts
+                                           with the other
+    <!--/source-->
+    ```python, then ```text                code and what it prints. The blocks of a page run in order, in one namespace
+    ```console                             lines `$ llama-jp …` and their standard output. After a line <!--not run-->
+                                           the block stays as it is
+
+A chapter's two pages use the same numbers and the same code (comments may differ). A decimal number anywhere else is an
+error: nobody would notice when it went stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib
+import inspect
+import io
+import os
+import re
+import shlex
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+
+LEARN = Path(__file__).resolve().parent
+ROOT = LEARN.parents[1]
+sys.path[:0] = [str(LEARN), str(ROOT)]  # chapters import demo and drawing; the code quoted is that of this checkout
+
+from demo import Demo  # noqa: E402
+
+SPAN = re.compile(r"<!--n ([\w.-]+)-->(.*?)<!--/n-->", re.S)
+SOURCE = re.compile(r'<!--source ([\w.]+):([\w.]+)((?: "[^"\n]+"){0,2})-->\n(.*?)<!--/source-->', re.S)
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+FIRST_IN_LINE = re.compile(r"^\s*(?:(?:[-*+>]|\d+\.)\s+)*<!--n [\w.-]+-->(?=[^\n])")
+NOT_PROSE = [
+    re.compile(r"^```.*?^```$", re.M | re.S),
+    SPAN,
+    re.compile(r"<!--.*?-->", re.S),
+    re.compile(r"`[^`\n]+`"),
+    re.compile(r"!?\[[^\]\n]*\]\([^)\n]*\)"),
+    re.compile(r"^#.*$", re.M),
+]
+DECIMAL = re.compile(r"\d+\.\d+")
+IN_SVG = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+class Place(NamedTuple):
+    """A computed part of a page: `text[start:end]` has to be `computed`."""
+
+    start: int
+    end: int
+    name: str
+    computed: str
+
+
+class Chapter:
+    """The module of a chapter and its pages, Japanese first."""
+
+    def __init__(self, name: str, folder: Path = LEARN):
+        self.name, self.folder = name, folder
+        self.pages = [folder / f"{name}.ja.md", folder / f"{name}.md"]
+
+    @property
+    def module(self) -> ModuleType | None:
+        name = f"chapters.{self.name.replace('-', '_')}"
+        return importlib.import_module(name) if (LEARN / f"{name.replace('.', '/')}.py").exists() else None
+
+    def numbers(self) -> tuple[dict[str, str], list[str]]:
+        """The printed texts, and a sentence for each that float64 prints in another way."""
+        if not hasattr(self.module, "numbers"):
+            return {}, []
+        numbers, exact = (without_random(self.module.numbers, demo(dtype)) for dtype in ("float32", "float64"))
+        differing = [
+            f"{self.name}: {name} is {numbers.get(name)!r} in float32 and {exact.get(name)!r} in float64; print fewer "
+            "digits"
+            for name in sorted(numbers.keys() | exact.keys())
+            if numbers.get(name) != exact.get(name)
+        ]
+        return numbers, differing
+
+    def pictures(self) -> dict[Path, str]:
+        drawn = self.module.pictures(demo("float32")) if hasattr(self.module, "pictures") else {}
+        return {self.folder / "pictures" / f"{name}.svg": svg for name, svg in drawn.items()}
+
+    def claims(self) -> None:
+        if hasattr(self.module, "claims"):
+            without_random(self.module.claims, demo("float32"))
+
+
+@lru_cache
+def demo(dtype: str) -> Demo:
+    return Demo(getattr(torch, dtype))
+
+
+def without_random(function, *args):
+    """Call a function so that neither earlier random numbers reach it nor its own reach later code."""
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        return function(*args)
+
+
+def chapters() -> list[Chapter]:
+    names = {file.name.split(".")[0] for file in LEARN.glob("*.md")}
+    return [Chapter(name) for name in sorted(names, key=lambda name: (name != "index", name))]
+
+
+# --- the computed parts of one page -----------------------------------------------------------------------------------
+
+
+def places(text: str, numbers: dict[str, str], outputs: dict[int, str]) -> Iterator[Place]:
+    """Every computed part of a page. `outputs`: what a block prints, by the block's number."""
+    for span in SPAN.finditer(text):
+        computed = numbers.get(span[1], f"(chapters/*.py has no number {span[1]})")
+        computed = f"\n\n{computed.strip()}\n\n" if "\n" in computed else computed
+        yield Place(span.start(2), span.end(2), span[1], computed)
+    for source in SOURCE.finditer(text):
+        yield Place(source.start(4), source.end(4), f"{source[1]}:{source[2]}", quote(source[1], source[2], source[3]))
+    blocks = code_blocks(text)
+    for number, block in enumerate(blocks):
+        if number not in outputs:
+            continue
+        if block[1] == "console":
+            yield Place(block.start(2), block.end(2), block[2].splitlines()[0], outputs[number])
+        elif (shown := output_block(text, block)) is not None:
+            yield Place(shown.start(2), shown.end(2), f"output of block {number + 1}", outputs[number])
+        elif outputs[number]:
+            yield Place(block.end(), block.end(), f"output of block {number + 1}", f"\n\n```text\n{outputs[number]}```")
+
+
+def quote(module: str, path: str, limits: str) -> str:
+    """The code of an object as a fenced block, whose first line has the file and the line."""
+    quoted = importlib.import_module(module)
+    for part in path.split("."):
+        quoted = getattr(quoted, part)
+    lines, line = inspect.getsourcelines(quoted)
+    if limits:
+        first, last = (re.findall(r'"([^"]+)"', limits) * 2)[:2]
+        start = next(i for i, code in enumerate(lines) if code.strip().startswith(first))
+        end = next(i for i, code in enumerate(lines) if i >= start and code.strip().startswith(last))
+        lines, line = lines[start : end + 1], line + start
+    file = Path(inspect.getsourcefile(quoted)).resolve().relative_to(ROOT).as_posix()
+    return f"```python\n# {file}, line {line}\n{textwrap.dedent(''.join(lines)).rstrip()}\n```\n"
+
+
+def code_blocks(text: str) -> list[re.Match[str]]:
+    """The python and console blocks of a page that run, in order."""
+    quoted = [source.span() for source in SOURCE.finditer(text)]
+    return [
+        block
+        for block in FENCE.finditer(text)
+        if block[1] in ("python", "console")
+        and not any(start <= block.start() < end for start, end in quoted)
+        and not text[: block.start()].rstrip().endswith("<!--not run-->")
+    ]
+
+
+def output_block(text: str, block: re.Match[str]) -> re.Match[str] | None:
+    """The ```text block that follows a python block."""
+    following = FENCE.search(text, block.end())
+    if following is None or following[1] != "text" or text[block.end() : following.start()].strip():
+        return None
+    return following
+
+
+def run_blocks(page: Path, text: str) -> dict[int, str]:
+    """Run the blocks of a page, in an empty folder and one namespace. Returns what each printed."""
+    outputs, namespace, before = {}, {"__name__": page.stem}, Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            for number, block in enumerate(code_blocks(text)):
+                above = text.count("\n", 0, block.start(2))
+                if block[1] == "console":
+                    commands = [line for line in block[2].splitlines() if line.startswith("$ ")]
+                    outputs[number] = "".join(f"{command}\n{run_command(command)}" for command in commands)
+                else:
+                    code = compile("\n" * above + block[2], str(page), "exec")  # line numbers are the page's
+                    with contextlib.redirect_stdout(io.StringIO()) as printed:
+                        exec(code, namespace)
+                    outputs[number] = printed.getvalue()
+        finally:
+            os.chdir(before)
+    return outputs
+
+
+def run_command(command: str) -> str:
+    """What `$ llama-jp …` prints on standard output. It runs in this process: a new one would import torch again."""
+    from llama_jp.cli import main
+
+    program, *words = shlex.split(command.removeprefix("$ "))
+    if program != "llama-jp":
+        raise ValueError(f"only llama-jp runs in a console block, not {program}; put <!--not run--> above the block")
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()):
+        main(words)
+    return printed.getvalue()
+
+
+# --- what is wrong with a chapter -------------------------------------------------------------------------------------
+
+
+def faults_of_page(page: Path, text: str) -> Iterator[str]:
+    """What is wrong with a page whatever the numbers are."""
+    fences = list(FENCE.finditer(text))
+    outputs = [output_block(text, block) for block in code_blocks(text) if block[1] == "python"]
+    printed = {output.start() for output in outputs if output is not None}
+    spans = [span.span() for span in SPAN.finditer(text)]
+    for fence in fences:
+        if fence[1] == "text" and fence.start() not in printed and not within(fence.start(), spans):
+            yield f"{where(page, text, fence.start())}: this block is the output of no code"
+    for number, line in enumerate(text.split("\n"), 1):
+        if FIRST_IN_LINE.match(line):
+            yield f"{page.name}:{number}: a number is first in its line; GitHub takes the line for HTML"
+    for decimal in DECIMAL.finditer(prose(text)):
+        yield f"{where(page, text, decimal.start())}: {decimal[0]} is typed by hand; make it a number of the chapter"
+
+
+def prose(text: str) -> str:
+    """The text with everything else blanked out, at the same places."""
+    for pattern in NOT_PROSE:
+        text = pattern.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    return text
+
+
+def within(position: int, spans: list[tuple[int, int]]) -> bool:
+    return any(start <= position < end for start, end in spans)
+
+
+def where(page: Path, text: str, position: int) -> str:
+    return f"{page.name}:{text.count(chr(10), 0, position) + 1}"
+
+
+def faults_between(japanese: str, english: str, name: str, numbers: dict[str, str]) -> Iterator[str]:
+    """Differences between the two pages, and numbers that no page shows."""
+    used = [{match[1] for match in SPAN.finditer(text)} for text in (japanese, english)]
+    for language, own, other in (("Japanese", *used), ("English", *reversed(used))):
+        for number in sorted(own - other):
+            yield f"{name}: only the {language} page has the number {number}"
+    for number in sorted(numbers.keys() - used[0] - used[1]):
+        yield f"{name}: no page shows the number {number}"
+    quoted = [[source.group(1, 2, 3) for source in SOURCE.finditer(text)] for text in (japanese, english)]
+    if quoted[0] != quoted[1]:
+        yield f"{name}: the pages quote different code: {quoted[0]} and {quoted[1]}"
+    blocks = [[comparable(block) for block in code_blocks(text)] for text in (japanese, english)]
+    if len(blocks[0]) != len(blocks[1]):
+        yield f"{name}: the Japanese page has {len(blocks[0])} blocks of code, the English page {len(blocks[1])}"
+    for number, (one, other) in enumerate(zip(*blocks, strict=False), 1):
+        if one != other:
+            yield f"{name}: block {number} is other code on the English page"
+
+
+def comparable(block: re.Match[str]) -> object:
+    """Code without its comments; the commands of a console block."""
+    if block[1] == "python":
+        return ast.dump(ast.parse(block[2]))
+    return [line for line in block[2].splitlines() if line.startswith("$ ")]
+
+
+def faults(chapter: Chapter, write: bool = False) -> list[str]:
+    """Every sentence that `--check` prints about a chapter. With `write`, what can be computed is filled in first."""
+    missing = [f"{page.name} does not exist" for page in chapter.pages if not page.exists()]
+    if missing:
+        return missing
+    numbers, found = chapter.numbers()
+    texts = [page.read_text(encoding="utf-8") for page in chapter.pages]
+    found += faults_between(*texts, chapter.name, numbers)
+    outputs = without_random(run_blocks, chapter.pages[0], texts[0])  # the other page has the same code
+    for page, text in zip(chapter.pages, texts, strict=True):
+        stale = [place for place in places(text, numbers, outputs) if text[place.start : place.end] != place.computed]
+        if write:
+            for place in sorted(stale, reverse=True):
+                text = text[: place.start] + place.computed + text[place.end :]
+            page.write_text(text, encoding="utf-8")
+            stale = [place for place in stale if place.computed.startswith("(chapters/")]
+        for place in sorted(stale):
+            shown = text[place.start : place.end]
+            found.append(
+                f"{where(page, text, place.start)}: {place.name} is {place.computed!r}, the page says {shown!r}"
+            )
+        found += faults_of_page(page, text)
+        found += [
+            f"{page.name}: the picture {link} does not exist or is not drawn by the chapter"
+            for link in re.findall(r"\(pictures/([^)]+)\)", text)
+            if chapter.folder / "pictures" / link not in chapter.pictures()
+        ]
+    for file, svg in chapter.pictures().items():
+        if not file.exists() or not same_picture(file.read_text(encoding="utf-8"), svg):
+            if write:
+                file.write_text(svg, encoding="utf-8")
+            else:
+                found.append(f"pictures/{file.name} is not what the chapter draws")
+        if not any(f"(pictures/{file.name})" in text for text in texts):
+            found.append(f"pictures/{file.name} is on no page")
+    try:
+        chapter.claims()
+    except AssertionError as claim:
+        found.append(f"{chapter.name}: a sentence is not true: {claim}")
+    return found
+
+
+def same_picture(one: str, other: str) -> bool:
+    """Equal up to a tenth of a pixel, by which another CPU may move a mark."""
+    numbers = [[float(number) for number in IN_SVG.findall(svg)] for svg in (one, other)]
+    if IN_SVG.sub("0", one) != IN_SVG.sub("0", other):
+        return False
+    return all(abs(a - b) < 0.11 for a, b in zip(*numbers, strict=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("chapters", nargs="*", help="the first characters of chapters, such as 03 (default: all)")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a place differs")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = [each for each in chapters() if not args.chapters or each.name.startswith(tuple(args.chapters))]
+    found = [fault for chapter in chosen for fault in faults(chapter, write=not args.check)]
+    print("\n".join(found), end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
