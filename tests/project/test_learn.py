@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.tokenizer_files import real_data
+
+from llama_jp import Tokenizer
 
 LEARN = Path(__file__).parents[2] / "docs" / "learn"
 sys.path.insert(0, str(LEARN))
@@ -33,6 +36,12 @@ def test_the_chapter_has_its_parts(name):
         assert "(pictures/" in text and "<!--source " in text, page.name
         commands = [line for block in code_blocks(text) for line in block[2].splitlines() if line.startswith("$ ")]
         assert all(command.startswith("$ llama-jp ") for command in commands), f"{page.name}: {commands}"
+
+
+def test_llama_2_cuts_the_sentence_as_chapter_1_says():
+    chapter = CHAPTERS["01-tokens"].module
+    tokenizer = Tokenizer.from_pretrained(real_data("llama2-tokenizer"))
+    assert tokenizer.pieces(tokenizer.encode(chapter.SENTENCE)) == chapter.LLAMA_2
 
 
 # --- each rule goes red -----------------------------------------------------------------------------------------------
