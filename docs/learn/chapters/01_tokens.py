@@ -11,8 +11,8 @@ import llama_jp
 
 SENTENCE = "むかしむかし、クマが海辺に行きました。"
 SHORT = "クマが海辺に行きました。"
-# Llama 2's pieces of SENTENCE. Its tokenizer is not bundled; tests/project/test_learn.py compares where the file exists.
-LLAMA_2 = "<s> ▁ む か し む か し 、 ク マ が 海 <0xE8> <0xBE> <0xBA> に 行 き ま し た 。".split()
+# Llama 2's pieces of SENTENCE. Its tokenizer is not bundled: tests/project/test_learn.py compares where the file is.
+LLAMA_2 = ["<s>", "▁", *"むかしむかし、クマが海", "<0xE8>", "<0xBE>", "<0xBA>", *"に行きました。"]
 
 
 def merges(demo: Demo) -> list[list[str]]:
