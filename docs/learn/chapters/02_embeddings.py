@@ -83,7 +83,9 @@ def draw(demo: Demo, title: str) -> str:
             picture.box(x, y, cell - 1, cell - 1, "soft", opacity=0.35)
             picture.box(x, y, cell - 1, cell - 1, kind, f"{one} {other}: {fixed(value, 2)}", min(abs(value), 0.8))
             if i != j:
-                picture.text(x + 18, y + 23, fixed(value, 1).replace("0.", "."), "small")
+                picture.text(
+                    x + 18, y + 23, fixed(value, 1).replace("0.", "."), "small" + " paper-fill" * (value > 0.6)
+                )
     for place, value in enumerate((0.8, 0.6, 0.4, 0.2, 0.0, -0.2)):
         x, y = left + cell * len(words) + 16, top + 30 * place
         picture.box(x, y, 22, 28, "soft", opacity=0.35)
