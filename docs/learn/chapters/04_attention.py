@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from demo import Demo, fixed
 from drawing import Picture
 from torch import Tensor
