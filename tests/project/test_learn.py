@@ -121,6 +121,13 @@ def test_text_that_no_code_prints_is_named():
     assert fault == "page.md:16: this block is the output of no code"
 
 
+def test_a_link_to_the_other_language_is_named():
+    link = "[4. Attention](04-attention.md), [trace](../trace.md#top)"
+    assert list(faults_of_page(LEARN / "page.md", link)) == []
+    assert len(list(faults_of_page(LEARN / "page.ja.md", link))) == 2
+    assert list(faults_of_page(LEARN / "page.ja.md", "English: [page.md](04-attention.md)")) == []
+
+
 @pytest.mark.parametrize("start", ["", "- ", "1. ", "> "])
 def test_a_number_at_the_start_of_a_line_is_named(start):
     """Guards against a line that GitHub takes for HTML, so that its emphasis and code stay as they are typed."""
