@@ -63,7 +63,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if (place := site_path(path)) is None:
             return text
         place = posixpath.relpath(place, posixpath.dirname(site_path(source) or source))
-        return f"{image}[{text}]({place.replace('.ja.md', '.md')}{anchor or ''})"
+        return f"{image}[{text}]({place.replace('.ja.', '.')}{anchor or ''})"
 
     lines = [line for line in markdown.split("\n") if not names_other_language(line, source)]
     text = LINK.sub(on_the_site, "\n".join(lines))
