@@ -67,6 +67,7 @@ NOT_PROSE = [
     re.compile(r"!?\[[^\]\n]*\]\([^)\n]*\)"),
     re.compile(r"^#.*$", re.M),
 ]
+LINK = re.compile(r"(?:(English|日本語): )?\[[^\]\n]*\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
 DECIMAL = re.compile(r"\d+\.\d+")
 IN_SVG = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -237,6 +238,11 @@ def faults_of_page(page: Path, text: str) -> Iterator[str]:
     for number, line in enumerate(text.split("\n"), 1):
         if FIRST_IN_LINE.match(line):
             yield f"{page.name}:{number}: a number is first in its line; GitHub takes the line for HTML"
+    for link in LINK.finditer(text):
+        own, other = (".ja.md", ".md") if page.name.endswith(".ja.md") else (".md", ".ja.md")
+        target = link[2].removesuffix(".md").removesuffix(".ja")
+        if link[1] not in ("English", "日本語") and link[2] != target + own and (page.parent / (target + own)).exists():
+            yield f"{where(page, text, link.start())}: {link[2]} is in the other language; link to {target}{own}"
     for decimal in DECIMAL.finditer(prose(text)):
         yield f"{where(page, text, decimal.start())}: {decimal[0]} is typed by hand; make it a number of the chapter"
 
@@ -288,6 +294,7 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
     if missing:
         return missing
     numbers, found = chapter.numbers()
+    pictures = chapter.pictures()
     texts = [page.read_text(encoding="utf-8") for page in chapter.pages]
     found += faults_between(*texts, chapter.name, numbers)
     outputs = without_random(run_blocks, chapter.pages[0], texts[0])  # the other page has the same code
@@ -307,9 +314,9 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
         found += [
             f"{page.name}: the picture {link} does not exist or is not drawn by the chapter"
             for link in re.findall(r"\(pictures/([^)]+)\)", text)
-            if chapter.folder / "pictures" / link not in chapter.pictures()
+            if chapter.folder / "pictures" / link not in pictures
         ]
-    for file, svg in chapter.pictures().items():
+    for file, svg in pictures.items():
         if not file.exists() or not same_picture(file.read_text(encoding="utf-8"), svg):
             if write:
                 file.write_text(svg, encoding="utf-8")

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.tokenizer_files import real_data
+
+from llama_jp import Tokenizer
 
 LEARN = Path(__file__).parents[2] / "docs" / "learn"
 sys.path.insert(0, str(LEARN))
@@ -33,6 +36,12 @@ def test_the_chapter_has_its_parts(name):
         assert "(pictures/" in text and "<!--source " in text, page.name
         commands = [line for block in code_blocks(text) for line in block[2].splitlines() if line.startswith("$ ")]
         assert all(command.startswith("$ llama-jp ") for command in commands), f"{page.name}: {commands}"
+
+
+def test_llama_2_cuts_the_sentence_as_chapter_1_says():
+    chapter = CHAPTERS["01-tokens"].module
+    tokenizer = Tokenizer.from_pretrained(real_data("llama2-tokenizer"))
+    assert tokenizer.pieces(tokenizer.encode(chapter.SENTENCE)) == chapter.LLAMA_2
 
 
 # --- each rule goes red -----------------------------------------------------------------------------------------------
@@ -110,6 +119,13 @@ def test_numbers_typed_by_hand_are_named():
 def test_text_that_no_code_prints_is_named():
     [fault] = faults_of_page(Path("page.md"), PAGE + "\n```text\n17\n```\n")
     assert fault == "page.md:16: this block is the output of no code"
+
+
+def test_a_link_to_the_other_language_is_named():
+    link = "[4. Attention](04-attention.md), [trace](../trace.md#top)"
+    assert list(faults_of_page(LEARN / "page.md", link)) == []
+    assert len(list(faults_of_page(LEARN / "page.ja.md", link))) == 2
+    assert list(faults_of_page(LEARN / "page.ja.md", "English: [page.md](04-attention.md)")) == []
 
 
 @pytest.mark.parametrize("start", ["", "- ", "1. ", "> "])
