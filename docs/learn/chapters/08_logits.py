@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from demo import Demo, fixed
 from drawing import Picture
@@ -18,6 +20,7 @@ def before_friend(demo: Demo) -> int:
     return demo.where(FRIEND)[1] - 1
 
 
+@lru_cache
 def lens(demo: Demo, point: str) -> Tensor:
     """The logits (T, V) if the last norm and lm_head came right after this point."""
     return demo.model.lm_head(demo.model.norm(demo.trace()[point][0]))

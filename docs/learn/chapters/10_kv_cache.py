@@ -12,11 +12,11 @@ from llama_jp.cache import Cache
 SHOWN_ROWS, SHOWN_NUMBERS = 4, 24  # of the picture
 
 
-def filled(demo: Demo) -> Cache:
-    """A cache of request and story, filled as in generation: the prompt at once, then token by token."""
+def filled(demo: Demo, steps: int) -> Cache:
+    """A cache filled as in generation: the prompt at once, then some tokens of the story one by one."""
     cache, ids = demo.model.new_cache(1, 256), torch.tensor([demo.ids])
     demo.model(ids[:, : len(demo.prompt)], cache)
-    for i in range(len(demo.prompt), len(demo.ids)):
+    for i in range(len(demo.prompt), len(demo.prompt) + steps):
         demo.model(ids[:, i : i + 1], cache)
     return cache
 
@@ -62,7 +62,7 @@ def pictures(demo: Demo) -> dict[str, str]:
 
 
 def draw(demo: Demo, title: str, *panels: str) -> str:
-    cache = filled(demo)
+    cache = filled(demo, steps=len(panels) - 1)
     keys: Tensor = cache.keys[0][0, 0]  # (positions, D)
     picture = Picture(title, 900, 256)
     names, first = demo.spell(demo.ids), len(demo.prompt) - SHOWN_ROWS
@@ -88,7 +88,7 @@ def draw(demo: Demo, title: str, *panels: str) -> str:
 
 
 def claims(demo: Demo) -> None:
-    cache, trace = filled(demo), demo.trace()
+    cache, trace = filled(demo, len(demo.story)), demo.trace()
     assert cache.length == len(demo.ids)
     for layer in range(demo.model.config.num_hidden_layers):
         for name, stored in (("keys", cache.keys), ("values", cache.values)):
