@@ -170,6 +170,8 @@ def claims(demo: Demo) -> None:
         "without the head, the best five are animals"
     )
     assert written(demo)[1] > 3 * sum(written(demo)[::2]) and all(value > 0 for value in written(demo)), "head 1 writes"
+    assert fixed(sum(written(demo)), 2) == fixed(sum(round(value, 2) for value in written(demo)), 2), "the pencil's sum"
+    assert sum(written(demo)) > demo.logits[friend, demo.id_of(FRIEND)] / 2, "more than half of the logit"
     lines = demo.model.layers[LAST].self_attn.o_proj.weight.shape, demo.model.config.num_attention_heads
     assert lines == ((256, 256), 4), "o_proj has 256 columns, 64 for each of four heads"
     assert found[LAST, 0].weight > 0.4 and found[LAST, 0].name_without > 0.9, "head 0 looks, but is not needed"

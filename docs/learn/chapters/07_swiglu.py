@@ -108,5 +108,7 @@ def claims(demo: Demo) -> None:
     assert sorted(fires(demo, OPEN)) == sorted(animals.split()), "every piece that feature 317 answers to is an animal"
     assert gate[SHOWN[1]] > 4 > gate[product.abs().argsort(descending=True)[200:]].max(), "large products, open gates"
     assert (silu(torch.tensor([10.0, -10.0])) - torch.tensor([10.0, 0.0])).abs().max() < 1e-3, "silu far from 0"
+    wide, narrow = 2 * 256 * 1024, sum(p.numel() for p in demo.model.layers[0].mlp.parameters())
+    assert abs(wide - narrow) / wide < 0.04, "about as many weights as two matrices of a four-fold width"
     share = (product.abs() < 0.1).float().mean()
     assert 0.4 < share < 0.5, "more than two in five products are close to 0"
