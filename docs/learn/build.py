@@ -43,6 +43,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -306,10 +307,9 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
             page.write_text(text, encoding="utf-8")
             stale = [place for place in stale if place.computed.startswith("(chapters/")]
         for place in sorted(stale):
-            shown = text[place.start : place.end]
-            found.append(
-                f"{where(page, text, place.start)}: {place.name} is {place.computed!r}, the page says {shown!r}"
-            )
+            line, computed, shown = first_difference(place.computed, text[place.start : place.end])
+            line += text.count("\n", 0, place.start) + 1
+            found.append(f"{page.name}:{line}: {place.name} is {computed!r}, the page says {shown!r}")
         found += faults_of_page(page, text)
         found += [
             f"{page.name}: the picture {link} does not exist or is not drawn by the chapter"
@@ -329,6 +329,12 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
     except AssertionError as claim:
         found.append(f"{chapter.name}: a sentence is not true: {claim}")
     return found
+
+
+def first_difference(computed: str, shown: str) -> tuple[int, str, str]:
+    """The first line that differs: its number, and the line in both texts ("" past the end)."""
+    lines = zip_longest(computed.split("\n"), shown.split("\n"), fillvalue="")
+    return next((number, one, other) for number, (one, other) in enumerate(lines) if one != other)
 
 
 def same_picture(one: str, other: str) -> bool:

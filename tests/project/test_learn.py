@@ -96,6 +96,11 @@ def test_the_fault_has_file_line_name_and_both_values(tmp_path, monkeypatch):
     assert faults(Chapter("99-test", tmp_path), write=True) == [] == faults(Chapter("99-test", tmp_path))
 
 
+def test_the_fault_of_a_block_has_the_line_that_differs():
+    assert build.first_difference("a\nb\n", "a\nc\n") == (1, "b", "c")
+    assert build.first_difference("a\n", "") == (0, "a", "")
+
+
 def test_a_number_that_float64_prints_otherwise_is_named(monkeypatch):
     """Guards against digits that another CPU would print in another way."""
 

@@ -89,4 +89,7 @@ def claims(demo: Demo) -> None:
     assert all(len(pieces[i]) == 1 for i in range(2409, demo.model.config.vocab_size)), "single characters follow"
     rare = "鬱蒼とした森の🐻"
     assert tokenizer.decode(tokenizer.encode(rare)) == rare, "no character cannot be written"
+    order = ["".join(pair) for pair in merges(demo)]
+    assert [order.index(piece) for piece in ("した", "ました", "きました")] == [0, 1, 19], "the rules of exercise 1"
+    assert len(LLAMA_2) > 2 * len(tokenizer.encode(SENTENCE)), "more than twice as much"
     assert REQUEST in tokenizer.decode(demo.prompt)
