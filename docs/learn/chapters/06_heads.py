@@ -104,10 +104,16 @@ def textbook(demo: Demo) -> dict[str, float]:
     return {job: best.max().item() for job, best in jobs.items()}
 
 
-def pooled(demo: Demo, heads: int) -> Llama:
+def pooled(demo: Demo, heads: int, wrong_order: bool = False) -> Llama:
     """demo with fewer key/value heads: each is the mean of the heads that it replaces."""
     model = demo.load()
-    changes = {"attention": model.layers[0].self_attn.attend, "rope": model.rope, "norm": model.norm.norm}
+    attend = model.layers[0].self_attn.attend
+
+    def attend_0101(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        times = q.shape[1] // k.shape[1]
+        return attend(q, k.repeat(1, times, 1, 1), v.repeat(1, times, 1, 1), mask)
+
+    changes = {"attention": attend_0101 if wrong_order else attend, "rope": model.rope, "norm": model.norm.norm}
     grouped = Llama(replace(model.config, num_key_value_heads=heads), **changes).to(demo.dtype)
     weights = model.state_dict()
     for name, weight in weights.items():
@@ -133,6 +139,7 @@ def numbers(demo: Demo) -> dict[str, str]:
         "logit": fixed(demo.logits[friend, demo.id_of(FRIEND)], 2),
         "perplexity": fixed(demo.perplexity(demo.logits), 2),
         "pairs": fixed(demo.perplexity(demo.logits_of(pooled(demo, 2))), 2),
+        "wrong": fixed(demo.perplexity(demo.logits_of(pooled(demo, 2, wrong_order=True))), 1),
         "one": fixed(demo.perplexity(demo.logits_of(pooled(demo, 1))), 1),
     }
     printed |= {f"written.{head}": fixed(value, 2) for head, value in enumerate(written(demo))}
