@@ -34,6 +34,12 @@ def pencil(demo: Demo) -> tuple[Tensor, list[float], list[float]]:
     return four, differences, [round(math.exp(x), 3) for x in differences]
 
 
+def odd(demo: Demo) -> float:
+    """How many pieces below a hundredth of the best one's probability a story has on average, if all is sampled."""
+    p = demo.logits[len(demo.prompt) - 1 : -1].softmax(-1)
+    return (p * (p < 0.01 * p.amax(-1, keepdim=True))).sum().item()
+
+
 def kept(filtered: Tensor) -> int:
     return int(filtered.isfinite().sum())
 
@@ -54,6 +60,7 @@ def numbers(demo: Demo) -> dict[str, str]:
         "sure": fixed(100 * (story > 0.99).double().mean(), 0),
         "rest": fixed(1 - at.sum(), 3),
         "rest.pieces": f"{len(p) - len(SHOWN):,}",
+        "odd": fixed(odd(demo), 1),
         "exp.sum": fixed(sum(exponentials), 3),
         "minp.threshold": fixed(0.15 * p.max(), 3),
         "draws": fixed(1 / p[best[2]], 0),
