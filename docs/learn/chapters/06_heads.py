@@ -8,10 +8,11 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
-from demo import Demo, fixed
+from demo import ASK, Demo, fixed
 from drawing import Picture
 from torch import Tensor
 
+import llama_jp
 from llama_jp import Llama
 
 FRIEND, NAMES, PLACE = "アザラシ", ("クマ", "アザラシ"), "海辺"
@@ -20,12 +21,12 @@ CARRIER = (LAST, 1)  # the head that this chapter finds
 
 
 class Head(NamedTuple):
-    """Means over all names of the story: the weight on the same name, and p(name) with this head off."""
+    """The weight of one head on the same name, and what the story is without this head."""
 
-    weight: float
-    name_without: float
-    friend_without: float
-    place_without: float
+    weight: float  # mean over all names of the story
+    name_without: float  # mean p over all names of the story
+    friend_without: float  # p of the friend's name at its first place
+    place_without: float  # p of the place at its first place
     perplexity_without: float
 
 
@@ -81,11 +82,26 @@ def heads(demo: Demo) -> dict[tuple[int, int], Head]:
 def written(demo: Demo) -> list[float]:
     """What each head of the last layer adds to the logit of the friend's name, before its first appearance."""
     at, model = before(demo, FRIEND)[0], demo.model
-    x = demo.trace()[f"layers.{LAST}"][0, at]
-    direction = model.lm_head.weight[demo.id_of(FRIEND)] * model.norm.weight * x.pow(2).mean().rsqrt()  # (C,)
+    scale = (demo.trace()[f"layers.{LAST}"][0, at].pow(2).mean() + model.norm.eps).rsqrt()
+    direction = model.lm_head.weight[demo.id_of(FRIEND)] * model.norm.weight * scale  # (C,)
     mixed = demo.trace()[f"layers.{LAST}.self_attn.attn_output"][0, :, at]  # (H, D)
     columns = model.layers[LAST].self_attn.o_proj.weight.split(model.config.head_dim, dim=1)  # H times (C, D)
     return [(direction @ part @ one).item() for part, one in zip(columns, mixed, strict=True)]
+
+
+def most_on_names(demo: Demo, hero: str, place: str, friend: str) -> list[tuple[int, int]]:
+    """For each name of another story: the head with the most weight on earlier copies of it, one token before."""
+    prompt = llama_jp.instruct_prompt(demo.tokenizer, ASK.format(hero, place, friend))
+    ids = prompt + llama_jp.generate(demo.model, [prompt], max_new_tokens=300)[0].ids
+    seen, pieces = demo.trace_ids(tuple(ids)), demo.tokenizer.pieces(ids)
+    layers = range(demo.model.config.num_hidden_layers)
+    maps = torch.stack([seen[f"layers.{layer}.self_attn.probabilities"][0] for layer in layers])  # (layers, H, T, T)
+    best = []
+    for at in range(len(prompt), len(ids)):
+        if pieces[at] in (hero, friend):
+            copies = [i for i in range(at) if pieces[i] == pieces[at]]
+            best.append(divmod(int(maps[:, :, at - 1, copies].sum(-1).argmax()), maps.shape[1]))
+    return best
 
 
 def textbook(demo: Demo) -> dict[str, float]:
@@ -171,6 +187,8 @@ def draw(demo: Demo, title: str, across: str, upwards: str, label: str) -> str:
 def claims(demo: Demo) -> None:
     found, friend = heads(demo), before(demo, FRIEND)[0]
     assert [key for key, head in found.items() if head.friend_without < 0.97] == [CARRIER], "one head carries the name"
+    others = most_on_names(demo, "キツネ", "山", "ウサギ") + most_on_names(demo, "パンダ", "図書館", "ペンギン")
+    assert len(others) == 18 and set(others) == {CARRIER}, "the same head in two other stories, for 18 names"
     assert weights(demo, LAST)[1, friend].argmax() == demo.where(FRIEND)[0], "head 1 looks at the name in the request"
     best = demo.spell(without(demo, *CARRIER)[friend].topk(5).indices.tolist())
     assert best == ["アザラシ", "スズメ", "フクロウ", "キリン", "コウモリ"], (
