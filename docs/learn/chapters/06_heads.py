@@ -93,9 +93,10 @@ def most_on_names(demo: Demo, hero: str, place: str, friend: str) -> list[tuple[
     """For each name of another story: the head with the most weight on earlier copies of it, one token before."""
     prompt = llama_jp.instruct_prompt(demo.tokenizer, ASK.format(hero, place, friend))
     ids = prompt + llama_jp.generate(demo.model, [prompt], max_new_tokens=300)[0].ids
-    seen, pieces = demo.trace_ids(tuple(ids)), demo.tokenizer.pieces(ids)
-    layers = range(demo.model.config.num_hidden_layers)
-    maps = torch.stack([seen[f"layers.{layer}.self_attn.probabilities"][0] for layer in layers])  # (layers, H, T, T)
+    pieces = demo.tokenizer.pieces(ids)
+    with torch.no_grad(), llama_jp.trace(demo.model, ["layers.*.self_attn.probabilities"]) as seen:
+        demo.model(torch.tensor([ids]))
+    maps = torch.cat(list(seen.values()))  # (layers, H, T, T)
     best = []
     for at in range(len(prompt), len(ids)):
         if pieces[at] in (hero, friend):
