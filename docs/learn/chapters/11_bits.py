@@ -132,14 +132,14 @@ def claims(demo: Demo) -> None:
     assert bits(first, "bfloat16")[2] == "1101010" and int("1101010", 2) == 64 + 32 + 8 + 2 == 106
     assert 8 * (1 + 106 / 128) == 14.625, "the bits give the same number"
     half = llama_jp.Llama.from_pretrained("demo", dtype="bfloat16", attention="eager", device="cpu")
-    at_fork = half.requires_grad_(False)(torch.tensor([demo.ids]))[0, len(demo.prompt) - 1 + FORK, [first_id, second_id]].float()
-    assert ((at_fork - 14.625).abs() <= step("bfloat16")).all(), "in the bfloat16 model both are within one step of it"
+    with torch.no_grad():
+        at_fork = half(torch.tensor([demo.ids]))[0, len(demo.prompt) - 1 + FORK]
+    for id in (first_id, second_id):
+        assert abs(at_fork[id].item() - 14.625) <= step("bfloat16"), "in the bfloat16 model it is within one step"
     assert torch.tensor([1.0, 3.0, 3.0]).argmax() == 1, "of equal numbers, argmax takes the first"
     assert second_id < first_id, "the smaller id is that of 大きな声で歌う"
-    margins = logits.topk(2).values
-    margins = margins[:, 0] - margins[:, 1]
-    assert margins.argmin() == FORK and margins.sort().values[1] > 10 * margins[FORK], "no other choice is so close"
-    assert int((margins < step("bfloat16")).sum()) == 5, "five places have a smaller margin than the step"
+    tied = [t for t, row in enumerate(logits.bfloat16()) if (row == row.max()).sum() > 1]
+    assert tied == [4, FORK], "two places of the story are ties in bfloat16"
     assert rounded(first, "float16") > rounded(second, "float16"), "float16 keeps them apart"
     assert first - second < step("float16"), "though its step is larger than their difference"
     assert rounded(70000.0, "float16") == float("inf") and rounded(3e38, "bfloat16") < float("inf"), "the range"
