@@ -82,8 +82,9 @@ def numbers(demo: Demo) -> dict[str, str]:
     }
 
 
+@lru_cache
 def train(demo: Demo) -> list[tuple[float, float, float]]:
-    """Before each step and after the last: the loss on the cat's story and on the bear's, and p(めでたし) at its end."""
+    """Before each step and after the last: the cat's loss, the bear's, and p(めでたし) at the end of the bear's story."""
     model = demo.load().requires_grad_(True)
     (ids, labels), (bear, bear_labels) = lesson(demo, CAT), lesson(demo, REQUEST)
     wanted = demo.id_of("めでたし")
