@@ -43,6 +43,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -67,6 +68,7 @@ NOT_PROSE = [
     re.compile(r"!?\[[^\]\n]*\]\([^)\n]*\)"),
     re.compile(r"^#.*$", re.M),
 ]
+LINK = re.compile(r"(?:(English|日本語): )?\[[^\]\n]*\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
 DECIMAL = re.compile(r"\d+\.\d+")
 IN_SVG = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -237,6 +239,11 @@ def faults_of_page(page: Path, text: str) -> Iterator[str]:
     for number, line in enumerate(text.split("\n"), 1):
         if FIRST_IN_LINE.match(line):
             yield f"{page.name}:{number}: a number is first in its line; GitHub takes the line for HTML"
+    for link in LINK.finditer(text):
+        own, other = (".ja.md", ".md") if page.name.endswith(".ja.md") else (".md", ".ja.md")
+        target = link[2].removesuffix(".md").removesuffix(".ja")
+        if link[1] not in ("English", "日本語") and link[2] != target + own and (page.parent / (target + own)).exists():
+            yield f"{where(page, text, link.start())}: {link[2]} is in the other language; link to {target}{own}"
     for decimal in DECIMAL.finditer(prose(text)):
         yield f"{where(page, text, decimal.start())}: {decimal[0]} is typed by hand; make it a number of the chapter"
 
@@ -288,6 +295,7 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
     if missing:
         return missing
     numbers, found = chapter.numbers()
+    pictures = chapter.pictures()
     texts = [page.read_text(encoding="utf-8") for page in chapter.pages]
     found += faults_between(*texts, chapter.name, numbers)
     outputs = without_random(run_blocks, chapter.pages[0], texts[0])  # the other page has the same code
@@ -299,17 +307,16 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
             page.write_text(text, encoding="utf-8")
             stale = [place for place in stale if place.computed.startswith("(chapters/")]
         for place in sorted(stale):
-            shown = text[place.start : place.end]
-            found.append(
-                f"{where(page, text, place.start)}: {place.name} is {place.computed!r}, the page says {shown!r}"
-            )
+            line, computed, shown = first_difference(place.computed, text[place.start : place.end])
+            line += text.count("\n", 0, place.start) + 1
+            found.append(f"{page.name}:{line}: {place.name} is {computed!r}, the page says {shown!r}")
         found += faults_of_page(page, text)
         found += [
             f"{page.name}: the picture {link} does not exist or is not drawn by the chapter"
             for link in re.findall(r"\(pictures/([^)]+)\)", text)
-            if chapter.folder / "pictures" / link not in chapter.pictures()
+            if chapter.folder / "pictures" / link not in pictures
         ]
-    for file, svg in chapter.pictures().items():
+    for file, svg in pictures.items():
         if not file.exists() or not same_picture(file.read_text(encoding="utf-8"), svg):
             if write:
                 file.write_text(svg, encoding="utf-8")
@@ -322,6 +329,12 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
     except AssertionError as claim:
         found.append(f"{chapter.name}: a sentence is not true: {claim}")
     return found
+
+
+def first_difference(computed: str, shown: str) -> tuple[int, str, str]:
+    """The first line that differs: its number, and the line in both texts ("" past the end)."""
+    lines = zip_longest(computed.split("\n"), shown.split("\n"), fillvalue="")
+    return next((number, one, other) for number, (one, other) in enumerate(lines) if one != other)
 
 
 def same_picture(one: str, other: str) -> bool:

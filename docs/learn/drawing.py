@@ -5,7 +5,8 @@
     picture.line([(x(i), y(norm)) for i, norm in enumerate(norms)], "a")
     svg = str(picture)
 
-Colours have names: a, b, c are data, soft is a grid line, faint is text of little weight. `name-fill` fills an area.
+Colours have names: a, b, c are data, ink is text, faint is text of little weight, soft is a grid line, and paper is the
+ground, for text on a strong colour. `name-fill` fills an area or text.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def style() -> str:
     rules = [variables(LIGHT), f"@media (prefers-color-scheme:dark){{{variables(DARK)}}}"]
     rules += [f"text{{font:13px {FONT};fill:var(--ink)}}", ".paper{fill:var(--paper)}", ".title{font-size:15px}"]
     rules += [".small{font-size:11px}", "text.faint{fill:var(--faint)}", "path,line{fill:none;stroke:var(--ink)}"]
-    for name in ("ink", "faint", "soft", "a", "b", "c"):
+    for name in ("ink", "faint", "soft", "paper", "a", "b", "c"):
         rules.append(f"path.{name},line.{name}{{stroke:var(--{name})}}.{name}-fill{{fill:var(--{name})}}")
     return "".join(rules)
 

@@ -96,6 +96,11 @@ def test_the_fault_has_file_line_name_and_both_values(tmp_path, monkeypatch):
     assert faults(Chapter("99-test", tmp_path), write=True) == [] == faults(Chapter("99-test", tmp_path))
 
 
+def test_the_fault_of_a_block_has_the_line_that_differs():
+    assert build.first_difference("a\nb\n", "a\nc\n") == (1, "b", "c")
+    assert build.first_difference("a\n", "") == (0, "a", "")
+
+
 def test_a_number_that_float64_prints_otherwise_is_named(monkeypatch):
     """Guards against digits that another CPU would print in another way."""
 
@@ -119,6 +124,13 @@ def test_numbers_typed_by_hand_are_named():
 def test_text_that_no_code_prints_is_named():
     [fault] = faults_of_page(Path("page.md"), PAGE + "\n```text\n17\n```\n")
     assert fault == "page.md:16: this block is the output of no code"
+
+
+def test_a_link_to_the_other_language_is_named():
+    link = "[4. Attention](04-attention.md), [trace](../trace.md#top)"
+    assert list(faults_of_page(LEARN / "page.md", link)) == []
+    assert len(list(faults_of_page(LEARN / "page.ja.md", link))) == 2
+    assert list(faults_of_page(LEARN / "page.ja.md", "English: [page.md](04-attention.md)")) == []
 
 
 @pytest.mark.parametrize("start", ["", "- ", "1. ", "> "])

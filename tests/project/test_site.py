@@ -111,10 +111,10 @@ def test_every_page_exists_in_both_languages(site):
     english = {file for file in pages if file.parts[0] != "ja"}
     assert japanese == english
     assert all(language == ("ja" if file.parts[0] == "ja" else "en") for file, language in pages.items())
-    for guide in (ROOT / "docs").glob("*.ja.md"):
+    for guide in (ROOT / "docs").rglob("*.ja.md"):
         heading = re.search(r"^# (.+)$", guide.read_text(encoding="utf-8"), re.M)[1]
-        name = guide.name.removesuffix(".ja.md")
-        html = site / "ja" / ("index.html" if name == "index" else f"{name}/index.html")
+        name = guide.relative_to(ROOT / "docs").as_posix().removesuffix(".ja.md").removesuffix("index")
+        html = site / "ja" / name / "index.html"
         assert heading.split()[0] in html.read_text(encoding="utf-8"), f"{html} is not the Japanese page"
 
 

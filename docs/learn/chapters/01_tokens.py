@@ -11,8 +11,8 @@ import llama_jp
 
 SENTENCE = "むかしむかし、クマが海辺に行きました。"
 SHORT = "クマが海辺に行きました。"
-# Llama 2's pieces of SENTENCE. Its tokenizer is not bundled; tests/project/test_learn.py compares where the file exists.
-LLAMA_2 = "<s> ▁ む か し む か し 、 ク マ が 海 <0xE8> <0xBE> <0xBA> に 行 き ま し た 。".split()
+# Llama 2's pieces of SENTENCE. Its tokenizer is not bundled: tests/project/test_learn.py compares where the file is.
+LLAMA_2 = ["<s>", "▁", *"むかしむかし、クマが海", "<0xE8>", "<0xBE>", "<0xBA>", *"に行きました。"]
 
 
 def merges(demo: Demo) -> list[list[str]]:
@@ -89,4 +89,7 @@ def claims(demo: Demo) -> None:
     assert all(len(pieces[i]) == 1 for i in range(2409, demo.model.config.vocab_size)), "single characters follow"
     rare = "鬱蒼とした森の🐻"
     assert tokenizer.decode(tokenizer.encode(rare)) == rare, "no character cannot be written"
+    order = ["".join(pair) for pair in merges(demo)]
+    assert [order.index(piece) for piece in ("した", "ました", "きました")] == [0, 1, 19], "the rules of exercise 1"
+    assert len(LLAMA_2) > 2 * len(tokenizer.encode(SENTENCE)), "more than twice as much"
     assert REQUEST in tokenizer.decode(demo.prompt)

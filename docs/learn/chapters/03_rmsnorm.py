@@ -100,6 +100,9 @@ def claims(demo: Demo) -> None:
     assert torch.equal(seen[FIRST][0, demo.where("クマ")[0]], demo.model.layers[0].input_layernorm(x)), (
         "the model's first norm has exactly this input"
     )
+    stream = seen["layers.2"][0]
+    share = stream.mean(-1).pow(2) / stream.pow(2).mean(-1)
+    assert share.median() < 0.01, "the mean of a vector is near zero: without it, its mean square hardly changes"
     weights = torch.stack([w for name, w in demo.weights.items() if name.endswith("norm.weight")])
     assert weights.min() > 0, "no weight is negative: the norm turns no feature over"
     assert demo.model.config.rms_norm_eps == 1e-6
