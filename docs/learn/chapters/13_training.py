@@ -84,7 +84,7 @@ def numbers(demo: Demo) -> dict[str, str]:
 
 @lru_cache
 def train(demo: Demo) -> list[tuple[float, float, float]]:
-    """Before each step and at last: the loss of the cat and of the bear, and p(めでたし) where the bear's story ends."""
+    """Before each step and at last: the losses of cat and bear, and p(めでたし) where the bear's story ends."""
     model = demo.load().requires_grad_(True)
     (ids, labels), (bear, bear_labels) = lesson(demo, CAT), lesson(demo, REQUEST)
     wanted = demo.id_of("めでたし")
