@@ -15,7 +15,9 @@ PRINTED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, chapter in CHAPTERS.items() if NOT_RUN in chapter.pages[0].read_text()])
+@pytest.mark.parametrize(
+    "name", [name for name, chapter in CHAPTERS.items() if NOT_RUN in chapter.pages[0].read_text()]
+)
 def test_the_commands_run(name):
     """Guards against a command that fails, and against a saved folder that loses its template."""
     page = CHAPTERS[name].pages[0]

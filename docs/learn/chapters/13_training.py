@@ -28,9 +28,8 @@ def end_logits(demo: Demo) -> Tensor:
 def lesson(demo: Demo, request: str) -> tuple[Tensor, Tensor]:
     """Request and demo's own story with the ending, as ids and labels: both (1, T)."""
     prompt = llama_jp.instruct_prompt(demo.tokenizer, request)
-    told = llama_jp.generate(demo.model, [prompt], max_new_tokens=300)[0].ids
-    turns = {"instruction": request, "output": demo.tokenizer.decode(told) + ENDING}
-    ids, labels = example(demo.tokenizer, turns)
+    told = demo.story if request == REQUEST else llama_jp.generate(demo.model, [prompt], max_new_tokens=300)[0].ids
+    ids, labels = example(demo.tokenizer, {"instruction": request, "output": demo.tokenizer.decode(told) + ENDING})
     return torch.tensor([ids]), torch.tensor([labels])
 
 
@@ -38,7 +37,7 @@ def lesson(demo: Demo, request: str) -> tuple[Tensor, Tensor]:
 def stream_gradients(demo: Demo) -> list[float]:
     """The length of the lesson's gradient at each point of the residual stream."""
     model = demo.load().requires_grad_(True)
-    ids, labels = lesson(demo, CAT)
+    ids, labels = lesson(demo, REQUEST)
     with llama_jp.trace(model, STREAM, keep_graph=True) as seen:
         value = loss(model(ids), labels)
     return [each.norm().item() for each in torch.autograd.grad(value, [seen[name] for name in STREAM])]
@@ -147,7 +146,7 @@ def claims(demo: Demo) -> None:
     layers = stream_gradients(demo)[1:]
     assert max(layers) < 1.25 * min(layers), "the gradient is equally long after every layer"
     model = demo.load().requires_grad_(True)
-    ids, labels = lesson(demo, CAT)
+    ids, labels = lesson(demo, REQUEST)
     loss(model(ids), labels).backward()
     assert all(each.grad.abs().sum() > 0 for each in model.parameters()), "it reaches every matrix"
     assert len(list(model.parameters())) == 57
