@@ -41,12 +41,12 @@ import shlex
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,7 +70,7 @@ NOT_PROSE = [
 ]
 LINK = re.compile(r"(?:(English|日本語): )?\[[^\]\n]*\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
 DECIMAL = re.compile(r"\d+\.\d+")
-IN_SVG = re.compile(r"-?\d+(?:\.\d+)?")
+COORDINATE = re.compile(r"-?\d+\.\d+(?=[^<>]*>)")  # inside a tag; the words of a picture are compared as they are
 
 
 class Place(NamedTuple):
@@ -94,11 +94,13 @@ class Chapter:
         name = f"chapters.{self.name.replace('-', '_')}"
         return importlib.import_module(name) if (LEARN / f"{name.replace('.', '/')}.py").exists() else None
 
+    def part(self, name: str) -> Callable[[Demo], Any]:
+        """A function of the module. One that it lacks gives an empty dict."""
+        return getattr(self.module, name, lambda demo: {})
+
     def numbers(self) -> tuple[dict[str, str], list[str]]:
         """The printed texts, and a sentence for each that float64 prints in another way."""
-        if not hasattr(self.module, "numbers"):
-            return {}, []
-        numbers, exact = (without_random(self.module.numbers, demo(dtype)) for dtype in ("float32", "float64"))
+        numbers, exact = (without_random(self.part("numbers"), demo(dtype)) for dtype in ("float32", "float64"))
         differing = [
             f"{self.name}: {name} is {numbers.get(name)!r} in float32 and {exact.get(name)!r} in float64; print fewer "
             "digits"
@@ -108,12 +110,11 @@ class Chapter:
         return numbers, differing
 
     def pictures(self) -> dict[Path, str]:
-        drawn = self.module.pictures(demo("float32")) if hasattr(self.module, "pictures") else {}
+        drawn = self.part("pictures")(demo("float32"))
         return {self.folder / "pictures" / f"{name}.svg": svg for name, svg in drawn.items()}
 
     def claims(self) -> None:
-        if hasattr(self.module, "claims"):
-            without_random(self.module.claims, demo("float32"))
+        without_random(self.part("claims"), demo("float32"))
 
 
 @lru_cache
@@ -121,7 +122,7 @@ def demo(dtype: str) -> Demo:
     return Demo(getattr(torch, dtype))
 
 
-def without_random(function, *args):
+def without_random(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function so that neither earlier random numbers reach it nor its own reach later code."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
@@ -139,21 +140,19 @@ def chapters() -> list[Chapter]:
 def places(text: str, numbers: dict[str, str], outputs: dict[int, str]) -> Iterator[Place]:
     """Every computed part of a page. `outputs`: what a block prints, by the block's number."""
     for span in SPAN.finditer(text):
-        computed = numbers.get(span[1], f"(chapters/*.py has no number {span[1]})")
-        computed = f"\n\n{computed.strip()}\n\n" if "\n" in computed else computed
-        yield Place(span.start(2), span.end(2), span[1], computed)
+        if (computed := numbers.get(span[1])) is not None:
+            computed = f"\n\n{computed.strip()}\n\n" if "\n" in computed else computed
+            yield Place(span.start(2), span.end(2), span[1], computed)
     for source in SOURCE.finditer(text):
         yield Place(source.start(4), source.end(4), f"{source[1]}:{source[2]}", quote(source[1], source[2], source[3]))
-    blocks = code_blocks(text)
-    for number, block in enumerate(blocks):
-        if number not in outputs:
-            continue
+    for number, block in enumerate(code_blocks(text)):
+        printed, name = outputs.get(number, ""), f"output of block {number + 1}"
         if block[1] == "console":
-            yield Place(block.start(2), block.end(2), block[2].splitlines()[0], outputs[number])
+            yield Place(block.start(2), block.end(2), name, printed)
         elif (shown := output_block(text, block)) is not None:
-            yield Place(shown.start(2), shown.end(2), f"output of block {number + 1}", outputs[number])
-        elif outputs[number]:
-            yield Place(block.end(), block.end(), f"output of block {number + 1}", f"\n\n```text\n{outputs[number]}```")
+            yield Place(shown.start(2), shown.end(2), name, printed)
+        elif printed:
+            yield Place(block.end(), block.end(), name, f"\n\n```text\n{printed}```")
 
 
 def quote(module: str, path: str, limits: str) -> str:
@@ -167,7 +166,7 @@ def quote(module: str, path: str, limits: str) -> str:
         start = next(i for i, code in enumerate(lines) if code.strip().startswith(first))
         end = next(i for i, code in enumerate(lines) if i >= start and code.strip().startswith(last))
         lines, line = lines[start : end + 1], line + start
-    file = Path(inspect.getsourcefile(quoted)).resolve().relative_to(ROOT).as_posix()
+    file = Path(inspect.getfile(quoted)).resolve().relative_to(ROOT).as_posix()
     return f"```python\n# {file}, line {line}\n{textwrap.dedent(''.join(lines)).rstrip()}\n```\n"
 
 
@@ -193,7 +192,8 @@ def output_block(text: str, block: re.Match[str]) -> re.Match[str] | None:
 
 def run_blocks(page: Path, text: str) -> dict[int, str]:
     """Run the blocks of a page, in an empty folder and one namespace. Returns what each printed."""
-    outputs, namespace, before = {}, {"__name__": page.stem}, Path.cwd()
+    outputs: dict[int, str] = {}
+    namespace, before = {"__name__": page.stem}, Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
@@ -265,11 +265,13 @@ def where(page: Path, text: str, position: int) -> str:
 
 def faults_between(japanese: str, english: str, name: str, numbers: dict[str, str]) -> Iterator[str]:
     """Differences between the two pages, and numbers that no page shows."""
-    used = [{match[1] for match in SPAN.finditer(text)} for text in (japanese, english)]
-    for language, own, other in (("Japanese", *used), ("English", *reversed(used))):
-        for number in sorted(own - other):
-            yield f"{name}: only the {language} page has the number {number}"
-    for number in sorted(numbers.keys() - used[0] - used[1]):
+    in_japanese, in_english = ({span[1] for span in SPAN.finditer(text)} for text in (japanese, english))
+    for number in sorted(in_japanese ^ in_english):
+        language = "Japanese" if number in in_japanese else "English"
+        yield f"{name}: only the {language} page has the number {number}"
+    for number in sorted((in_japanese | in_english) - set(numbers)):
+        yield f"{name}: the chapter computes no number {number}"
+    for number in sorted(set(numbers) - in_japanese - in_english):
         yield f"{name}: no page shows the number {number}"
     quoted = [[source.group(1, 2, 3) for source in SOURCE.finditer(text)] for text in (japanese, english)]
     if quoted[0] != quoted[1]:
@@ -296,39 +298,51 @@ def faults(chapter: Chapter, write: bool = False) -> list[str]:
         return missing
     numbers, found = chapter.numbers()
     pictures = chapter.pictures()
-    texts = [page.read_text(encoding="utf-8") for page in chapter.pages]
-    found += faults_between(*texts, chapter.name, numbers)
-    outputs = without_random(run_blocks, chapter.pages[0], texts[0])  # the other page has the same code
-    for page, text in zip(chapter.pages, texts, strict=True):
-        stale = [place for place in places(text, numbers, outputs) if text[place.start : place.end] != place.computed]
+    japanese, english = (page.read_text(encoding="utf-8") for page in chapter.pages)
+    outputs = without_random(run_blocks, chapter.pages[0], japanese)  # the other page has the same code
+    found += faults_between(japanese, english, chapter.name, numbers)
+    for page, text in zip(chapter.pages, (japanese, english), strict=True):
         if write:
-            for place in sorted(stale, reverse=True):
-                text = text[: place.start] + place.computed + text[place.end :]
+            text = filled(text, numbers, outputs)
             page.write_text(text, encoding="utf-8")
-            stale = [place for place in stale if place.computed.startswith("(chapters/")]
-        for place in sorted(stale):
-            line, computed, shown = first_difference(place.computed, text[place.start : place.end])
-            line += text.count("\n", 0, place.start) + 1
-            found.append(f"{page.name}:{line}: {place.name} is {computed!r}, the page says {shown!r}")
+        found += stale_places(page, text, numbers, outputs)
         found += faults_of_page(page, text)
-        found += [
-            f"{page.name}: the picture {link} does not exist or is not drawn by the chapter"
-            for link in re.findall(r"\(pictures/([^)]+)\)", text)
-            if chapter.folder / "pictures" / link not in pictures
-        ]
-    for file, svg in pictures.items():
-        if not file.exists() or not same_picture(file.read_text(encoding="utf-8"), svg):
-            if write:
+    if write:
+        for file, svg in pictures.items():
+            if not file.exists() or not same_picture(file.read_text(encoding="utf-8"), svg):
                 file.write_text(svg, encoding="utf-8")
-            else:
-                found.append(f"pictures/{file.name} is not what the chapter draws")
-        if not any(f"(pictures/{file.name})" in text for text in texts):
-            found.append(f"pictures/{file.name} is on no page")
+    found += faults_of_pictures(pictures, japanese + english)
     try:
         chapter.claims()
     except AssertionError as claim:
         found.append(f"{chapter.name}: a sentence is not true: {claim}")
     return found
+
+
+def filled(text: str, numbers: dict[str, str], outputs: dict[int, str]) -> str:
+    """The page with every place as it is computed."""
+    for place in sorted(places(text, numbers, outputs), reverse=True):
+        text = text[: place.start] + place.computed + text[place.end :]
+    return text
+
+
+def stale_places(page: Path, text: str, numbers: dict[str, str], outputs: dict[int, str]) -> Iterator[str]:
+    for place in sorted(places(text, numbers, outputs)):
+        if (shown := text[place.start : place.end]) != place.computed:
+            line, computed, shown = first_difference(place.computed, shown)
+            line += text.count("\n", 0, place.start) + 1
+            yield f"{page.name}:{line}: {place.name} is {computed!r}, the page says {shown!r}"
+
+
+def faults_of_pictures(pictures: dict[Path, str], pages: str) -> Iterator[str]:
+    shown = set(re.findall(r"\(pictures/([^)]+)\)", pages))
+    for file, svg in pictures.items():
+        if not file.exists() or not same_picture(file.read_text(encoding="utf-8"), svg):
+            yield f"pictures/{file.name} is not what the chapter draws"
+        if file.name not in shown:
+            yield f"pictures/{file.name} is on no page"
+    for name in sorted(shown - {file.name for file in pictures}):
+        yield f"pictures/{name} is on a page, and the chapter does not draw it"
 
 
 def first_difference(computed: str, shown: str) -> tuple[int, str, str]:
@@ -338,15 +352,16 @@ def first_difference(computed: str, shown: str) -> tuple[int, str, str]:
 
 
 def same_picture(one: str, other: str) -> bool:
-    """Equal up to a tenth of a pixel, by which another CPU may move a mark."""
-    numbers = [[float(number) for number in IN_SVG.findall(svg)] for svg in (one, other)]
-    if IN_SVG.sub("0", one) != IN_SVG.sub("0", other):
+    """Equal up to one unit of the last decimal of a coordinate, by which another CPU may move a mark."""
+    first, second = (COORDINATE.findall(svg) for svg in (one, other))
+    if COORDINATE.sub("0", one) != COORDINATE.sub("0", other):
         return False
-    return all(abs(a - b) < 0.11 for a, b in zip(*numbers, strict=True))
+    units = (10.0 ** (number.find(".") + 1 - len(number)) for number in first)
+    return all(abs(float(a) - float(b)) < 1.1 * unit for a, b, unit in zip(first, second, units, strict=True))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Fill the computed parts of the tour's pages, or check them.")
     parser.add_argument("chapters", nargs="*", help="the first characters of chapters, such as 03 (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a place differs")
     args = parser.parse_args()
