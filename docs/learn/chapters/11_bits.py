@@ -71,7 +71,7 @@ def numbers(demo: Demo) -> dict[str, str]:
         "quotient.second": fixed(second / small, 2),
         "whole": fixed(round(first / small), 0),
         "product": fixed(round(first / small) * small, 3),
-        "ratio": fixed(small / (first - second), 0),
+        "ratio": fixed(round(small / (first - second), -1), 0),
         "fraction": fixed(int(bits(first, "bfloat16")[2], 2) / 128, 6),
         "bfloat16": fixed(rounded(first, "bfloat16"), 3),
         "f16.step": fixed(step("float16"), 4),

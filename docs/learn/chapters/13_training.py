@@ -56,13 +56,13 @@ def numbers(demo: Demo) -> dict[str, str]:
     count = sum(each.numel() for each in demo.model.parameters())
     assert best == demo.tokenizer.eos_id
     return {
-        "p.end": fixed(end, 3),
-        "p.wanted": fixed(target, 3),
+        "p.end": fixed(end, 4),
+        "p.wanted": fixed(target, 4),
         "loss": fixed(-torch.tensor(target).log(), 2),
-        "gradient.wanted": fixed(target - 1, 3),
-        "gradient.end": fixed(end, 3),
+        "gradient.wanted": fixed(target - 1, 4),
+        "gradient.end": fixed(end, 4),
         "rest": fixed(rest, 3),
-        "push": fixed(1 - target, 3),
+        "push": fixed(1 - target, 4),
         "up": fixed(up, 3),
         "down": fixed(down, 3),
         "wanted.up": fixed(target * up, 3),
@@ -72,7 +72,7 @@ def numbers(demo: Demo) -> dict[str, str]:
         "stream.layers": row(gradients[1:], 4),
         "stream.embedding": fixed(gradients[0], 3),
         "loss.random": fixed(torch.tensor(3072.0).log(), 2),
-        "weight": fixed(weight, 3),
+        "weight": fixed(weight, 4),
         "step.percent": fixed(100 * RATE / weight, 1),
         "large.percent": fixed(100 * 1e-2 / weight, 0),
         "parameters": fixed(count, 0),
