@@ -69,28 +69,28 @@ def pictures(demo: Demo) -> dict[str, str]:
     }  # fmt: skip
 
 
-def draw(demo: Demo, title: str, x_label: str, eight: str, four: str, before: str, after: str) -> str:
+def draw(demo: Demo, title: str, x_label: str, eight: str, four: str, *names: str) -> str:
     row = first_row(demo)
-    rounded = {
-        eight: dequantize(round_int8(row[None]), torch.float32)[0],
-        four: dequantize(round_int4(row[None], SHOWN), torch.float32)[0],
-    }
+    int4 = round_int4(row[None], SHOWN)
+    rounded = {eight: round_int8(row[None]), four: int4}
     picture = Picture(title, 720, 480)
-    for place, (kind, name) in enumerate((("a", before), ("b", after))):
+    for place, (kind, name) in enumerate(zip("ab", names, strict=True)):
         picture.dot(picture.right - 180 + 100 * place, 22, kind, 4)
         picture.text(picture.right - 170 + 100 * place, 26, name, "small", anchor="start")
-    for top, (name, values) in zip((52, 250), rounded.items(), strict=True):
+    for top, (name, weight) in zip((52, 250), rounded.items(), strict=True):
+        values = dequantize(weight, torch.float32)[0]
         picture.top, picture.bottom = top, top + 174
         y = picture.y_axis([-0.1, 0, 0.1], name, room=0.15)
         if name == four:
-            for level in sorted(set(values[:SHOWN].tolist())):
-                picture.line([(picture.left, y(level)), (picture.right, y(level))], "soft", 1)
+            for q in range(-8, 8):
+                level = y(int4.zero[0, 0].item() + q * int4.scale[0, 0].item())
+                picture.line([(picture.left, level), (picture.right, level)], "b", 0.4)
         scale = (picture.right - picture.left) / SHOWN
-        for i, (weight, value) in enumerate(zip(row[:SHOWN].tolist(), values.tolist(), strict=False)):
+        for i, (before, after) in enumerate(zip(row[:SHOWN].tolist(), values.tolist(), strict=False)):
             x = picture.left + scale * (i + 0.5)
-            picture.line([(x, y(weight)), (x, y(value))], "b", 1.5)
-            picture.dot(x, y(weight), "a", 2.5, opacity=0.6)
-            picture.dot(x, y(value), "b", 2)
+            picture.line([(x, y(before)), (x, y(after))], "b", 1.5)
+            picture.dot(x, y(before), "a", 2.5, opacity=0.6)
+            picture.dot(x, y(after), "b", 2)
     for i in range(0, SHOWN, 8):
         picture.text(picture.left + scale * (i + 0.5), picture.bottom + 19, str(i), "faint small")
     picture.text((picture.left + picture.right) / 2, picture.bottom + 40, x_label, "faint")
