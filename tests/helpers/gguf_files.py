@@ -60,6 +60,7 @@ def write_gguf(
     keys: dict | None = None,
     drop: tuple[str, ...] = (),
     tokenizer: bool = False,
+    further: dict[str, np.ndarray] | None = None,
     **options,
 ) -> Path:
     """Write the checkpoint in a folder as a GGUF file.
@@ -68,6 +69,7 @@ def write_gguf(
     keys       further keys, or other values: {"llama.rope.freq_base": 500.0}; floats are F32, whole numbers U32
     drop       keys to leave out
     tokenizer  whether to write the vocabulary of the folder's tokenizer.model
+    further    float32 tensors that the checkpoint has not, such as rope_freqs.weight
     """
     raw = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(file, "llama", **options)
@@ -102,6 +104,8 @@ def write_gguf(
         chosen = kind.get(of_file, Type.F32) if isinstance(kind, dict) else kind
         chosen = Type.F32 if numbers.ndim == 1 else chosen
         writer.add_tensor(of_file, encode(numbers, chosen, rng), raw_dtype=chosen)
+    for name, numbers in (further or {}).items():
+        writer.add_tensor(name, numbers)
     return finish(writer, file)
 
 

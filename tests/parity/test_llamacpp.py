@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 
+import numpy as np
 import pytest
 import torch
 from helpers.compared_models import parity
@@ -25,6 +26,11 @@ llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not ins
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 DEFAULTS = llama_cpp.llama_cpp.llama_context_default_params
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+YARN_KEYS = {
+    f"llama.rope.scaling.{name}": value
+    for name, value in {"type": "yarn", "factor": 4.0, "original_context_length": 32}.items()
+}
 K_QUANTS = {"Q2_K": 10, "Q3_K": 12, "Q4_K": 15, "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "IQ3_S": 26}
 
 
@@ -61,6 +67,24 @@ def test_a_right_file_is_rounding(base, files, kind, cache, mode):
     assert found.verdict == "rounding", found.bug
     assert {row.operation.name for row in found.rows} >= {"rope.cos", "layers.2.self_attn.keys", "norm", "logits"}
     assert max(max(finding.excess.values()) for finding in found.findings if finding.excess) < 0.9
+
+
+def test_scaled_rotations_are_rounding(tmp_path):
+    """Guards against cos and sin that are rebuilt without the frequency factors or the magnitude of a scaling."""
+    from llama_jp.checkpoint.gguf.keys import llama3_divisors
+
+    llama3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    llama3 |= {"original_max_position_embeddings": 1024}
+    further = {"rope_freqs.weight": np.array(llama3_divisors(5e5, 8, 8.0, 1024), np.float32)}
+    for name, rope, keys, options in (
+        ("yarn", YARN | {"rope_theta": 10000.0}, YARN_KEYS, {}),
+        ("llama3", llama3, {"llama.rope.freq_base": 5e5}, {"further": further}),
+    ):
+        folder = save_random(tmp_path / name, 3, **SHAPE | {"rope_parameters": rope})
+        found = compare(
+            here(folder), in_llama_cpp(gguf_of(folder, tmp_path / f"{name}.gguf", Type.F16, keys, **options)), IDS
+        )
+        assert found.verdict == "rounding", (name, found.bug)
 
 
 def test_without_the_rounding_of_inputs_every_product_is_wrong(base, files):
@@ -173,7 +197,6 @@ def scaled(**rope):
     return SHAPE | {"rope_parameters": {"rope_theta": 10000.0, **rope}}
 
 
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 LARGE = SHAPE | {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8, "num_hidden_layers": 2}
 SHAPES = {
     "grouped": (SHAPE, {}, TYPES),
@@ -181,12 +204,7 @@ SHAPES = {
     "tied": (SHAPE | {"tie_word_embeddings": True, "num_key_value_heads": 4}, {}, TYPES),
     "biases": (SHAPE | {"attention_bias": True}, {}, ("F32", "F16", "Q8_0", "Q4_1")),
     "linear": (scaled(rope_type="linear", factor=2.0), LINEAR, ("F32", "Q8_0")),
-    "yarn": (
-        scaled(**YARN),
-        {f"llama.rope.scaling.{name}": value for name, value in
-         {"type": "yarn", "factor": 4.0, "original_context_length": 32}.items()},
-        ("F32", "Q8_0"),
-    ),
+    "yarn": (scaled(**YARN), YARN_KEYS, ("F32", "Q8_0")),
     "theta": (scaled(rope_type="default", rope_theta=1e6), {"llama.rope.freq_base": 1e6}, ("F32", "Q8_0")),
     "K-quants": (LARGE, {}, tuple(K_QUANTS)),
     "tied K-quants": (LARGE | {"tie_word_embeddings": True}, {}, tuple(K_QUANTS)),
@@ -262,7 +280,7 @@ def test_the_command_line(base, files, capsys):
     assert parity(*given, "--mode", "whole,chunks", "--max-kl", "1", "--kv-cache", "float16") == 0
     shown = capsys.readouterr().out
     assert "relative diff" in shown and "max ULP" not in shown
-    assert "cache float16" in shown and "the weights' own error" in shown
+    assert "KV cache in float16" in shown and "the weights' own error" in shown
     assert parity(*given, "--json") == 1
     found = json.loads(capsys.readouterr().out)["comparisons"][0]
     assert found["verdict"] == "rounding" and 0 < found["relative_differences"]["logits"] < 0.1

@@ -46,7 +46,7 @@ for name, arguments in {"cosf": 1, "sinf": 1, "logf": 1, "powf": 2}.items():
 class GraphRecorder:
     """Records the nodes of one forward pass.
 
-    `observe` is ggml's callback. An exception in it would end the pass early, with a return value of success: it is
+    `observe` is called by ggml. An exception in it would end the pass early, with a return value of success: it is
     kept in `error`, and the caller raises it.
     """
 
@@ -56,7 +56,7 @@ class GraphRecorder:
         self.point_at: dict[int, str] = {}  # address of a node -> the point that it holds
         self.error: BaseException | None = None
 
-    def observe(self, address: int, ask: bool, user_data: object) -> bool:
+    def observe(self, address: int, ask: bool) -> bool:
         """Called before a node, with `ask`, for whether it is wanted; and after it, with its numbers."""
         try:
             node = Node(self.library, address)

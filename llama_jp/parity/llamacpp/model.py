@@ -37,7 +37,8 @@ class LlamaCpp:
         Raises FileNotFoundError and ValueError, in one sentence, for a file that is missing, damaged, or not
         supported, and where llama-cpp-python is missing or refuses the file.
         """
-        self.file = check_is_llama(Path(file))
+        self.header = read_header(check_is_gguf(Path(file)))
+        self.file = self.header.file  # of a split model, the first part
         if kv_cache not in CACHE_TYPES:
             raise ValueError(f"the KV cache of llama.cpp is {' or '.join(CACHE_TYPES)} here, not {kv_cache!r}")
         self.kv_cache, self.threads = kv_cache, threads
@@ -50,10 +51,6 @@ class LlamaCpp:
         self.input_rounding = self.rounding_by_operation()
         self.pointer = load_pointer(self.library, self.file)
         weakref.finalize(self, release, self.library, self.library.llama.llama_model_free, self.pointer)
-
-    @property
-    def header(self) -> GgufHeader:
-        return read_header(self.file)
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -86,16 +83,25 @@ class LlamaCpp:
         return torch.cat([self.start_session(ids.shape[1])(row[None]) for row in ids])
 
 
+class Tap:
+    """ggml's callback of a context, with the recorder of the current call."""
+
+    recorder: GraphRecorder | None = None
+
+    def observe(self, address: int, ask: bool, user_data: object) -> bool:
+        return self.recorder is not None and self.recorder.observe(address, ask)
+
+
 class LlamaCppSession:
     """A text in progress. `points` holds the points of the last call."""
 
     def __init__(self, model: LlamaCpp, length: int):
         llama = model.library.llama
-        self.model, self.room, self.length = model, length, 0
+        self.model, self.length = model, 0
         self.points: dict[str, Tensor] = {}
-        self.recorder: GraphRecorder | None = None
-        # the callback has to live as long as the context
-        self.callback = llama.ggml_backend_sched_eval_callback(self.observe)
+        self.tap = Tap()
+        # the callback has to live as long as the context; it does not hold the session, which frees the context
+        self.callback = llama.ggml_backend_sched_eval_callback(self.tap.observe)
         settings = {
             "n_ctx": length,
             "n_batch": length,
@@ -120,9 +126,6 @@ class LlamaCppSession:
             raise ValueError(f"llama.cpp cannot run {model.file} with {length} tokens: {shown(errors)}")
         weakref.finalize(self, release, model.library, llama.llama_free, self.context)
 
-    def observe(self, address: int, ask: bool, user_data: object) -> bool:
-        return self.recorder is not None and self.recorder.observe(address, ask, user_data)
-
     def __call__(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """The logits (1, T, V) of the next ids (1, T).
 
@@ -131,7 +134,7 @@ class LlamaCppSession:
         model, llama = self.model, self.model.library.llama
         check_ids(ids, mask, model)
         T = ids.shape[1]
-        self.recorder = GraphRecorder(model.library, model.config, self.length + T)
+        recorder = self.tap.recorder = GraphRecorder(model.library, model.config, self.length + T)
         batch = llama.llama_batch_init(T, 0, 1)
         try:
             batch.n_tokens = T
@@ -142,19 +145,19 @@ class LlamaCppSession:
                 status = llama.llama_decode(self.context, batch)
         finally:
             llama.llama_batch_free(batch)
-        if self.recorder.error is not None:  # llama_decode has returned success, with the logits of half a graph
-            raise self.recorder.error
+        if recorder.error is not None:  # llama_decode has returned success, with the logits of half a graph
+            raise recorder.error
         if status:
             raise ValueError(f"llama.cpp fails on {model.file} with status {status}: {shown(errors)}")
         V = model.config.vocab_size
         logits = torch.tensor(llama.llama_get_logits(self.context)[: T * V]).view(1, T, V)
-        self.points, self.length = self.recorder.points, self.length + T
+        self.points, self.length = recorder.points, self.length + T
         if missing := [op.name for op in operations_of(model.config)[:-1] if op.name not in self.points]:
             raise other_version(model.library.version, f"no operation of its graph is known as {missing[0]}")
         return logits
 
 
-def check_is_llama(file: Path) -> Path:
+def check_is_gguf(file: Path) -> Path:
     """The file. Raises FileNotFoundError or ValueError for one that is missing or no GGUF file."""
     if file.is_dir():
         raise ValueError(f"{file} is a folder, and llama.cpp loads a GGUF file: name the file")
@@ -218,7 +221,7 @@ def release(library: Library, free: Callable[[Any], None], pointer: Any) -> None
 
 
 def shown(errors: list[str]) -> str:
-    """llama.cpp's last error message that has a reason."""
+    """The first of llama.cpp's messages that has a reason."""
     reasons = [line for line in errors if "error" in line] or errors
     return " ".join(reasons[0].split()) if reasons else "it gives no reason"
 

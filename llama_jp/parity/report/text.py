@@ -21,7 +21,7 @@ def text_report(comparisons: list[Comparison]) -> str:
     if any(relative):  # across implementations nearly every number near zero differs by many ULPs
         kept = [column for column in range(len(HEAD)) if "ULP" not in HEAD[column]]
         head = (*(HEAD[column] for column in kept), "relative diff")
-        largest = ["-" if not each else f"{each['logits']:.3g}" for each in relative]
+        largest = [f"{each['logits']:.3g}" if each and "logits" in each else "-" for each in relative]
         shown = [(*(row[column] for column in kept), last) for row, last in zip(shown, largest, strict=True)]
     lines += table([head, *shown])
     right = [each.logits for each in comparisons if each.verdict == "rounding" and each.logits is not None]
@@ -46,7 +46,7 @@ def describe_model(model: ModelDescription) -> str:
     if (settings := model.settings) is not None:
         properties = [model.computes_in, settings.attention]
         properties += [f"{settings.threads} threads"] if settings.threads else []
-        properties += [f"{settings.rows} rows at a time"] if settings.rows else []
+        properties += [f"{settings.rows} row{'s' * (settings.rows > 1)} at a time"] if settings.rows else []
     return f"{model.name} ({', '.join(each for each in properties if each)})"
 
 
