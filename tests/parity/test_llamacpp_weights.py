@@ -116,6 +116,8 @@ def test_another_quantiser_is_near_and_another_weight_is_not(folder, checkpoint,
     assert is_near(other, own, tensor, None)
     assert not is_near(two_rows(other), own, tensor, None)
     assert not is_near(other * 1.2, own, tensor, None)
+    noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(1)) * own.std() * 0.1
+    assert not is_near(other + noise, own, tensor, None)
     assert not is_near(torch.from_numpy(np.roll(other.numpy(), 1, 1)), own, tensor, None)
 
 

@@ -32,6 +32,7 @@ WITHOUT_MATRIX = (*FLOATS, "Q8_0")  # types with one way of rounding
 
 FEW_BLOCKS = 0.05  # another quantiser changes more blocks
 MORE_ERROR = 1.01  # processors round differently next to the middle of two numbers, which adds no error to a block
+MOST_ERROR = 1.5  # an importance matrix moves the error to other weights, and adds little to the whole
 LEAST_FACTOR = 0.01  # a common factor of all weights that is no rounding
 STEPS = 3  # the largest error, in steps of the range of 32 weights, that another quantiser makes
 
@@ -132,6 +133,8 @@ def is_near(of_file: Tensor, own: Tensor, tensor: GgufTensor, ggml: Any) -> bool
         if float(differs.float().mean()) <= FEW_BLOCKS:
             mine, usual = (x.square().unflatten(-1, block).sum(-1)[differs] for x in (error, expected - own))
             return bool((mine <= MORE_ERROR * usual).all())
+        if float(error.norm()) ** 2 > MOST_ERROR * float((expected - own).norm()) ** 2:
+            return False
     parts = own.unflatten(-1, (-1, 32))
     span = parts.amax(-1).clamp(min=0) - parts.amin(-1).clamp(max=0)
     slope = float((of_file * own).sum() / own.square().sum())
