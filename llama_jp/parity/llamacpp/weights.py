@@ -137,11 +137,9 @@ def is_near(of_file: Tensor, own: Tensor, tensor: GgufTensor, ggml: Any) -> bool
             return False
     parts = own.unflatten(-1, (-1, 32))
     span = parts.amax(-1).clamp(min=0) - parts.amin(-1).clamp(max=0)
-    slope = float((of_file * own).sum() / own.square().sum())
     bits = int(re.sub(r"\D*(\d).*", r"\1", tensor.type_name))  # Q4_K and IQ4_XS have 4
-    if abs(slope - 1) > max(
-        LEAST_FACTOR, 2 * 4.0 ** (1 - bits)
-    ):  # rounding to the nearest shortens a weight by its error
+    factor = float((of_file * own).sum() / own.square().sum())  # below 1: the best rounding loses its own error
+    if abs(factor - 1) > max(LEAST_FACTOR, 2 * 4.0 ** (1 - bits)):
         return False
     return bool((error.unflatten(-1, (-1, 32)).abs().amax(-1) <= STEPS * span / 2**bits).all())
 
