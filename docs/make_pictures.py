@@ -100,7 +100,7 @@ def draw(ids: Tensor, logits: Tensor, tokenizer: llama_jp.Tokenizer) -> str:
     """The picture as SVG text."""
     before = logits.softmax(-1)[0]
     order = before.topk(PIECES).indices
-    pieces = [tokenizer.vocabulary.spell(piece) for piece in tokenizer.pieces(order.tolist())]
+    pieces = [tokenizer.vocabulary.text(token_id) for token_id in order.tolist()]
 
     lines = []
     wide, high = LEFT + PIECES * BAR + RIGHT, ABOVE + HEIGHT + BELOW

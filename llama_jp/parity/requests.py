@@ -111,7 +111,7 @@ def run_modes(request: Request, trust_parts: bool) -> list[Comparison]:
 def settings_of(request: Request) -> tuple[Settings, Settings]:
     """The settings of both models. The dtype "auto" is float32 beside llama.cpp, which computes in it."""
     settings = request.first, request.second
-    if not any(spec.startswith(LLAMA_CPP) for spec in (request.model, request.against)):
+    if not any(spec_kind(spec) == "llama.cpp" for spec in (request.model, request.against)):
         return settings
     first, second = (replace(each, dtype="float32") if each.dtype == "auto" else each for each in settings)
     return first, second

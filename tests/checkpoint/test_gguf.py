@@ -38,6 +38,11 @@ BLOCKS = SMALL | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_laye
 BASE = {"llama.rope.freq_base": 5e5}
 
 
+def rope_freqs(divisors: torch.Tensor) -> dict[str, np.ndarray]:
+    """The tensor of a file whose frequencies are divided."""
+    return {"rope_freqs.weight": divisors.float().numpy()}
+
+
 @pytest.fixture(scope="module")
 def blocks(tmp_path_factory) -> Path:
     return save_random(tmp_path_factory.mktemp("blocks"), seed=3, dtype=torch.float32, **BLOCKS)
@@ -144,14 +149,14 @@ def test_rope_scaling(small, tmp_path, keys, rope):
 def test_any_divisors_of_the_frequencies(blocks, tmp_path):
     """Guards against divisors that are ignored, guessed or rounded: transformers has them as a longrope."""
     divisors = torch.rand(16, generator=torch.Generator().manual_seed(0)) * 9 + 0.5
-    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, divisors=divisors)
+    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, further=rope_freqs(divisors))
     folder, lists = shutil.copytree(blocks, tmp_path / "original"), divisors.tolist()
     rope = {"rope_type": "longrope", "rope_theta": 5e5, "short_factor": lists, "long_factor": lists}
     edit_config(folder, rope_parameters=rope | {"attention_factor": 1.0, "original_max_position_embeddings": 128})
     assert same(folder, file)
     for wrong, found in ((divisors[:8], "8 numbers from 1"), (-divisors, "16 numbers from -8")):
         with pytest.raises(ValueError, match=f"rope_freqs.weight has {found}.* but heads of 32 need 16 positive ones"):
-            load_model(write_gguf(blocks, tmp_path / f"{len(wrong)}.gguf", keys=BASE, divisors=wrong))
+            load_model(write_gguf(blocks, tmp_path / f"{len(wrong)}.gguf", keys=BASE, further=rope_freqs(wrong)))
 
 
 @pytest.mark.parametrize("length", [8192, 32])
@@ -162,7 +167,7 @@ def test_the_divisors_of_llama_3_are_its_rope_scaling(blocks, tmp_path, length):
     edit_config(folder, rope_parameters=rope | {"original_max_position_embeddings": length})
     scaled, _ = transformers_frequencies(folder)
     plain = 1.0 / (5e5 ** (torch.arange(0, 32, 2, dtype=torch.float32) / 32))
-    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, divisors=plain / scaled)
+    file = write_gguf(blocks, tmp_path / "model.gguf", keys=BASE, further=rope_freqs(plain / scaled))
     assert read_config(file).rope_scaling["rope_type"] == ("longrope" if length == 32 else "llama3")
     assert length == 32 or same(folder, file)
 

@@ -79,7 +79,7 @@ def write_gguf(
     keys: dict | None = None,
     drop: tuple[str, ...] = (),
     tokenizer: bool = False,
-    divisors: torch.Tensor | None = None,
+    further: dict[str, np.ndarray] | None = None,
     **options,
 ) -> Path:
     """Write the checkpoint in a folder as a GGUF file.
@@ -88,7 +88,7 @@ def write_gguf(
     keys       further keys, or other values: {"llama.rope.freq_base": 500.0}; floats are F32, whole numbers U32
     drop       keys to leave out
     tokenizer  whether to write the vocabulary of the folder's tokenizer.model
-    divisors   of the frequencies of the rotation: rope_freqs.weight
+    further    float32 tensors that the checkpoint has not, such as rope_freqs.weight
     """
     raw = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(file, "llama", **options)
@@ -115,8 +115,6 @@ def write_gguf(
     for key, value in (values | (keys or {})).items():
         if key not in drop:
             add_key(writer, key, value)
-    if divisors is not None:
-        writer.add_tensor("rope_freqs.weight", divisors.float().numpy())
     state, rng = load_file(folder / "model.safetensors"), np.random.default_rng(0)
     for name, tensor in state.items():
         numbers, of_file = tensor.float().numpy(), gguf_name(name)
@@ -128,6 +126,8 @@ def write_gguf(
         if options.get("endianess") == gguf.GGUFEndian.BIG:
             stored = big_endian(stored, chosen)
         writer.add_tensor(of_file, stored, raw_dtype=chosen)
+    for name, numbers in (further or {}).items():
+        writer.add_tensor(name, numbers)
     return finish(writer, file)
 
 

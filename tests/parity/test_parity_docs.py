@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from helpers.compared_models import parity
+from helpers.gguf_files import write_gguf
+
+from llama_jp.checkpoint.hub import demo_folder
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("parity.md", "parity.ja.md")
@@ -51,3 +54,28 @@ def test_a_documented_command_runs(number, tmp_path, monkeypatch, capsys):
 def test_the_python_example_runs(page, capsys):
     exec(python_blocks(page)[1], {})
     assert capsys.readouterr().out.splitlines()[0] == "bug layers.2.post_attention_layernorm"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_example_of_ctranslate2_runs(page, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("ctranslate2", reason="CTranslate2 is not installed")
+    (tmp_path / "my_ctranslate2.py").write_text(python_blocks(page)[2])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    given = ["--checkpoint", "demo", "--against", "demo", "--against-dtype", "float32", "--max-kl", "1e-9"]
+    assert parity("--model", "my_ctranslate2:make", *given) == 0
+    assert "rounding (passes)" in capsys.readouterr().out
+    sys.modules.pop("my_ctranslate2", None)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_example_of_llama_cpps_logits_runs(page, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed; the extra `peers` has it")
+    write_gguf(demo_folder(), tmp_path / "model-F32.gguf", tokenizer=True)
+    (tmp_path / "my_llamacpp.py").write_text(python_blocks(page)[3])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    given = ["--checkpoint", "demo", "--against", "demo", "--against-dtype", "float32", "--max-kl", "1e-9"]
+    assert parity("--model", "my_llamacpp:make", *given) == 0
+    assert "rounding (passes)" in capsys.readouterr().out
+    sys.modules.pop("my_llamacpp", None)

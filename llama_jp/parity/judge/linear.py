@@ -24,9 +24,7 @@ def linear_in_float64(context: OperationContext) -> Judged:
     out = without_padding(context, context.out)  # (N, out)
     if x.dtype.itemsize > out.dtype.itemsize:  # rounded before the product, whose operands have its dtype
         x = x.to(out.dtype)
-    other = context.other_out
-    distance = out.new_zeros(out.shape[1]) if other is None else (out - without_padding(context, other)).abs_().amax(0)
-    columns = sample_indices(distance, MAX_COLUMNS)
+    columns = sample_indices(distance_by_column(context, x, out), MAX_COLUMNS)
     out, weight = out.index_select(1, columns), context.weight.index_select(0, columns)
     bias = torch.zeros(()) if context.bias is None else context.bias[columns]
     # products of 16-bit numbers are exact in float32, where this sum and the model's have the same bound
@@ -40,6 +38,18 @@ def linear_in_float64(context: OperationContext) -> Judged:
     terms = x.abs() @ weight.abs().T
     bound = sums * sum_bound(terms, x.shape[1]) + 3 * context.u * (exact.abs() + bias.abs()) + 2 * context.tiny
     return Judged(out, (exact + bias).double(), bound.double())
+
+
+def distance_by_column(context: OperationContext, x: Tensor, out: Tensor) -> Tensor:
+    """The largest difference in each column of the result, (N, in) and (N, out) -> (out,).
+
+    It is that of the two models. Where one of them rounds its inputs, all columns differ for this reason, so the
+    difference from the same product is taken.
+    """
+    if context.input_rounding is not None:
+        return (out - F.linear(x, context.weight, context.bias)).abs_().amax(0)
+    other = context.other_out
+    return out.new_zeros(out.shape[1]) if other is None else (out - without_padding(context, other)).abs_().amax(0)
 
 
 @LINEAR.same_arithmetic

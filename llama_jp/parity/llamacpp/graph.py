@@ -24,6 +24,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -37,16 +38,11 @@ ARRANGING = ("RESHAPE", "VIEW", "PERMUTE", "TRANSPOSE", "CONT", "GET_ROWS")
 RECORDED = ("GET_ROWS", "MUL", "MUL_MAT", "ROPE", "SOFT_MAX", "SWIGLU", "ADD")
 NEIGHBOURING_PAIRS = 0  # ROPE's mode: it rotates (2i, 2i + 1)
 
-C_LIBRARY = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
-for name, arguments in {"cosf": 1, "sinf": 1, "logf": 1, "powf": 2}.items():
-    getattr(C_LIBRARY, name).argtypes = [ctypes.c_float] * arguments
-    getattr(C_LIBRARY, name).restype = ctypes.c_float
-
 
 class GraphRecorder:
     """Records the nodes of one forward pass.
 
-    `observe` is ggml's callback. An exception in it would end the pass early, with a return value of success: it is
+    `observe` is called by ggml. An exception in it would end the pass early, with a return value of success: it is
     kept in `error`, and the caller raises it.
     """
 
@@ -56,7 +52,7 @@ class GraphRecorder:
         self.point_at: dict[int, str] = {}  # address of a node -> the point that it holds
         self.error: BaseException | None = None
 
-    def observe(self, address: int, ask: bool, user_data: object) -> bool:
+    def observe(self, address: int, ask: bool) -> bool:
         """Called before a node, with `ask`, for whether it is wanted; and after it, with its numbers."""
         try:
             node = Node(self.library, address)
@@ -187,7 +183,7 @@ def rotation_of(node: Node, version: str) -> tuple[Tensor, Tensor]:
         raise other_version(version, f"it rotates pairs in the order {mode}, not neighbouring ones")
     positions = node.sources[1].read().flatten()  # (T,)
     divisors = node.sources[2].read().flatten() if len(node.sources) > 2 else torch.ones(dims // 2)
-    step = C_LIBRARY.powf(base, -2.0 / dims)
+    step = c_library().powf(base, -2.0 / dims)
     theta, angles = positions.float(), []
     for _ in range(dims // 2):
         angles.append(theta)
@@ -200,9 +196,19 @@ def rotation_of(node: Node, version: str) -> tuple[Tensor, Tensor]:
         ramp = ((torch.arange(dims // 2) - low) / max(0.001, high - low)).clamp(0, 1)
         mix = (1 - ramp) * extension
         angle = angle * (1 - mix) + plain * mix
-        magnitude = magnitude * (1 + torch.tensor(0.1) * C_LIBRARY.logf(1 / scale))
-    cos, sin = ((mapped(function, angle) * magnitude)[None] for function in (C_LIBRARY.cosf, C_LIBRARY.sinf))
+        magnitude = magnitude * (1 + torch.tensor(0.1) * c_library().logf(1 / scale))
+    cos, sin = ((mapped(function, angle) * magnitude)[None] for function in (c_library().cosf, c_library().sinf))
     return torch.cat((cos, cos), -1), torch.cat((sin, sin), -1)
+
+
+@lru_cache(maxsize=1)
+def c_library() -> ctypes.CDLL:
+    """The C library, with the functions of float32 numbers that ggml calls."""
+    library = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
+    for name, arguments in {"cosf": 1, "sinf": 1, "logf": 1, "powf": 2}.items():
+        getattr(library, name).argtypes = [ctypes.c_float] * arguments
+        getattr(library, name).restype = ctypes.c_float
+    return library
 
 
 def mapped(function: Callable[[float], float], x: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ def differing_vocabulary(file: GgufHeader, folder: Path) -> Iterator[Finding]:
     pieces: list[str] = keys.get("tokenizer.ggml.tokens", [])
     if not pieces:
         return
-    adds_bos = read_json(folder / "tokenizer_config.json", missing_ok=True).get("add_bos_token", True)
+    config = read_json(folder / "tokenizer_config.json", missing_ok=True)
+    adds_bos = config.get("add_bos_token", True)
     if (value := keys.get("tokenizer.ggml.add_bos_token", True)) != adds_bos:
         yield finding("tokenizer.ggml.add_bos_token", f"{value} in the file and {adds_bos} in the checkpoint")
     if keys.get("tokenizer.ggml.model") != "llama":
@@ -103,23 +104,27 @@ def differing_vocabulary(file: GgufHeader, folder: Path) -> Iterator[Finding]:
         cause = "it is missing, so llama.cpp merges pieces in another order and gives other ids"
         yield finding("tokenizer.ggml.scores", cause)
     if (folder / "tokenizer.model").is_file():
-        yield from differing_pieces(pieces, scores, folder / "tokenizer.model")
+        added = {int(i) for i in config.get("added_tokens_decoder", {})}
+        yield from differing_pieces(pieces, scores, folder / "tokenizer.model", added)
 
 
-def differing_pieces(pieces: list[str], scores: list[float], model_file: Path) -> Iterator[Finding]:
+def differing_pieces(pieces: list[str], scores: list[float], model_file: Path, added: set[int]) -> Iterator[Finding]:
     """The pieces and scores of ordinary ids. The converter gives other scores to added tokens."""
     import sentencepiece
 
     processor: Any = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
-    ids = [i for i in range(processor.get_piece_size()) if not (processor.is_control(i) or processor.is_unknown(i))]
+    ids = [
+        i
+        for i in range(processor.get_piece_size())
+        if not (processor.is_control(i) or processor.is_unknown(i) or i in added)
+    ]
+    pieces = [piece.replace(" ", "▁") for piece in pieces]  # user-defined ones have spaces in GGUF
     expected: tuple[tuple[str, list[Any], Any], ...] = (
         ("tokenizer.ggml.tokens", pieces, processor.id_to_piece),
         ("tokenizer.ggml.scores", scores, processor.get_score),
     )
     for key, values, of_id in expected:
         wrong = [i for i in ids if i < len(values) and values[i] != of_id(i)]
-        if values and (len(values) < len(ids) or wrong):
-            first = wrong[0] if wrong else len(values)
-            value = repr(values[first]) if wrong else "missing"
-            cause = f"{value} at id {first} in the file and {of_id(first)!r} in {model_file.name}"
-            yield finding(key, f"{cause}; {max(len(wrong), 1)} ids differ")
+        if wrong:
+            cause = f"{values[wrong[0]]!r} at id {wrong[0]} in the file and {of_id(wrong[0])!r} in {model_file.name}"
+            yield finding(key, f"{cause}; {len(wrong)} ids differ")

@@ -39,24 +39,23 @@ class LlamaCpp:
         Raises FileNotFoundError and ValueError, in one sentence, for a file that is missing, damaged, or not
         supported, and where llama-cpp-python is missing or refuses the file.
         """
-        self.file = check_is_llama(Path(file))
+        self.header = read_header(check_is_gguf(Path(file)))
+        self.file = self.header.file  # of a split model, the first part
         if kv_cache not in CACHE_TYPES:
             raise ValueError(f"the KV cache of llama.cpp is {' or '.join(CACHE_TYPES)} here, not {kv_cache!r}")
         self.kv_cache, self.threads = kv_cache, threads
         self.library = load_library()
+        refuse_fused(self.file, self.header)
+        check_lengths(self.header)
         self.config: LlamaConfig = read_config(self.file)
         self.stored = find_gguf_tensors(self.file)
         self.tensors: dict[str, GgufTensor] = {
             name: self.header.tensors[info.name] for name, info in self.stored.items()
         }
-        refuse_fused(self.file, self.header)
+        check_heads(self.file, self.config, self.tensors)
         self.input_rounding = self.rounding_by_operation()
         self.pointer = load_pointer(self.library, self.file)
         weakref.finalize(self, release, self.library, self.library.llama.llama_model_free, self.pointer)
-
-    @property
-    def header(self) -> GgufHeader:
-        return read_header(self.file)
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -87,16 +86,25 @@ class LlamaCpp:
         return torch.cat([self.start_session(ids.shape[1])(row[None]) for row in ids])
 
 
+class Tap:
+    """ggml's callback of a context, with the recorder of the current call."""
+
+    recorder: GraphRecorder | None = None
+
+    def observe(self, address: int, ask: bool, user_data: object) -> bool:
+        return self.recorder is not None and self.recorder.observe(address, ask)
+
+
 class LlamaCppSession:
     """A text in progress. `points` holds the points of the last call."""
 
     def __init__(self, model: LlamaCpp, length: int):
         llama = model.library.llama
-        self.model, self.room, self.length = model, length, 0
+        self.model, self.length = model, 0
         self.points: dict[str, Tensor] = {}
-        self.recorder: GraphRecorder | None = None
-        # the callback has to live as long as the context
-        self.callback = llama.ggml_backend_sched_eval_callback(self.observe)
+        self.tap = Tap()
+        # the callback has to live as long as the context; it does not hold the session, which frees the context
+        self.callback = llama.ggml_backend_sched_eval_callback(self.tap.observe)
         settings = {
             "n_ctx": length,
             "n_batch": length,
@@ -121,9 +129,6 @@ class LlamaCppSession:
             raise ValueError(f"llama.cpp cannot run {model.file} with {length} tokens: {shown(errors)}")
         weakref.finalize(self, release, model.library, llama.llama_free, self.context)
 
-    def observe(self, address: int, ask: bool, user_data: object) -> bool:
-        return self.recorder is not None and self.recorder.observe(address, ask, user_data)
-
     def __call__(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """The logits (1, T, V) of the next ids (1, T).
 
@@ -132,7 +137,7 @@ class LlamaCppSession:
         model, llama = self.model, self.model.library.llama
         check_ids(ids, mask, model)
         T = ids.shape[1]
-        self.recorder = GraphRecorder(model.library, model.config, self.length + T)
+        recorder = self.tap.recorder = GraphRecorder(model.library, model.config, self.length + T)
         batch = llama.llama_batch_init(T, 0, 1)
         try:
             batch.n_tokens = T
@@ -143,19 +148,19 @@ class LlamaCppSession:
                 status = llama.llama_decode(self.context, batch)
         finally:
             llama.llama_batch_free(batch)
-        if self.recorder.error is not None:  # llama_decode has returned success, with the logits of half a graph
-            raise self.recorder.error
+        if recorder.error is not None:  # llama_decode has returned success, with the logits of half a graph
+            raise recorder.error
         if status:
             raise ValueError(f"llama.cpp fails on {model.file} with status {status}: {shown(errors)}")
         V = model.config.vocab_size
         logits = torch.tensor(llama.llama_get_logits(self.context)[: T * V]).view(1, T, V)
-        self.points, self.length = self.recorder.points, self.length + T
+        self.points, self.length = recorder.points, self.length + T
         if missing := [op.name for op in operations_of(model.config)[:-1] if op.name not in self.points]:
             raise other_version(model.library.version, f"no operation of its graph is known as {missing[0]}")
         return logits
 
 
-def check_is_llama(file: Path) -> Path:
+def check_is_gguf(file: Path) -> Path:
     """The file. Raises FileNotFoundError or ValueError for one that is missing or no GGUF file."""
     if file.is_dir():
         raise ValueError(f"{file} is a folder, and llama.cpp loads a GGUF file: name the file")
@@ -172,6 +177,34 @@ def refuse_fused(file: Path, header: GgufHeader) -> None:
             f"{file} has one weight for queries, keys and values ({fused[0]}), so they cannot be compared one by one; "
             "convert the model without --fuse-qkv"
         )
+
+
+def check_lengths(header: GgufHeader) -> None:
+    """Raise ValueError for a key whose length is not that of a tensor. llama.cpp then names no key, or only a shape."""
+    keys, tensors = header.keys, header.tensors
+    layers = {name.split(".")[1] for name in tensors if name.startswith("blk.")}
+    found = {"llama.block_count": len(layers)}
+    for key, name, dimension in (
+        ("llama.embedding_length", "token_embd.weight", 1),
+        ("llama.feed_forward_length", "blk.0.ffn_gate.weight", 0),
+    ):
+        if name in tensors:
+            found[key] = tensors[name].shape[dimension]
+    for key, length in found.items():
+        if keys.get(key, length) not in (length, [length] * len(layers)):
+            raise ValueError(f"{header.file}: {key} is {keys[key]}, and its tensors have {length}; convert it again")
+
+
+def check_heads(file: Path, config: LlamaConfig, tensors: dict[str, GgufTensor]) -> None:
+    """Raise ValueError for numbers of heads that do not fit the weights of q and k."""
+    counts = {"q": ("head_count", config.num_attention_heads), "k": ("head_count_kv", config.num_key_value_heads)}
+    for letter, (key, heads) in counts.items():
+        tensor = tensors.get(f"layers.0.self_attn.{letter}_proj.weight")
+        if tensor is not None and tensor.shape[0] != heads * config.head_dim:
+            raise ValueError(
+                f"{file}: llama.attention.{key} is {heads}, and {tensor.name} has {tensor.shape[0]} rows, which are "
+                f"{tensor.shape[0] / config.head_dim:g} heads of {config.head_dim}; convert it again"
+            )
 
 
 def load_pointer(library: Library, file: Path) -> Any:
@@ -191,8 +224,9 @@ def release(library: Library, free: Callable[[Any], None], pointer: Any) -> None
 
 
 def shown(errors: list[str]) -> str:
-    """The first error message of llama.cpp, without the name of its function."""
-    return errors[0].partition(": ")[2] or errors[0] if errors else "it gives no reason"
+    """The first of llama.cpp's messages that has a reason."""
+    reasons = [line for line in errors if "error" in line] or errors
+    return " ".join(reasons[0].split()) if reasons else "it gives no reason"
 
 
 def check_ids(ids: Tensor, mask: Tensor | None, model: LlamaCpp) -> None:

@@ -31,7 +31,9 @@ K_QUANTS = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")  # of ggml's
 WITHOUT_MATRIX = (*FLOATS, "Q8_0")  # types with one way of rounding
 
 FEW_BLOCKS = 0.05  # another quantiser changes more blocks
-MORE_ERROR = 1.05  # processors round differently next to the middle of two numbers, which adds no error to a block
+MORE_ERROR = 1.01  # processors round differently next to the middle of two numbers, which adds no error to a block
+MOST_ERROR = 1.5  # an importance matrix moves the error to other weights, and adds little to the whole
+LEAST_FACTOR = 0.01  # a common factor of all weights that is no rounding
 STEPS = 3  # the largest error, in steps of the range of 32 weights, that another quantiser makes
 
 Weights = Mapping[str, Tensor]  # parameters by the names of their points
@@ -121,7 +123,7 @@ def is_exact(of_file: Tensor, own: Tensor, tensor: GgufTensor, ggml: Any) -> boo
 
 def is_near(of_file: Tensor, own: Tensor, tensor: GgufTensor, ggml: Any) -> bool:
     """Whether another quantiser may have made these numbers of the checkpoint's weight."""
-    if tensor.type_name in FLOATS:
+    if tensor.type_name in WITHOUT_MATRIX:
         return False
     error = of_file - own
     expected = quantized(own, tensor, ggml)
@@ -131,11 +133,14 @@ def is_near(of_file: Tensor, own: Tensor, tensor: GgufTensor, ggml: Any) -> bool
         if float(differs.float().mean()) <= FEW_BLOCKS:
             mine, usual = (x.square().unflatten(-1, block).sum(-1)[differs] for x in (error, expected - own))
             return bool((mine <= MORE_ERROR * usual).all())
-    if tensor.type_name in WITHOUT_MATRIX:
-        return False
+        if float(error.norm()) ** 2 > MOST_ERROR * float((expected - own).norm()) ** 2:
+            return False
     parts = own.unflatten(-1, (-1, 32))
     span = parts.amax(-1).clamp(min=0) - parts.amin(-1).clamp(max=0)
     bits = int(re.sub(r"\D*(\d).*", r"\1", tensor.type_name))  # Q4_K and IQ4_XS have 4
+    factor = float((of_file * own).sum() / own.square().sum())  # below 1: the best rounding loses its own error
+    if abs(factor - 1) > max(LEAST_FACTOR, 2 * 4.0 ** (1 - bits)):
+        return False
     return bool((error.unflatten(-1, (-1, 32)).abs().amax(-1) <= STEPS * span / 2**bits).all())
 
 

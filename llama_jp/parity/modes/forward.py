@@ -124,10 +124,8 @@ def add_differences(found: Comparison, calls: Calls, own_logits: list[Call] | No
         )
     if own_logits is not None:
         number = 0 if models[0].file is None else 1
-        kl, largest = (
-            predictions(own_logits, calls[number]).kl,
-            difference_of_logits(own_logits, calls[number]).max_value,
-        )
+        kl = predictions(own_logits, calls[number]).kl
+        largest = difference_of_logits(own_logits, calls[number]).max_value
         found.details["weights"] = {"kl": kl, "max_value": largest}
         found.notes.append(
             f"the weights' own error, in {models[number].name} with the weights of the file and of the checkpoint: "

@@ -15,8 +15,17 @@ NEAR_ZERO = 100  # a largest distance of so many medians comes from a number nea
 def text_report(comparisons: list[Comparison]) -> str:
     """The two models, a table with one line for each mode, and the findings of each mode."""
     lines = [" against ".join(map(describe_model, compared_models(comparisons))), ""]
-    lines += table([HEAD, *map(cells, comparisons)])
+    head: tuple[str, ...] = HEAD
+    shown = list(map(cells, comparisons))
+    relative = [each.details.get("relative_differences") for each in comparisons]
+    if any(relative):  # across implementations nearly every number near zero differs by many ULPs
+        kept = [column for column in range(len(HEAD)) if "ULP" not in HEAD[column]]
+        head = (*(HEAD[column] for column in kept), "relative diff")
+        largest = [f"{each['logits']:.3g}" if each and "logits" in each else "-" for each in relative]
+        shown = [(*(row[column] for column in kept), last) for row, last in zip(shown, largest, strict=True)]
+    lines += table([head, *shown])
     right = [each.logits for each in comparisons if each.verdict == "rounding" and each.logits is not None]
+    right = [] if any(relative) else right
     if any(logits.max_ulp > NEAR_ZERO * logits.median_ulp for logits in right):
         lines.append("max ULP is far above the median where a logit is near zero, because the steps are smallest there")
     for comparison in comparisons:
@@ -37,7 +46,7 @@ def describe_model(model: ModelDescription) -> str:
     if (settings := model.settings) is not None:
         properties = [model.computes_in, settings.attention]
         properties += [f"{settings.threads} threads"] if settings.threads else []
-        properties += [f"{settings.rows} rows at a time"] if settings.rows else []
+        properties += [f"{settings.rows} row{'s' * (settings.rows > 1)} at a time"] if settings.rows else []
     return f"{model.name} ({', '.join(each for each in properties if each)})"
 
 

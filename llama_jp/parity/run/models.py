@@ -135,9 +135,10 @@ class ComparedModel:
         return parameters
 
     def describe(self) -> ModelDescription:
-        dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        dtype = dtype if self.file is None else f"float32, cache {self.file.kv_cache}"
-        return ModelDescription(self.name, self.settings, dtype)
+        computes_in = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        if self.file is not None:
+            computes_in = f"float32, KV cache in {self.file.kv_cache}"
+        return ModelDescription(self.name, self.settings, computes_in)
 
 
 class _ReferenceSession:
@@ -229,13 +230,17 @@ def spec_kind(spec: str) -> str:
 
 def open_llama_cpp(spec: str, settings: Settings) -> ComparedModel:
     """llama.cpp with a GGUF file: rows one by one, eager attention. Raises ValueError for other settings."""
-    file = LlamaCpp(spec.removeprefix(LLAMA_CPP), settings.threads, settings.kv_cache or "float32")
     if settings.dtype not in ("auto", "float32"):
         raise ValueError(f"llama.cpp computes in float32, so {spec} has no dtype {settings.dtype}; leave it out")
     if settings.rows not in (None, 1):
         raise ValueError(f"llama.cpp runs one row at a time here, not {settings.rows}; leave the number out")
-    settings = replace(settings, dtype="float32", attention="eager", rows=1)
-    return ComparedModel(spec, file, settings, config=file.config, folder=file.file)
+    file = LlamaCpp(spec.removeprefix(LLAMA_CPP), settings.threads, settings.kv_cache or "float32")
+    return in_llama_cpp(file, spec)
+
+
+def in_llama_cpp(file: LlamaCpp, name: str | None = None) -> ComparedModel:
+    settings = Settings("float32", "eager", file.threads, rows=1, kv_cache=file.kv_cache)
+    return ComparedModel(name or f"{LLAMA_CPP}{file.file}", file, settings, config=file.config, folder=file.file)
 
 
 def open_checkout(spec: str, settings: Settings, folder: Path) -> ComparedModel:
@@ -331,6 +336,8 @@ def as_compared_model(
     """
     if isinstance(model, ComparedModel):
         return model
+    if isinstance(model, LlamaCpp):
+        return in_llama_cpp(model, name)
     if not callable(model):
         raise ValueError(f"{name or repr(model)} is a {type(model).__name__}, which cannot be called with ids")
     module = find_module(model)
