@@ -37,7 +37,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # in order of preference, which is PEFT's
 PARTS = (
     "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B",
-    "weight", "bias",
+    "weight", "bias", "trainable_tokens_delta",
 )  # fmt: skip
 EMBEDDINGS = {"embed_tokens.weight", "lm_head.weight"}
 PREFIX = "base_model.model."  # of every tensor in the file; transformers' name of the parameter follows
@@ -56,6 +56,11 @@ def is_names(value: object) -> bool:
 
 def is_pattern(value: object) -> bool:
     return isinstance(value, dict) and all(is_regex(key) and POSITIVE.holds(value[key]) for key in value)
+
+
+def is_tokens(value: object) -> bool:
+    lists = list(value.values()) if isinstance(value, dict) else [value]
+    return all(isinstance(each, list) and bool(each) and IDS.holds(each) for each in lists)
 
 
 BIAS = ("none", "all", "lora_only")
@@ -78,6 +83,7 @@ SUPPORTED = {
     "target_modules": NAMES,
     "exclude_modules": NAMES,
     "modules_to_save": NAMES,
+    "trainable_token_indices": Kind("a list of ids, or an object of names of modules and such lists", is_tokens),
     "layers_pattern": Kind("a regular expression or a list of them", lambda value: all(map(is_regex, as_list(value)))),
     "layers_to_transform": Kind("the number of a layer or a list of them", IDS.holds),
 }
@@ -87,7 +93,6 @@ REFUSED = {
     "peft_type": ("LORA",),
     "fan_in_fan_out": (),
     "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),  # these leave the base weights as they are
-    "trainable_token_indices": (),
     "layer_replication": (),
     "target_parameters": (),
     "alora_invocation_tokens": (),  # active only after these tokens, so there are no merged weights
@@ -173,6 +178,12 @@ class Adapter:
         names = self.settings.get("modules_to_save", [])
         return any(path.endswith(name) for path in paths for name in as_list(names))
 
+    def trained_tokens(self, module: str) -> list[int]:
+        """The ids whose rows the file holds (`trainable_token_indices`). A plain list is that of the embedding."""
+        chosen = self.settings.get("trainable_token_indices", [])
+        named = chosen if isinstance(chosen, dict) else {"embed_tokens": chosen}
+        return next((ids for name, ids in named.items() if transformers_name(module).endswith(name)), [])
+
 
 def matches(names: str | list[str], name: str) -> bool:
     """Whether a name matches a regular expression as a whole, or ends with one of a list of names."""
@@ -200,7 +211,12 @@ def read_adapter(folder: str | Path) -> Adapter:
         raise FileNotFoundError(f"there are no weights in {folder}: none of {', '.join(WEIGHT_FILES)}")
     tensors: dict[str, TensorInfo] = {}
     for info in list_tensors(file):
-        name = info.name.removeprefix(PREFIX).removeprefix("model.").replace(".base_layer.", ".")
+        name = (
+            info.name.removeprefix(PREFIX)
+            .removeprefix("model.")
+            .replace(".base_layer.", ".")
+            .replace(".token_adapter.", ".")
+        )
         if name in tensors:
             raise ValueError(f"{info.name} and {tensors[name].name} in {file} are the same tensor")
         tensors[name] = info
@@ -287,7 +303,12 @@ def expected_tensors(adapter: Adapter, model: Llama) -> Iterator[tuple[str, tupl
                 if not has_bias:
                     raise ValueError(f"{adapter.folder} has lora_bias on {name}, and {name} has no bias to add it to")
                 yield f"{name}.lora_B.bias", shape[:1], True  # (N,)
-        if is_saved or is_target:
+        tokens = adapter.trained_tokens(name)
+        if tokens and max(tokens) >= shape[0]:
+            raise ValueError(f"{adapter.folder} has trained the token {max(tokens)}, and {name} has {shape[0]:,} rows")
+        if tokens:
+            yield f"{name}.trainable_tokens_delta", (len(tokens), shape[1]), True  # whole rows, in spite of the name
+        if is_saved or is_target or tokens:
             yield f"{name}.weight", shape, is_saved  # of a target: a copy of the base, from which PEFT goes on
         if has_bias and (is_saved or bias == "all" or (is_target and bias == "lora_only")):
             yield f"{name}.bias", shape[:1], True
@@ -366,8 +387,10 @@ def merge_adapter(adapter: Adapter, model: Llama) -> None:
             if f"{name}.{part}" in tensors
         }
         if parts:
-            weight, bias = merge_module(module, parts, adapter.scale(name))
+            weight, bias = merge_module(module, parts, adapter.scale(name), adapter.trained_tokens(name))
             module.weight = nn.Parameter(weight, module.weight.requires_grad)
+            if name == "embed_tokens" and tied and parts.keys() == {"trainable_tokens_delta"}:
+                model.lm_head.weight = module.weight  # the rows of both are trained, unless lm_head has its own
             if bias is not None:
                 module.bias = nn.Parameter(bias, module.bias.requires_grad)
     if tied and model.lm_head.weight is not model.embed_tokens.weight:
@@ -375,8 +398,12 @@ def merge_adapter(adapter: Adapter, model: Llama) -> None:
         model.config.tie_word_embeddings = False
 
 
-def merge_module(module: Any, parts: Mapping[str, Tensor], scale: float) -> tuple[Tensor, Tensor | None]:
+def merge_module(
+    module: Any, parts: Mapping[str, Tensor], scale: float, tokens: list[int]
+) -> tuple[Tensor, Tensor | None]:
     """The weight and the bias of a module after the merge of its tensors of an adapter.
+
+    tokens  the rows that `trainable_tokens_delta` replaces
 
     Shapes: weight (N, K) or (V, C), bias (N,) or None.
 
@@ -394,6 +421,9 @@ def merge_module(module: Any, parts: Mapping[str, Tensor], scale: float) -> tupl
     if "lora_embedding_A" in parts:
         delta = (parts["lora_embedding_B"] @ parts["lora_embedding_A"]).T * scale  # (V, C)
         weight = weight + delta.to(dtype)
+    if "trainable_tokens_delta" in parts:
+        rows = torch.tensor(tokens, device=weight.device)
+        weight = weight.index_copy(0, rows, parts["trainable_tokens_delta"].to(dtype))
     if "bias" in parts:
         bias = parts["bias"].to(dtype)
     if "lora_B.bias" in parts:
