@@ -18,10 +18,14 @@ def write_whole(file: Path, text: str) -> None:
     if file.exists() and not file.is_file():  # such as /dev/stdout, which cannot be replaced
         file.write_text(text, encoding="utf-8")
         return
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
-        complete = Path(folder) / file.name
-        complete.write_text(text, encoding="utf-8")
-        complete.replace(file)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=file.absolute().parent) as folder:
+            complete = Path(folder) / file.name
+            complete.write_text(text, encoding="utf-8")
+            complete.replace(file)
+    except OSError as error:
+        error.filename, error.filename2 = str(file), None  # the name that the caller knows
+        raise
 
 
 def decode_text(data: bytes, name: str, encoding: str = "utf-8", way_out: str = "") -> str:

@@ -16,6 +16,7 @@ from ..generation.options import Options, show_option_fields
 from ..generation.task import resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
+from ..text_files import write_whole
 from .content import page_content
 from .run import Run, run_traced
 from .text import tokens_of_text
@@ -137,12 +138,4 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
     parts = {file.name: file.read_text(encoding="utf-8") for file in PAGE.glob("*.*")}
     parts["data.json"] = data.replace("<", "\\u003c")  # a text cannot end the element that holds it
     html = re.sub(r"/\* include (\S+) \*/", lambda found: parts[found[1]], parts["page.html"])
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # the name that the caller knows
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, html)

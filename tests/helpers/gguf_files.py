@@ -14,6 +14,10 @@ import transformers
 from gguf import GGMLQuantizationType as Type
 from safetensors.torch import load_file
 
+from llama_jp.checkpoint.gguf.header import GgufTensor, read_header
+from llama_jp.checkpoint.gguf.weights import find_gguf_tensors
+from llama_jp.checkpoint.tensors import read_tensors
+
 # Types that gguf-py decodes and does not encode: their blocks are random bytes.
 DECODED_ONLY = {
     Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ1_S, Type.IQ1_M, Type.IQ2_XXS, Type.IQ2_XS,
@@ -207,6 +211,17 @@ def vocabulary_keys(folder: Path) -> dict:
     if config.get("chat_template"):
         keys["tokenizer.chat_template"] = config["chat_template"]
     return keys
+
+
+def stored_weights(file: Path) -> dict[str, GgufTensor]:
+    """The tensors of a file under the model's names."""
+    tensors = read_header(file).tensors
+    return {name: tensors[info.name] for name, info in find_gguf_tensors(file).items()}
+
+
+def loaded_weights(file: Path) -> dict[str, torch.Tensor]:
+    """The weights that this project reads from a file, in float32."""
+    return read_tensors(find_gguf_tensors(file), torch.float32, torch.device("cpu"))
 
 
 def reference(folder: Path, *files: Path) -> transformers.LlamaForCausalLM:

@@ -7,11 +7,10 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
-from helpers.gguf_files import DECODED_ONLY, TYPES, write_gguf
+from helpers.gguf_files import DECODED_ONLY, TYPES, loaded_weights, stored_weights, write_gguf
 from helpers.llamacpp_faults import SHAPE
 from helpers.reference import save_random
 
-from llama_jp.checkpoint.gguf.weights import find_weights, read_weights
 from llama_jp.parity.llamacpp import rounding
 from llama_jp.parity.llamacpp.rounding import INPUT_TYPES, InputRounding, input_rounding
 
@@ -71,10 +70,10 @@ def test_every_type_that_loads_has_a_rounding_or_is_refused(tmp_path):
         if kind in DECODED_ONLY and kind not in (Type.Q4_K, Type.NVFP4):
             continue
         file = write_gguf(folder, tmp_path / f"{kind.name}.gguf", {"blk.0.ffn_up.weight": kind})
-        weights = find_weights(file)
-        assert input_rounding(weights["layers.0.mlp.down_proj.weight"]) is None  # F32
+        weights = stored_weights(file)
+        assert input_rounding(weights["layers.0.mlp.down_proj.weight"], None) is None  # F32
         try:
-            found = input_rounding(weights["layers.0.mlp.up_proj.weight"])
+            found = input_rounding(weights["layers.0.mlp.up_proj.weight"], None)
         except ValueError as error:
             assert f"stores blk.0.ffn_up.weight as {kind.name}" in str(error)
             refused.add(kind.name)
@@ -89,9 +88,9 @@ def test_offsets_are_multiplied_by_a_rounded_sum(tmp_path, kind):
     """Guards against offsets in the file's order of rows, and against the exact sum, which is 1,000 bounds away."""
     folder = save_random(tmp_path / "folder", 1, **SHAPE)
     file = write_gguf(folder, tmp_path / "model.gguf", kind)
-    tensor = find_weights(file)["layers.0.self_attn.k_proj.weight"]
-    (weight,) = read_weights(file, [tensor])
-    found = input_rounding(tensor)
+    name = "layers.0.self_attn.k_proj.weight"
+    weight = loaded_weights(file)[name]
+    found = input_rounding(stored_weights(file)[name], SHAPE["num_key_value_heads"])
     x = X[0, :, :64]
     columns = torch.tensor([0, 5, 31])
     blocks = weight.unflatten(-1, (2, 32))
