@@ -28,15 +28,18 @@ def python_blocks(page: str) -> list[str]:
 
 
 def test_both_languages_show_the_same_commands():
-    assert len(commands(PAGES[0])) == 7 and commands(PAGES[0]) == commands(PAGES[1])
+    assert len(commands(PAGES[0])) == 8 and commands(PAGES[0]) == commands(PAGES[1])
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_a_documented_command_runs(number, tmp_path, monkeypatch, capsys):
     """Guards against an option that has another name now."""
     arguments = commands(PAGES[0])[number]
-    (tmp_path / "my_llama.py").write_text(python_blocks(PAGES[0])[0])
-    monkeypatch.chdir(tmp_path)
+    for checkout in ("change", "base"):
+        (tmp_path / checkout).mkdir()
+        (tmp_path / checkout / "llama_jp").symlink_to(DOCS.parent / "llama_jp")
+    (tmp_path / "change" / "my_llama.py").write_text(python_blocks(PAGES[0])[0])
+    monkeypatch.chdir(tmp_path / "change")
     monkeypatch.setattr(sys, "path", [*sys.path])
     if "--fullsize" in arguments:
         arguments[arguments.index("7b")] = "tiny"
@@ -47,6 +50,8 @@ def test_a_documented_command_runs(number, tmp_path, monkeypatch, capsys):
         assert status == 0 and "in 1 operation of" in said.out
     elif "my_llama:make" in arguments:
         assert "eps 0.001" in said.out
+    elif "checkout:." in arguments:
+        assert status == 0 and said.out.count("equal") >= 4
     sys.modules.pop("my_llama", None)
 
 
