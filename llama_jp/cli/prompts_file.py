@@ -76,7 +76,7 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
         return 0
     if args.seed is None:  # an earlier run may have chosen one
         args.seed = next((answer["options"].get("seed") for answer in answers.values()), None)
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_model(args, rows=args.batch or BATCH)
     options = generation_options(args, model)
     resolved = Options.resolve(model, None, options)
     if resolved.copies > 1:

@@ -65,7 +65,7 @@ def answer_file(args: argparse.Namespace) -> int:
     if len(done) == len(tasks):
         print(f"{args.out}: all {len(tasks)} tasks are answered already", file=sys.stderr)
         return 0
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_model(args, rows=args.batch)
     if args.seed is not None and not Options.resolve(model, None, {}).do_sample:
         raise ValueError("--seed has no effect: generation_config.json of this checkpoint does not sample")
     if tokenizer.chat_template is None:

@@ -34,7 +34,7 @@ from .task import DecodingTask, prepare_task, resolve_max_new_tokens
 class ManyGenerations:
     """Answers to many prompts: iterate over (number of the prompt, answer), in the order in which they end.
 
-    cache_bytes: the most memory for keys and values, known before the first token
+    cache_bytes: the most memory for keys and values of running rows, known before the first token
     exact: False after a step whose batch size is not batch-invariant; with the option exact=False, from the start
     """
 
@@ -81,8 +81,9 @@ class ManyGenerations:
                 running += new
                 ended = [row for row in running if row.append_token()]
             running = [row for row in running if row not in ended]
-            for row in ended:
-                yield row.number, row.answer
+            answers = [(row.number, row.answer) for row in ended]
+            del ended  # and their caches, before those of the next prompts are made
+            yield from answers
 
     def start(self, number: int) -> Row:
         """A row for one prompt, with an empty cache."""
@@ -189,7 +190,7 @@ class RowLayer:
 
 
 class RowCaches(Cache):
-    """The caches of several rows, each with a length of its own, as the cache of one batch."""
+    """The caches of several rows, each with a length of its own, as the cache of one batch in one step."""
 
     def __init__(self, caches: Sequence[Cache]) -> None:
         self.caches = caches

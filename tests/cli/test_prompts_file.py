@@ -57,7 +57,7 @@ def test_the_same_command_goes_on_after_an_interruption(answer, tmp_path, monkey
     status, answers, err = answer("--batch", "3", *sampling)
     assert status == 0 and len(generated) == 3 and "5 answers, 3 of them new" in err
     assert (tmp_path / "out.jsonl").read_bytes() == complete
-    monkeypatch.setattr("llama_jp.cli.prompts_file.open_model", lambda args: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr("llama_jp.cli.prompts_file.open_model", lambda args, rows: pytest.fail("nothing is left to do"))
     assert "all 5 prompts are answered already" in answer(*sampling)[2]
 
 
