@@ -1,7 +1,7 @@
 """Many prompts with answers of many lengths: in-flight batching beside padded batches.
 
     python benchmarks/many.py                                   # the demo model
-    python benchmarks/many.py FOLDER --dtype bfloat16 --optimize close
+    python benchmarks/many.py FOLDER --optimize close
     python benchmarks/many.py --prompts 16 --only in-flight padded
 
 Random prompts of 16 to 512 tokens, and answers of 8 to 200 tokens, the same for all contenders. A padded batch runs
@@ -67,8 +67,9 @@ def measure_transformers(args: argparse.Namespace) -> float:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    dtype = "auto" if args.dtype == "auto" else getattr(torch, args.dtype)
-    model = transformers.LlamaForCausalLM.from_pretrained(find_checkpoint(args.model), dtype=dtype).eval()
+    transformers.utils.logging.disable_progress_bar()
+    folder, dtype = find_checkpoint(args.model), getattr(torch, args.dtype)
+    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     work = make_work(model.config.vocab_size, args.prompts, model.config.max_position_embeddings)
     options = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
 
@@ -88,7 +89,7 @@ def measure_transformers(args: argparse.Namespace) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", default="demo", help="a folder or a short name (default: demo)")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
     parser.add_argument("--optimize", help="a level of llama_jp.optimize (default: as loaded)")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
