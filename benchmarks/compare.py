@@ -3,6 +3,7 @@
     python benchmarks/compare.py                               # 4 layers of ELYZA's width, bfloat16
     python benchmarks/compare.py --shape tiny --dtype float32  # 15 million parameters: time to start operations
     python benchmarks/compare.py --layers 32 --only llama_jp transformers "llama.cpp BF16"
+    python benchmarks/compare.py --context 64 512 2048         # decoding after texts of these lengths
 
 Random weights are written once, to --folder or to a temporary folder, and converted to the format of each contender.
 Each contender runs in its own process. All of them run in turn in several rounds, so that a slow quarter of an hour
@@ -32,6 +33,8 @@ from llama_jp.checkpoint.random_checkpoint import random_config, write_random
 from llama_jp.environment import describe_environment
 from llama_jp.speed.benchmark import measure_machine
 
+CONTEXT = 32  # tokens before decoding
+
 TINY = LlamaConfig(
     vocab_size=32000,
     hidden_size=288,
@@ -60,24 +63,26 @@ def make_weights(folder: Path, shape: str, layers: int, dtype: torch.dtype) -> P
     return folder
 
 
-def measure_contender(name: str, folder: Path, dtype: str, prompts: list[int], batches: list[int], steps: int) -> dict:
+def measure_contender(name: str, folder: Path, args: argparse.Namespace) -> dict:
     """Tokens per second of one contender, in this process."""
     # not in inference mode: there the weights would be inference tensors, which users do not have
-    contender = contenders(dtype)[name](folder)
+    contender = contenders(args.dtype)[name](folder)
     result = {}
     with torch.inference_mode():
-        for tokens in prompts:
+        for tokens in args.prompt:
             contender.prefill(tokens)  # a warm-up
             result[f"prompt {tokens}"] = tokens / statistics.median(contender.prefill(tokens) for _ in range(3))
-        for batch in batches:
-            if batch <= contender.max_batch:
-                result[f"decode {batch}"] = batch / contender.step(batch, steps)  # includes a warm-up
+        for batch in args.batch:
+            for context in args.context if batch <= contender.max_batch else ():
+                column = f"decode {batch}" if context == CONTEXT else f"decode {batch} at {context}"
+                result[column] = batch / contender.step(batch, args.steps, context)  # includes a warm-up
     return result
 
 
 def run_in_process(name: str, folder: Path, args: argparse.Namespace) -> dict | str:
     command = [sys.executable, __file__, "--work", name, "--folder", str(folder), "--dtype", args.dtype]
     command += ["--prompt", *map(str, args.prompt), "--batch", *map(str, args.batch), "--steps", str(args.steps)]
+    command += ["--context", *map(str, args.context)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -92,6 +97,9 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
     parser.add_argument("--prompt", type=int, nargs="*", default=[128, 512])
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    parser.add_argument(
+        "--context", type=int, nargs="*", default=[CONTEXT], help=f"tokens before decoding (default: {CONTEXT})"
+    )
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", help="contenders by name")
@@ -99,7 +107,7 @@ def main() -> None:
     parser.add_argument("--work", help=argparse.SUPPRESS)  # the contender of this process
     args = parser.parse_args()
     if args.work:
-        print(json.dumps(measure_contender(args.work, args.folder, args.dtype, args.prompt, args.batch, args.steps)))
+        print(json.dumps(measure_contender(args.work, args.folder, args)))
         return
 
     names = list(contenders(args.dtype))

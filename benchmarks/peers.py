@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-PROMPT = 32  # tokens before decoding
 WARM_UP_STEPS = 4  # decoding steps before those that are measured
 THREADS = torch.get_num_threads()
 
@@ -44,9 +43,12 @@ class Contender:
         """Seconds for a prompt, up to its next token."""
         return seconds(lambda: self.generate(prompt_ids(1, tokens), 1))
 
-    def step(self, batch: int, steps: int) -> float:
-        """Seconds of one decoding step of a batch, from the difference of a long and a short answer."""
-        prompts = prompt_ids(batch, PROMPT)
+    def step(self, batch: int, steps: int, prompt: int) -> float:
+        """Seconds of one decoding step of a batch after prompts of `prompt` tokens.
+
+        Here it is the difference of a long and a short answer.
+        """
+        prompts = prompt_ids(batch, prompt)
         self.generate(prompts, WARM_UP_STEPS)
         short, long = (seconds(lambda n=n: self.generate(prompts, n)) for n in (WARM_UP_STEPS, WARM_UP_STEPS + steps))
         return max(long - short, 1e-9) / steps
@@ -102,11 +104,13 @@ class Ours(Contender):
         with torch.inference_mode():
             return seconds(lambda: self.model(ids, self.model.new_cache(1, tokens), last_only=True))
 
-    def step(self, batch: int, steps: int) -> float:
+    def step(self, batch: int, steps: int, prompt: int) -> float:
         from llama_jp.speed.benchmark import time_decoding
 
         self.prepare(batch * (1 + self.lookup))
-        return super().step(batch, steps) if self.lookup else time_decoding(self.model, batch, steps, 1).median
+        if self.lookup:
+            return super().step(batch, steps, prompt)
+        return time_decoding(self.model, batch, steps, 1, prompt).median
 
 
 def quantized(folder: Path, bits: int) -> Path:
@@ -139,8 +143,8 @@ class Transformers(Contender):
             config._compile_all_devices = True  # without it, generate does not compile on a CPU
             self.options["compile_config"] = config
 
-    def step(self, batch: int, steps: int) -> float:
-        ids, times = torch.tensor(prompt_ids(batch, PROMPT)), []
+    def step(self, batch: int, steps: int, prompt: int) -> float:
+        ids, times = torch.tensor(prompt_ids(batch, prompt)), []
 
         def clock(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             times.append(time.perf_counter())
@@ -207,18 +211,18 @@ class GptFast(Contender):
         ids = torch.tensor(prompt_ids(1, tokens))
         return seconds(lambda: self.model(ids, torch.arange(tokens)))
 
-    def step(self, batch: int, steps: int) -> float:
-        self.model.setup_caches(batch, PROMPT + steps + WARM_UP_STEPS)
+    def step(self, batch: int, steps: int, prompt: int) -> float:
+        self.model.setup_caches(batch, prompt + steps + WARM_UP_STEPS)
         compiled = torch.compile(self.next_token, mode="reduce-overhead", fullgraph=True)
-        tokens = self.next_token(torch.tensor(prompt_ids(batch, PROMPT)), torch.arange(PROMPT))
+        tokens = self.next_token(torch.tensor(prompt_ids(batch, prompt)), torch.arange(prompt))
 
         def decode(begin: int, end: int) -> None:
             nonlocal tokens
             for position in range(begin, end):
                 tokens = compiled(tokens, torch.tensor([position]))
 
-        first = PROMPT + WARM_UP_STEPS
-        decode(PROMPT, first)
+        first = prompt + WARM_UP_STEPS
+        decode(prompt, first)
         return seconds(lambda: decode(first, first + steps)) / steps
 
     def next_token(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -257,7 +261,7 @@ class LlamaCpp(Contender):
     def context(self, rows: int, length: int):
         parameters = self.lib.llama_context_default_params()
         parameters.n_ctx = rows * (length + 8)
-        parameters.n_batch = max(rows * PROMPT, length)
+        parameters.n_batch = rows * length
         parameters.n_ubatch = 512
         parameters.n_seq_max = rows
         parameters.n_threads = parameters.n_threads_batch = THREADS
@@ -283,10 +287,10 @@ class LlamaCpp(Contender):
         self.lib.llama_free(context)
         return duration
 
-    def step(self, batch: int, steps: int) -> float:
-        context = self.context(batch, PROMPT + steps + WARM_UP_STEPS)
-        prompts = prompt_ids(batch, PROMPT)
-        triples = [(token, i, row) for row, prompt in enumerate(prompts) for i, token in enumerate(prompt)]
+    def step(self, batch: int, steps: int, prompt: int) -> float:
+        context = self.context(batch, prompt + steps + WARM_UP_STEPS)
+        prompts = prompt_ids(batch, prompt)
+        triples = [(token, i, row) for row, ids in enumerate(prompts) for i, token in enumerate(ids)]
         self.decode(context, triples, {len(triples) - 1})
         vocabulary = self.lib.llama_vocab_n_tokens(self.lib.llama_model_get_vocab(self.model))
         next_tokens = [300] * batch
@@ -298,8 +302,8 @@ class LlamaCpp(Contender):
                 scores = (ctypes.c_float * vocabulary).from_address(ctypes.addressof(logits.contents))
                 next_tokens[row] = int(torch.frombuffer(scores, dtype=torch.float32).argmax())
 
-        first = PROMPT + WARM_UP_STEPS
-        for position in range(PROMPT, first):
+        first = prompt + WARM_UP_STEPS
+        for position in range(prompt, first):
             step(position)
         duration = seconds(lambda: [step(position) for position in range(first, first + steps)])
         self.lib.llama_free(context)

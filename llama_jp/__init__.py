@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .evaluation.choices import choice_log_likelihoods
     from .evaluation.perplexity import evaluate
     from .export import save_gguf
-    from .generation.interface import generate, stream_batch, stream_text
+    from .generation.interface import generate, generate_many, stream_batch, stream_many, stream_text
     from .generation.options import Options
     from .generation.results import Generation
     from .loading import load
@@ -36,12 +36,14 @@ MODULES = {
     "compare": "parity",
     "evaluate": "evaluation.perplexity",
     "generate": "generation.interface",
+    "generate_many": "generation.interface",
     "instruct_prompt": "text.template",
     "load": "loading",
     "optimize": "speed.optimization",
     "quantize": "quantization",
     "save_gguf": "export",
     "stream_batch": "generation.interface",
+    "stream_many": "generation.interface",
     "stream_text": "generation.interface",
     "trace": "tracing",
 }
@@ -59,12 +61,14 @@ __all__ = [
     "compare",
     "evaluate",
     "generate",
+    "generate_many",
     "instruct_prompt",
     "load",
     "optimize",
     "quantize",
     "save_gguf",
     "stream_batch",
+    "stream_many",
     "stream_text",
     "trace",
 ]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..linear.fused import FusedSlice
 from ..linear.layer import QuantizedLinear
+from ..linear.one_query import without_kernel
 from ..linear.scheme import Scheme
 from ..model import ATTENTIONS, Llama, LlamaConfig, RMSNorm, SelfAttention
 from ..rope import make_rope
@@ -280,7 +281,7 @@ def parts_of(value: Any) -> list[Any] | None:
 
 
 def is_attention(value: Any) -> bool:
-    return any(value is attention for attention in ATTENTIONS.values())
+    return any(without_kernel(value) is attention for attention in ATTENTIONS.values())
 
 
 def in_words(value: Any) -> str:

@@ -74,10 +74,10 @@ def model_name(args: argparse.Namespace) -> str:
     return args.model if args.adapter is None else f"{args.model} with {args.adapter}"
 
 
-def open_model(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
-    """Load the model and the tokenizer of --model, then apply --rope-scaling and --optimize."""
+def open_model(args: argparse.Namespace, rows: int | None = None) -> tuple[Llama, Tokenizer]:
+    """Load the model and the tokenizer of --model, then apply --rope-scaling and --optimize, for `rows` in a step."""
     model, tokenizer = load_model_of(args)
-    optimize_as_asked(args, model, tokenizer)
+    optimize_as_asked(args, model, tokenizer, rows)
     return model, tokenizer
 
 
@@ -103,12 +103,12 @@ def load_model_of(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     return model, tokenizer
 
 
-def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokenizer) -> None:
-    """Apply --optimize, and report the numerical deviation."""
+def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokenizer, rows: int | None = None) -> None:
+    """Apply --optimize for `rows` in a decoding step, and report the numerical deviation."""
     if args.optimize:
         text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
         ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
-        rows = 1 + (args.prompt_lookup_num_tokens or 0)  # in a decoding step: the newest token and the draft tokens
+        rows = rows or 1 + (args.prompt_lookup_num_tokens or 0)  # the newest token and the draft tokens
         optimized = optimize_model(model, args.optimize, rows, ids)
         tokens, deviation = ids.shape[1], optimized.deviation
         print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)

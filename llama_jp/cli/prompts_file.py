@@ -1,8 +1,8 @@
 """Answer every prompt of a JSONL file: `generate --prompts FILE.jsonl --out FILE.jsonl`.
 
 A line of the input is a JSON string, or an object with the key "prompt". A line of the output is an object: the keys of
-the input and those of `ANSWER_KEYS`. Each answer is written when its batch is complete, so the same command goes on
-after an interruption. The complete file has the order of the input.
+the input and those of `ANSWER_KEYS`. Each answer is written when it ends, so the same command goes on after an
+interruption. The complete file has the order of the input.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..generation.interface import generate
+from ..generation.interface import generate, stream_many
 from ..generation.options import Options
+from ..generation.results import Generation
 from ..generation.task import as_prompts, resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ Encode = Callable[[str, Tokenizer, argparse.Namespace], list[int]]
 def add_prompts_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group(
         "many prompts",
-        "Answers are appended to the output batch by batch; the same command continues an unfinished one.",
+        "Answers are appended to the output as they end; the same command continues an unfinished one.",
     ).add_argument
     add(
         "--prompts",
@@ -75,7 +76,7 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
         return 0
     if args.seed is None:  # an earlier run may have chosen one
         args.seed = next((answer["options"].get("seed") for answer in answers.values()), None)
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_model(args, rows=args.batch or BATCH)
     options = generation_options(args, model)
     resolved = Options.resolve(model, None, options)
     if resolved.copies > 1:
@@ -95,13 +96,14 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
         args.out.open("a", encoding="utf-8") as file,
         tqdm(total=len(items), initial=len(answers), unit=" prompts", disable=None, leave=False) as bar,
     ):
-        for batch in batches(waiting, args.batch or BATCH):
-            for item, answer in zip(batch, answer_batch(model, tokenizer, batch, resolved, options), strict=True):
-                answers[item.line] = item.content | {"line": item.line} | answer | settings(item, args, options)
-                file.write(json.dumps(answers[item.line], ensure_ascii=False) + "\n")
-                tokens += len(answer["ids"])
+        for item, answer in answers_of(model, tokenizer, waiting, args.batch or BATCH, resolved, options):
+            text = answer_text(tokenizer, item.ids, answer, resolved.strings)
+            shown = {"line": item.line, "text": text, "finish_reason": answer.finish_reason, "ids": answer.ids}
+            answers[item.line] = item.content | shown | settings(item, args, options)
+            file.write(json.dumps(answers[item.line], ensure_ascii=False) + "\n")
             file.flush()
-            bar.update(len(batch))
+            tokens += len(answer.ids)
+            bar.update()
     write_whole(args.out, "".join(json.dumps(answers[item.line], ensure_ascii=False) + "\n" for item in items))
     seconds = time.perf_counter() - begun
     print(
@@ -194,34 +196,32 @@ def check_settings(answer: Mapping[str, Any], now: Mapping[str, Any], file: Path
         )
 
 
-def batches(items: list[Item], size: int) -> Iterator[list[Item]]:
-    """Batches of similar length, the longest first: little padding, and a full memory shows at once.
+def answers_of(
+    model: Llama,
+    tokenizer: Tokenizer,
+    items: list[Item],
+    batch: int,
+    resolved: Options,
+    options: Mapping[str, Any],
+) -> Iterator[tuple[Item, Generation]]:
+    """The prompts and their answers, as they end. The longest prompts start first: a full memory shows at once.
 
-    Prompts with different limits for the answer are not in the same batch, because a batch has one limit.
+    Each prompt has its own random numbers, so only rounding depends on the others. Beam search has one at a time.
     """
-    batch: list[Item] = []
-    for item in sorted(items, key=lambda item: (-len(item.ids), item.line)):
-        if batch and (len(batch) == size or batch[0].new_tokens != item.new_tokens):
-            yield batch
-            batch = []
-        batch.append(item)
-    yield batch
-
-
-def answer_batch(
-    model: Llama, tokenizer: Tokenizer, batch: list[Item], resolved: Options, options: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The answers to a batch. Each prompt has its own random numbers, so only rounding depends on the batch."""
-    named: dict[str, Any] = dict(options) | {"max_new_tokens": batch[0].new_tokens}
-    named.pop("max_length", None)
-    if resolved.do_sample and resolved.beams == 1:
-        named["seed"] = [options["seed"] + item.line for item in batch]
-    answers = generate(model, [item.ids for item in batch], tokenizer=tokenizer, **named)
-    return [
-        {
-            "text": answer_text(tokenizer, item.ids, answer, resolved.strings),
-            "finish_reason": answer.finish_reason,
-            "ids": answer.ids,
-        }
-        for item, answer in zip(batch, answers, strict=True)
-    ]
+    items = sorted(items, key=lambda item: (-len(item.ids), item.line))
+    named: dict[str, Any] = dict(options)
+    if resolved.beams > 1:
+        named.pop("max_length", None)
+        for item in items:
+            named["max_new_tokens"] = item.new_tokens
+            (answer,) = generate(model, [item.ids], tokenizer=tokenizer, **named)
+            yield item, answer
+        return
+    if resolved.do_sample:
+        named["seed"] = [options["seed"] + item.line for item in items]
+    prompts, limits = [item.ids for item in items], [item.new_tokens for item in items]
+    stream = stream_many(model, prompts, batch=batch, tokenizer=tokenizer, limits=limits, **named)
+    rows = min(batch, len(items))
+    print(f"{rows} prompts at a time; KV cache: up to {stream.cache_bytes / 1e6:,.1f} MB", file=sys.stderr)
+    for number, answer in stream:
+        yield items[number], answer

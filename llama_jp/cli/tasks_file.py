@@ -37,7 +37,7 @@ def add_tasks_arguments(parser: argparse.ArgumentParser, subject: argparse._Mutu
     add = parser.add_argument_group(
         "with --tasks and --published",
         "Answers are made as ELYZA made its own: the checkpoint's chat template and generation_config.json, one\n"
-        "task at a time. The file is complete after every batch; the same command continues an unfinished one.",
+        "task at a time. The file is written after every answer; the same command continues an unfinished one.",
     ).add_argument
     add("--out", type=Path, metavar="FILE.csv", help="with --tasks: write the tasks and a column with the answers")
     add(
@@ -65,25 +65,29 @@ def answer_file(args: argparse.Namespace) -> int:
     if len(done) == len(tasks):
         print(f"{args.out}: all {len(tasks)} tasks are answered already", file=sys.stderr)
         return 0
-    model, tokenizer = open_model(args)
+    model, tokenizer = open_model(args, rows=args.batch)
     if args.seed is not None and not Options.resolve(model, None, {}).do_sample:
         raise ValueError("--seed has no effect: generation_config.json of this checkpoint does not sample")
     if tokenizer.chat_template is None:
         print("prompt: ELYZA's chat template, because the checkpoint has none", file=sys.stderr)
-    begun, size, new = time.perf_counter(), args.batch or 1, len(tasks) - len(done)
+    begun, new = time.perf_counter(), len(tasks) - len(done)
+    answers = answer_tasks(
+        model,
+        tokenizer,
+        tasks,
+        done=len(done),
+        batch=args.batch or 1,
+        max_new_tokens=args.max_new_tokens or MAX_NEW_TOKENS,
+        seeds=[(args.seed or 0) + number for number in range(len(tasks))],
+    )
     with tqdm(total=len(tasks), initial=len(done), unit=" tasks", disable=None, leave=False) as bar:
-        while len(done) < len(tasks):
-            batch = tasks[len(done) : len(done) + size]
-            numbers = range(len(done), len(done) + len(batch))
-            limit = args.max_new_tokens or MAX_NEW_TOKENS
-            seeds = [(args.seed or 0) + number for number in numbers]
-            try:
-                answers = answer_tasks(model, tokenizer, batch, max_new_tokens=limit, seeds=seeds)
-            except ValueError as error:
-                raise ValueError(f"{args.tasks}, from task {len(done) + 1} on: {error}") from error
-            done += [task | {model_name(args): answer} for task, answer in zip(batch, answers, strict=True)]
-            write_whole(args.out, write_tasks(done))
-            bar.update(len(batch))
+        try:
+            for answer in answers:
+                done.append(tasks[len(done)] | {model_name(args): answer})
+                write_whole(args.out, write_tasks(done))
+                bar.update()
+        except ValueError as error:
+            raise ValueError(f"{args.tasks}, {error}") from error
     seconds = time.perf_counter() - begun
     print(f"{args.out}: {count(len(done), 'answer')}, {new} of them new, after {seconds:.2f} s", file=sys.stderr)
     return 0

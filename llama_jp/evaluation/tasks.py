@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..generation.interface import generate
+from ..generation.interface import stream_many
 from ..generation.options import Options
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
@@ -79,19 +79,33 @@ def answer_tasks(
     tokenizer: Tokenizer,
     tasks: Sequence[Task],
     *,
+    done: int = 0,
+    batch: int = 1,
     max_new_tokens: int = MAX_NEW_TOKENS,
     seeds: Sequence[int] = (),
-) -> list[str]:
-    """Answer tasks in one batch.
+) -> Iterator[str]:
+    """Answer tasks, and iterate over the answers in the order of the tasks.
 
+    done  tasks at the beginning that have an answer already
+    batch  tasks at a time; each answer is that of the task alone, apart from rounding (`generate_many`)
     max_new_tokens  at most; fewer where the context ends earlier
-    seeds           one for each task, for a checkpoint that samples
+    seeds  one for each task, for a checkpoint that samples
 
-    Raises ValueError for a task that fills the context.
+    Raises ValueError, before the first answer, for a task that fills the context.
     """
-    prompts = [encode_task(tokenizer, task) for task in tasks]
-    room = model.config.context_length - max(map(len, prompts))
-    options: dict[str, Any] = {"max_new_tokens": max(1, min(max_new_tokens, room))}
+    prompts = [encode_task(tokenizer, task) for task in tasks[done:]]
+    rooms = [model.config.context_length - len(prompt) for prompt in prompts]
+    for number, room in enumerate(rooms, done + 1):
+        if room < 1:
+            context = model.config.context_length
+            raise ValueError(f"task {number} has {context - room} tokens, but the context holds {context}; shorten it")
+    options: dict[str, Any] = {"limits": [min(max_new_tokens, room) for room in rooms]}
     if seeds and Options.resolve(model, None, {}).do_sample:
-        options["seed"] = list(seeds)
-    return [tokenizer.decode(answer.ids) for answer in generate(model, prompts, **options)]
+        options["seed"] = list(seeds[done:])
+    ended: dict[int, str] = {}  # answers that wait for an earlier one
+    following = 0
+    for number, answer in stream_many(model, prompts, batch=batch, **options):
+        ended[number] = tokenizer.decode(answer.ids)
+        while following in ended:
+            yield ended.pop(following)
+            following += 1

@@ -1,6 +1,7 @@
 """Generate whole answers, or stream them as text.
 
 Three thin layers: ids (`decoding.decode`), pieces of text (`stream_text`, `stream_batch`), whole answers (`generate`).
+`generate_many` and `stream_many` answer more prompts than fit one batch.
 Options have transformers' names and meanings, and the checkpoint's generation_config.json sets their defaults.
 """
 
@@ -17,6 +18,7 @@ from ..model import Llama
 from ..text.tokenizer import Tokenizer
 from .beams import beam_search
 from .decoding import decode
+from .in_flight import ManyGenerations
 from .options import OptionFields, Options, show_option_fields, warn
 from .results import GeneratedToken, Generation
 from .speculation import make_draft, speculate
@@ -113,6 +115,57 @@ def stream_batch(
     if resolved.beams > 1:
         raise ValueError("beams can change all of an answer until its end, so they cannot stream; use generate()")
     return BatchGeneration(model, tokenizer, as_prompts(prompts, model), resolved)
+
+
+@show_option_fields
+def generate_many(
+    model: Llama,
+    prompts: Sequence[Sequence[int]] | Tensor,
+    options: Options | None = None,
+    *,
+    batch: int = 8,
+    tokenizer: Tokenizer | None = None,
+    limits: Sequence[int] | None = None,
+    **named: Unpack[OptionFields],
+) -> list[Generation]:
+    """Generate one answer to each of many prompts, `batch` at a time. The answers are in the order of the prompts.
+
+    When an answer ends, the next prompt takes its place, so no row waits for the longest one.
+
+    prompts, options, tokenizer: as in `generate`. Without max_new_tokens, each answer has its own limit.
+    batch: rows in a decoding step. The KV cache grows with it; see `stream_many`.
+    limits: max_new_tokens of each prompt.
+
+    Each answer has the ids of `generate(model, [prompt], options)`, whatever the other prompts are. With sampling,
+    prompt i has the seed of a list at i, or `seed + i`. Without a seed, torch's generator gives the first one.
+    The ids are exact where the model is batch-invariant, which is measured (docs/generation.md). Otherwise a near tie
+    can be decided differently, and a warning says so. `exact=False` accepts that without a warning.
+
+    Raises ValueError as `generate` does, with the number of the prompt; and for beam search, num_return_sequences and
+    prompt_lookup_num_tokens.
+    """
+    answers = dict(stream_many(model, prompts, options, batch=batch, tokenizer=tokenizer, limits=limits, **named))
+    return [answers[number] for number in range(len(answers))]
+
+
+@show_option_fields
+def stream_many(
+    model: Llama,
+    prompts: Sequence[Sequence[int]] | Tensor,
+    options: Options | None = None,
+    *,
+    batch: int = 8,
+    tokenizer: Tokenizer | None = None,
+    limits: Sequence[int] | None = None,
+    **named: Unpack[OptionFields],
+) -> ManyGenerations:
+    """Generate as `generate_many`, and iterate over (number of the prompt, answer) as the answers end.
+
+    An interruption leaves the answers that have ended. Before the first token, `cache_bytes` is the most memory that
+    keys and values need. Prompts start in the order given.
+    """
+    resolved = Options.resolve(model, options, named)
+    return ManyGenerations(model, as_prompts(prompts, model), resolved, batch, tokenizer, limits)
 
 
 class TextGeneration:

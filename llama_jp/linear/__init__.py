@@ -3,6 +3,7 @@
 weight.py    the stored numbers: float, int8 or int4
 scheme.py    `quantization_config`: which weights are int8 or int4
 kernels.py   matrix products for each kind of weight
+one_query.py attention for one query per row
 layer.py     the linear layer with an int8 or int4 weight
 fused.py     several layers of one input as one product
 untraced.py  calls that torch.compile keeps out of its graphs

@@ -1,8 +1,9 @@
 """Faster inference with the same weights, and its measurement.
 
-optimization.py      the fastest kernel of this machine for each shape of layer               start here
-kernel_selection.py  measure kernels and select one
-static_steps.py      a decoding step with fixed shapes: compiled, and on a GPU a CUDA graph
-tensor_parallel.py   one model on several processes
-benchmark.py         prefill and decoding, as a share of the machine's limits
+optimization.py         the fastest kernel of this machine for each shape of layer               start here
+kernel_selection.py     measure kernels and select one
+attention_selection.py  the same for the attention of one query
+static_steps.py         a decoding step with fixed shapes: compiled, and on a GPU a CUDA graph
+tensor_parallel.py      one model on several processes
+benchmark.py            prefill and decoding, as a share of the machine's limits
 """

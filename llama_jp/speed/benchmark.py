@@ -110,9 +110,12 @@ def time_prefill(model: Llama, tokens: int, runs: int) -> Seconds:
     return seconds(lambda: model(ids, model.new_cache(1, tokens), last_only=True), runs, device)
 
 
-def time_decoding(model: Llama, batch: int, steps: int, runs: int) -> Seconds:
-    """Measure a step of greedy decoding of a batch: the mean of `steps` steps after WARM_UP_STEPS."""
-    prompts = random_ids(model.config, batch, PROMPT).tolist()
+def time_decoding(model: Llama, batch: int, steps: int, runs: int, prompt: int = PROMPT) -> Seconds:
+    """Measure a step of greedy decoding of a batch after prompts of `prompt` tokens.
+
+    The result is the mean of `steps` steps after WARM_UP_STEPS.
+    """
+    prompts = random_ids(model.config, batch, prompt).tolist()
     times: list[float] = []
 
     def clock(ids: torch.Tensor, scores: torch.Tensor) -> bool:

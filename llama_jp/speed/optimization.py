@@ -2,8 +2,8 @@
 
 A decoding step loads every weight once and does little else, so its time is that of the matrix products. The fastest
 kernel for them differs between machines. `optimize` measures the kernels of `linear/kernels.py`, selects the best for
-each shape, and fuses q, k, v into one product, and gate, up into another. Its result lists the kernels and the
-numerical deviation.
+each shape, and fuses q, k, v into one product, and gate, up into another. Where rounding may differ, it also measures a
+kernel for the attention of one query. Its result lists the kernels and the numerical deviation.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from tqdm import tqdm
 from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of
 from ..linear.kernels import LinearKernel, available_kernels
 from ..linear.layer import QuantizedLinear
-from ..model import Llama
+from ..linear.one_query import OneQueryAttention
+from ..model import Attention, Llama, SelfAttention
 from ..numerics import difference, kl_divergence
+from .attention_selection import AttentionChoice, replaceable_attentions, select_attention
 from .kernel_selection import PROMPT_ROWS, fused_product, select_kernel
 
 LEVELS = {
     "exact": "only kernels with bit-identical results on this machine",
-    "close": "other orders of rounding as well",
+    "close": "other orders of rounding as well, and another attention for one query per row",
     "int8": "other orders of rounding, and for int8 weights also activations rounded to eight bits",
 }
 
@@ -53,7 +55,7 @@ def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | No
         raise ValueError(f"rows, the number of rows in a decoding step, is at least 1, not {rows}")
     if model.embed_tokens.weight.device.type != "cpu":
         raise ValueError(f"optimize works on the CPU, but the model is on {model.embed_tokens.weight.device}")
-    if any(isinstance(module, FusedSlice) for module in model.modules()):
+    if any(is_replaced(module) for module in model.modules()):
         raise ValueError("the model is optimised already; call undo() on the result of optimize first")
 
     before = sample_logits(model, ids, rows)
@@ -75,7 +77,9 @@ def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | No
         )
     for notice in report.notices:
         warnings.warn(notice, stacklevel=2)
-    return Optimized(level, rows, report.choices, report.left_alone, report.notices, deviation, replacements)
+    return Optimized(
+        level, rows, report.choices, report.attention, report.left_alone, report.notices, deviation, replacements
+    )
 
 
 @dataclass
@@ -116,6 +120,7 @@ class Report:
     """The selection for every shape of layer in a model."""
 
     choices: list[KernelChoice] = field(default_factory=list)
+    attention: AttentionChoice | None = None  # None: as it is
     left_alone: list[str] = field(default_factory=list)  # names of layers that no kernel replaces
     notices: list[str] = field(default_factory=list)  # one for each kernel that this machine does not have
 
@@ -130,6 +135,7 @@ class Optimized:
     level: str
     rows: int
     choices: list[KernelChoice]
+    attention: AttentionChoice | None  # for one query per row; None: as it is
     left_alone: list[str]
     notices: list[str]
     deviation: NumericalDeviation
@@ -145,6 +151,7 @@ class Optimized:
             "level": self.level,
             "rows": self.rows,
             "choices": [dataclasses.asdict(choice) for choice in self.choices],
+            "attention": None if self.attention is None else dataclasses.asdict(self.attention),
             "left_alone": self.left_alone,
             "deviation": dataclasses.asdict(self.deviation),
         }
@@ -155,6 +162,8 @@ class Optimized:
             shape = f"{choice.outputs} x {choice.inputs}"
             speedups = f"{choice.speedup:8.2f}x {choice.speedup_prompt:8.2f}x"
             lines.append(f"{choice.layers:24} {shape:>14}  {choice.kernel:22} {speedups}")
+        if self.attention is not None:
+            lines.append(str(self.attention))
         if self.left_alone:
             lines.append(f"left alone: {', '.join(self.left_alone)}")
         return "\n".join([*lines, f"numerical deviation: {self.deviation}"])
@@ -171,12 +180,18 @@ class LayerGroup(NamedTuple):
         return [getattr(self.parent, name, None) for name in self.names]
 
 
+def is_replaced(module: nn.Module) -> bool:
+    """Whether `optimize` has put this module, or its attention function, in the place of the model's own."""
+    return isinstance(module, FusedSlice) or isinstance(getattr(module, "attend", None), OneQueryAttention)
+
+
 class Replacements:
-    """The original layers, kept while fused products replace them."""
+    """The original layers and attention functions, kept while other kernels replace them."""
 
     def __init__(self, model: Llama):
         self.model = model
         self.replaced: list[tuple[nn.Module, str, LinearLayer]] = []  # parent, name, layer
+        self.attentions: list[tuple[SelfAttention, Attention]] = []
 
     def replace(self, group: LayerGroup, layers: list[LinearLayer], kernel: type[LinearKernel]) -> None:
         """Put one product in the place of a group's layers, and free their weights.
@@ -190,8 +205,16 @@ class Replacements:
             if layer.weight is not self.model.embed_tokens.weight:
                 free_weight(layer)
 
+    def replace_attention(self, module: SelfAttention) -> None:
+        """Put the kernel for one query in front of the attention function of a module."""
+        self.attentions.append((module, module.attend))
+        module.attend = OneQueryAttention(module.attend)
+
     def undo(self) -> None:
-        """Restore the layers, with bit-identical weights."""
+        """Restore the layers, with bit-identical weights, and the attention functions."""
+        for module, attend in self.attentions:
+            module.attend = attend
+        self.attentions.clear()
         with torch.no_grad():
             for parent, name, layer in self.replaced:
                 current = getattr(parent, name)
@@ -272,6 +295,11 @@ def choose_and_replace(replacements: Replacements, level: str, rows: int, fuse: 
             for group, layers in groups:
                 replacements.replace(group, layers, kernel)
                 bar.update()
+    if level != "exact":
+        report.attention, notice = select_attention(model, rows)
+        report.notices += [notice] if notice else []
+        for module in replaceable_attentions(model) if report.attention else ():
+            replacements.replace_attention(module)
     return report
 
 

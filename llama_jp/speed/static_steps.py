@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cache import Cache
+from ..linear.one_query import without_kernel
 from ..model import ATTENTIONS, Llama, SelfAttention
 
 
@@ -93,7 +94,7 @@ class StaticLlama(Llama):
     """
 
     def __init__(self, model: Llama, compile: bool = True):
-        attentions = [module.attend for module in model.modules() if isinstance(module, SelfAttention)]
+        attentions = [without_kernel(module.attend) for module in model.modules() if isinstance(module, SelfAttention)]
         if own := [attend for attend in attentions if attend not in ATTENTIONS.values()]:
             name = getattr(own[0], "__name__", "another attention")
             raise ValueError(

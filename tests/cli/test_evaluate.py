@@ -226,8 +226,8 @@ def test_a_seed_without_sampling_and_a_task_beyond_the_context(answer, tmp_path)
     with (tmp_path / "tasks.csv").open("a", encoding="utf-8") as file:
         file.write("犬" * 1100 + ",例,観点\n")
     status, _, err = answer()
-    assert status == 1 and "tasks.csv, from task 4 on: the prompt has " in err
-    assert len(read_tasks(tmp_path / "out.csv")) == 3, "the answers until then are kept"
+    assert status == 1 and "tasks.csv, task 4 has " in err and "but the context holds" in err
+    assert not (tmp_path / "out.csv").exists(), "a task too long is named before the first answer"
 
 
 def test_other_files_are_not_overwritten(answer, run, tmp_path):

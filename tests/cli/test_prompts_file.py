@@ -1,4 +1,4 @@
-"""llama-jp generate --prompts: a file of prompts, batched by length, resumable."""
+"""llama-jp generate --prompts: a file of prompts, several at a time, resumable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pytest
 
 import llama_jp
+from llama_jp.generation.in_flight import ManyGenerations
 
 PROMPTS = [{"prompt": "犬", "id": "a"}, "猫は長い長い長い坂を下りて", {"prompt": "水の中の\n魚"}, "鳥", "犬と猫"]
 
@@ -30,6 +31,7 @@ def answer(run, tmp_path):
 def test_every_line_has_the_answer_of_a_single_run(answer, run, folder):
     status, answers, err = answer("--batch", "2")
     assert status == 0 and "5 answers, 5 of them new" in err
+    assert "2 prompts at a time; KV cache: up to " in err.splitlines()[0]
     assert [each["line"] for each in answers] == [1, 2, 4, 5, 6], "in the order of the file, whatever the batches"
     assert answers[0]["id"] == "a" and answers[2]["prompt"] == "水の中の\n魚"
     for each in answers:
@@ -48,14 +50,14 @@ def test_the_same_command_goes_on_after_an_interruption(answer, tmp_path, monkey
     lines = complete.splitlines(keepends=True)
     (tmp_path / "out.jsonl").write_bytes(lines[3] + lines[1] + lines[0][:40])
     generated = []
-    generate = llama_jp.generate
+    stream_many = llama_jp.stream_many
     monkeypatch.setattr(
-        "llama_jp.cli.prompts_file.generate", lambda m, p, **o: generated.extend(p) or generate(m, p, **o)
+        "llama_jp.cli.prompts_file.stream_many", lambda m, p, **o: generated.extend(p) or stream_many(m, p, **o)
     )
     status, answers, err = answer("--batch", "3", *sampling)
     assert status == 0 and len(generated) == 3 and "5 answers, 3 of them new" in err
     assert (tmp_path / "out.jsonl").read_bytes() == complete
-    monkeypatch.setattr("llama_jp.cli.prompts_file.open_model", lambda args: pytest.fail("nothing is left to do"))
+    monkeypatch.setattr("llama_jp.cli.prompts_file.open_model", lambda args, rows: pytest.fail("nothing is left to do"))
     assert "all 5 prompts are answered already" in answer(*sampling)[2]
 
 
@@ -64,20 +66,24 @@ def test_a_cut_line_is_removed_before_the_next_answer(answer, tmp_path, monkeypa
     answer("--batch", "2")
     lines = (tmp_path / "out.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "out.jsonl").write_bytes(lines[0] + lines[1][:40])
-    generate, calls = llama_jp.generate, []
 
-    def interrupted(model, prompts, **options):
-        calls.append(prompts)
-        if len(calls) == 2:
+    class Interrupted(ManyGenerations):
+        def __iter__(self):
+            yield next(super().__iter__())
             raise KeyboardInterrupt
-        return generate(model, prompts, **options)
 
-    monkeypatch.setattr("llama_jp.cli.prompts_file.generate", interrupted)
+    monkeypatch.setattr("llama_jp.generation.interface.ManyGenerations", Interrupted)
     status, answers, _ = answer("--batch", "1")
     assert status == 130 and len(answers) == 2
-    monkeypatch.setattr("llama_jp.cli.prompts_file.generate", generate)
+    monkeypatch.undo()
     assert answer("--batch", "2")[0] == 0
     assert (tmp_path / "out.jsonl").read_bytes() == b"".join(lines)
+
+
+def test_beam_search_answers_one_prompt_after_the_other(answer, run):
+    _, answers, err = answer("--num-beams", "2")
+    single = run("generate", "鳥", "--num-beams", "2", "--json", "--dtype", "float32", "--max-new-tokens", "6")[1]
+    assert len(answers) == 5 and answers[3]["ids"] == json.loads(single)["answers"][0]["ids"]
 
 
 def test_answers_of_other_settings_are_not_mixed(answer, tmp_path):
@@ -117,12 +123,3 @@ def test_a_wrong_line_is_named(answer, tmp_path, line, sentence):
         file.write(line + "\n")
     status, answers, err = answer()
     assert status == 1 and answers == [] and sentence in err and err.count("\n") == 1
-
-
-def test_batches_have_similar_lengths_and_one_limit():
-    from llama_jp.cli.prompts_file import Item, batches
-
-    items = [
-        Item(line, {}, [1] * length, limit) for line, (length, limit) in enumerate([(3, 9), (8, 4), (5, 9), (4, 9)], 1)
-    ]
-    assert [[len(item.ids) for item in batch] for batch in batches(items, 2)] == [[8], [5, 4], [3]]

@@ -22,7 +22,7 @@ NEW_TOKENS = 24
 
 @pytest.fixture(scope="module")
 def answers(demo):
-    return [answer_tasks(*demo, [task], max_new_tokens=NEW_TOKENS)[0] for task in TASKS]
+    return [next(answer_tasks(*demo, [task], max_new_tokens=NEW_TOKENS)) for task in TASKS]
 
 
 def test_tasks_survive_the_file(tmp_path):
@@ -101,14 +101,27 @@ def test_an_answer_that_is_cut_inside_a_character(demo):
 
 def test_the_seed_counts_where_the_checkpoint_samples(demo, answers):
     model, tokenizer = demo
-    greedy = answer_tasks(model, tokenizer, TASKS[:1], max_new_tokens=NEW_TOKENS, seeds=[3])
+    greedy = list(answer_tasks(model, tokenizer, TASKS[:1], max_new_tokens=NEW_TOKENS, seeds=[3]))
     assert greedy == answers[:1]
     model = llama_jp.Llama.from_pretrained("demo", dtype="float32")
     model.generation_config |= {"do_sample": True, "temperature": 3.0}
     first, second, again = (
-        answer_tasks(model, tokenizer, TASKS[:1], max_new_tokens=NEW_TOKENS, seeds=[seed]) for seed in (3, 4, 3)
+        list(answer_tasks(model, tokenizer, TASKS[:1], max_new_tokens=NEW_TOKENS, seeds=[seed])) for seed in (3, 4, 3)
     )
     assert first == again != second
+
+
+def test_several_at_a_time_have_the_answers_of_one_at_a_time(demo, answers):
+    """In the order of the tasks: the second answer is the shorter one. `done` skips tasks, and their seeds."""
+    assert list(answer_tasks(*demo, TASKS, max_new_tokens=NEW_TOKENS, batch=2)) == answers
+    assert list(answer_tasks(*demo, TASKS, max_new_tokens=NEW_TOKENS, done=1)) == answers[1:]
+    model = llama_jp.Llama.from_pretrained("demo", dtype="float32")
+    model.generation_config |= {"do_sample": True, "temperature": 3.0}
+    sampled = [
+        list(answer_tasks(model, demo[1], TASKS, max_new_tokens=8, seeds=[3, 4], **options))
+        for options in ({}, {"batch": 2}, {"done": 1})
+    ]
+    assert sampled[0] == sampled[1] and sampled[0][1:] == sampled[2]
 
 
 def test_own_answers_have_no_difference(demo, answers):

@@ -20,6 +20,12 @@ from llama_jp.speed.kernel_selection import Selection
 optimize_module = importlib.import_module("llama_jp.speed.optimization")
 
 
+@pytest.fixture(autouse=True)
+def attention_as_it_is(monkeypatch):
+    """tests/speed/test_attention_selection.py is about attention."""
+    monkeypatch.setattr(optimize_module, "select_attention", lambda *_: (None, None))
+
+
 def always_select(monkeypatch, kernel: type[LinearKernel]) -> None:
     """Select one kernel for every layer, fast or not."""
     monkeypatch.setattr(optimize_module, "select_kernel", lambda *_: Selection(kernel, 1.0, 1.0))
