@@ -24,7 +24,7 @@ Computed parts of a page:
                                            the block stays as it is
 
 A chapter's two pages use the same numbers and the same code (comments may differ). A decimal number anywhere else is an
-error: nobody would notice when it went stale.
+error: nobody would notice when it went stale. An integer may be typed by hand if both pages have it, in digits.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ NOT_PROSE = [
 ]
 LINK = re.compile(r"(?:(English|日本語): )?\[[^\]\n]*\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
 DECIMAL = re.compile(r"\d+\.\d+")
+INTEGER = re.compile(r"\d[\d,]*(?<!,)")
 COORDINATE = re.compile(r"-?\d+\.\d+(?=[^<>]*>)")  # inside a tag; the words of a picture are compared as they are
 
 
@@ -273,6 +274,11 @@ def faults_between(japanese: str, english: str, name: str, numbers: dict[str, st
         yield f"{name}: the chapter computes no number {number}"
     for number in sorted(set(numbers) - in_japanese - in_english):
         yield f"{name}: no page shows the number {number}"
+    typed = [{found[0]: found.start() for found in INTEGER.finditer(prose(text))} for text in (japanese, english)]
+    for own, other, text, ending in ((*typed, japanese, ".ja.md"), (*typed[::-1], english, ".md")):
+        for number in sorted(own.keys() - other.keys()):
+            place = where(Path(name + ending), text, own[number])
+            yield f"{place}: {number} is typed by hand and is not on the other page; write the same integers on both"
     quoted = [[source.group(1, 2, 3) for source in SOURCE.finditer(text)] for text in (japanese, english)]
     if quoted[0] != quoted[1]:
         yield f"{name}: the pages quote different code: {quoted[0]} and {quoted[1]}"

@@ -147,6 +147,8 @@ def test_differences_between_the_languages_are_named():
     assert "block 1 is other code" in next(faults_between(PAGE, other.replace("6 * 7", "7 * 6"), "99", NUMBERS))
     assert "quote different code" in next(faults_between(PAGE, other.replace(":repeat", ":rotate"), "99", NUMBERS))
     assert "computes no number factor" in next(faults_between(PAGE, other, "99", {}))
+    [typed] = faults_between(PAGE + "\nIt has 4,096 tokens.\n", other, "99", NUMBERS)
+    assert typed.startswith("99.ja.md:16: 4,096 is typed by hand and is not on the other page")
     assert "no page shows the number spare" in next(faults_between(PAGE, other, "99", NUMBERS | {"spare": "1"}))
 
 
