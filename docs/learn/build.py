@@ -68,7 +68,7 @@ NOT_PROSE = [
     re.compile(r"!?\[[^\]\n]*\]\([^)\n]*\)"),
     re.compile(r"^#.*$", re.M),
 ]
-LINK = re.compile(r"(?:(English|日本語): )?\[[^\]\n]*\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
+LINK = re.compile(r"(?:(English|日本語): )?\[([^\]\n]*)\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
 DECIMAL = re.compile(r"\d+\.\d+")
 INTEGER = re.compile(r"\d[\d,]*(?<!,)")
 COORDINATE = re.compile(r"-?\d+\.\d+(?=[^<>]*>)")  # inside a tag; the words of a picture are compared as they are
@@ -242,9 +242,12 @@ def faults_of_page(page: Path, text: str) -> Iterator[str]:
             yield f"{page.name}:{number}: a number is first in its line; GitHub takes the line for HTML"
     for link in LINK.finditer(text):
         own, other = (".ja.md", ".md") if page.name.endswith(".ja.md") else (".md", ".ja.md")
-        target = link[2].removesuffix(".md").removesuffix(".ja")
-        if link[1] not in ("English", "日本語") and link[2] != target + own and (page.parent / (target + own)).exists():
-            yield f"{where(page, text, link.start())}: {link[2]} is in the other language; link to {target}{own}"
+        target = link[3].removesuffix(".md").removesuffix(".ja")
+        if link[1] not in ("English", "日本語") and link[3] != target + own and (page.parent / (target + own)).exists():
+            yield f"{where(page, text, link.start())}: {link[3]} is in the other language; link to {target}{own}"
+        named, linked = re.search(r"\d+", link[2]), re.match(r"\d\d(?=-)", target)
+        if named and linked and int(named[0]) != int(linked[0]):
+            yield f"{where(page, text, link.start())}: the link says {named[0]} and goes to chapter {int(linked[0])}"
     for decimal in DECIMAL.finditer(prose(text)):
         yield f"{where(page, text, decimal.start())}: {decimal[0]} is typed by hand; make it a number of the chapter"
 
