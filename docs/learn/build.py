@@ -24,7 +24,7 @@ Computed parts of a page:
                                            the block stays as it is
 
 A chapter's two pages use the same numbers and the same code (comments may differ). A decimal number anywhere else is an
-error: nobody would notice when it went stale.
+error: nobody would notice when it went stale. An integer may be typed by hand if both pages have it, in digits.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ NOT_PROSE = [
     re.compile(r"!?\[[^\]\n]*\]\([^)\n]*\)"),
     re.compile(r"^#.*$", re.M),
 ]
-LINK = re.compile(r"(?:(English|日本語): )?\[[^\]\n]*\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
+LINK = re.compile(r"(?:(English|日本語): )?\[([^\]\n]*)\]\(([^):#\s]+\.md)(?:#[^)\s]*)?\)")
 DECIMAL = re.compile(r"\d+\.\d+")
+INTEGER = re.compile(r"\d[\d,]*(?<!,)")
 COORDINATE = re.compile(r"-?\d+\.\d+(?=[^<>]*>)")  # inside a tag; the words of a picture are compared as they are
 
 
@@ -241,9 +242,12 @@ def faults_of_page(page: Path, text: str) -> Iterator[str]:
             yield f"{page.name}:{number}: a number is first in its line; GitHub takes the line for HTML"
     for link in LINK.finditer(text):
         own, other = (".ja.md", ".md") if page.name.endswith(".ja.md") else (".md", ".ja.md")
-        target = link[2].removesuffix(".md").removesuffix(".ja")
-        if link[1] not in ("English", "日本語") and link[2] != target + own and (page.parent / (target + own)).exists():
-            yield f"{where(page, text, link.start())}: {link[2]} is in the other language; link to {target}{own}"
+        target = link[3].removesuffix(".md").removesuffix(".ja")
+        if link[1] not in ("English", "日本語") and link[3] != target + own and (page.parent / (target + own)).exists():
+            yield f"{where(page, text, link.start())}: {link[3]} is in the other language; link to {target}{own}"
+        named, linked = re.search(r"\d+", link[2]), re.match(r"\d\d(?=-)", target)
+        if named and linked and int(named[0]) != int(linked[0]):
+            yield f"{where(page, text, link.start())}: the link says {named[0]} and goes to chapter {int(linked[0])}"
     for decimal in DECIMAL.finditer(prose(text)):
         yield f"{where(page, text, decimal.start())}: {decimal[0]} is typed by hand; make it a number of the chapter"
 
@@ -273,6 +277,11 @@ def faults_between(japanese: str, english: str, name: str, numbers: dict[str, st
         yield f"{name}: the chapter computes no number {number}"
     for number in sorted(set(numbers) - in_japanese - in_english):
         yield f"{name}: no page shows the number {number}"
+    typed = [{found[0]: found.start() for found in INTEGER.finditer(prose(text))} for text in (japanese, english)]
+    for own, other, text, ending in ((*typed, japanese, ".ja.md"), (*typed[::-1], english, ".md")):
+        for number in sorted(own.keys() - other.keys()):
+            place = where(Path(name + ending), text, own[number])
+            yield f"{place}: {number} is typed by hand and is not on the other page; write the same integers on both"
     quoted = [[source.group(1, 2, 3) for source in SOURCE.finditer(text)] for text in (japanese, english)]
     if quoted[0] != quoted[1]:
         yield f"{name}: the pages quote different code: {quoted[0]} and {quoted[1]}"

@@ -78,7 +78,8 @@ WALK = """(() => {
   const unnamed = all("button, [role=listbox], [role=grid], [role=application], svg[role=img]")
     .filter((each) => !each.getAttribute("aria-label") && !each.textContent.trim()).length;
   const text = document.body.innerText.includes("undefined");
-  return { titles, fits: [...widths], spoken, marked, lens, unnamed, text };
+  const rows = new Set(all(".thumb").slice(0, 4).map((thumb) => thumb.getBoundingClientRect().top)).size;
+  return { titles, rows, fits: [...widths], spoken, marked, lens, unnamed, text };
 })()"""
 
 
@@ -98,6 +99,7 @@ def test_a_walk_through_the_page(demo, tmp_path):
     assert set(found["requests"]) == {f"file://{path}"}
     for result in found["results"]:
         assert result["titles"] == [operation.name for operation in OPERATIONS] * 2
+        assert result["rows"] == 1, "the heads of a layer stand side by side"
         assert result["fits"] == [True] and result["unnamed"] == 0 and not result["text"]
         assert result["marked"] == "7,1"  # row and column of the frame in the map
         assert "重み" in result["spoken"] and result["lens"].split(",")[1] == "7"

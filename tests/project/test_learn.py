@@ -132,6 +132,13 @@ def test_a_link_to_the_other_language_is_named():
     assert list(faults_of_page(LEARN / "page.ja.md", "English: [page.md](04-attention.md)")) == []
 
 
+def test_a_link_with_the_number_of_another_chapter_is_named():
+    [fault] = faults_of_page(LEARN / "page.md", "the last chapter ([chapter 5](04-attention.md))")
+    assert fault == "page.md:1: the link says 5 and goes to chapter 4"
+    links = "[4. Attention](04-attention.md), [the last one](13-training.md)"
+    assert list(faults_of_page(LEARN / "page.md", links)) == []
+
+
 @pytest.mark.parametrize("start", ["", "- ", "1. ", "> "])
 def test_a_number_at_the_start_of_a_line_is_named(start):
     """Guards against a line that GitHub takes for HTML, so that its emphasis and code stay as they are typed."""
@@ -147,6 +154,8 @@ def test_differences_between_the_languages_are_named():
     assert "block 1 is other code" in next(faults_between(PAGE, other.replace("6 * 7", "7 * 6"), "99", NUMBERS))
     assert "quote different code" in next(faults_between(PAGE, other.replace(":repeat", ":rotate"), "99", NUMBERS))
     assert "computes no number factor" in next(faults_between(PAGE, other, "99", {}))
+    [typed] = faults_between(PAGE + "\nIt has 4,096 tokens.\n", other, "99", NUMBERS)
+    assert typed.startswith("99.ja.md:16: 4,096 is typed by hand and is not on the other page")
     assert "no page shows the number spare" in next(faults_between(PAGE, other, "99", NUMBERS | {"spare": "1"}))
 
 

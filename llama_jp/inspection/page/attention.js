@@ -55,6 +55,11 @@ function paint(canvas, tensor, head, background) {
 
 const hasAttention = () => page.layers.some((layer) => tensors[`attention.${layer}`]);
 
+function paintThumb(canvas) {
+  const { layer, head } = canvas.dataset;
+  paint(canvas, tensors[`attention.${layer}`], page.heads.indexOf(Number(head)));
+}
+
 let lazy = null;
 function drawThumbs() {
   const box = $("thumbs");
@@ -65,7 +70,7 @@ function drawThumbs() {
       for (const { isIntersecting, target } of entries) {
         if (!isIntersecting) continue;
         lazy.unobserve(target);
-        paint(target, tensors[`attention.${target.dataset.layer}`], page.heads.indexOf(Number(target.dataset.head)));
+        paintThumb(target);
       }
     },
     { rootMargin: "300px" },

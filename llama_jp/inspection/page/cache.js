@@ -27,7 +27,7 @@ function drawCache() {
     chart.append(
       svg("line", {
         x1: left,
-        x2: width,
+        x2: left + step * page.calls.length,
         y1: height - bottom - y(tokens),
         y2: height - bottom - y(tokens),
         stroke: "var(--line)",

@@ -75,6 +75,8 @@ function start() {
       listenToMap();
       drawAttentionNote();
       draws(["token", "key", "map"], () => updateMap());
+      // on paper there is no scrolling, which draws the others
+      window.addEventListener("beforeprint", () => document.querySelectorAll(".thumb canvas").forEach(paintThumb));
     } else $("attention").hidden = true;
     drawChoices();
     drawCache();
