@@ -310,16 +310,18 @@ REFUSED = [
     ),
     ({"llama.attention.causal": False}, r"llama.attention.causal is false"),
     ({"llama.attention.sliding_window": 16}, r"sliding_window 16 is not supported"),
-    ({"llama.block_count": 2**31}, r"llama.block_count is 2147483648, and the tensors are those of 3"),
-    ({"llama.embedding_length": 2**31}, r"llama.embedding_length is 2147483648, and the tensors are those of 24"),
-    ({"llama.feed_forward_length": 2**31}, r"llama.feed_forward_length is 2147483648, and the tensors are those of 40"),
+    ({"llama.block_count": 2**31}, r"llama.block_count is 2147483648, and its tensors have 3"),
+    ({"llama.block_count": 2}, r"llama.block_count is 2, and its tensors have 3"),
+    ({"llama.attention.head_count_kv": 6}, r"head_count_kv is 6, and blk.0.attn_k.weight has 16 rows, not 48"),
+    ({"llama.embedding_length": 2**31}, r"llama.embedding_length is 2147483648, and its tensors have 24"),
+    ({"llama.feed_forward_length": 2**31}, r"llama.feed_forward_length is 2147483648, and its tensors have 40"),
     (
         {
             "llama.attention.key_length": 2**30,
             "llama.attention.value_length": 2**30,
             "llama.rope.dimension_count": 2**30,
         },
-        r"blk.0.attn_q.weight has 48 rows, and the keys make it 6442450944 \(6 heads of 1073741824\)",
+        r"head_count is 6, and blk.0.attn_q.weight has 48 rows, not 6442450944 \(6 heads of 1073741824\)",
     ),
 ]
 
