@@ -37,7 +37,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # in order of preference, which is PEFT's
 PARTS = (
     "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B",
-    "weight", "bias",
+    "trainable_tokens_delta", "weight", "bias",
 )  # fmt: skip
 EMBEDDINGS = {"embed_tokens.weight", "lm_head.weight"}
 PREFIX = "base_model.model."  # of every tensor in the file; transformers' name of the parameter follows
@@ -58,8 +58,14 @@ def is_pattern(value: object) -> bool:
     return isinstance(value, dict) and all(is_regex(key) and POSITIVE.holds(value[key]) for key in value)
 
 
+def is_tokens(value: object) -> bool:
+    lists = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(ids, list) and IDS.holds(ids) and len(set(ids)) == len(ids) for ids in lists)
+
+
 BIAS = ("none", "all", "lora_only")
 NAMES = Kind("a list of names or a regular expression", is_names)
+TOKENS = Kind("a list of different ids, or an object with one for each embedding", is_tokens)
 PATTERN = Kind("an object of regular expressions and positive numbers", is_pattern)
 
 # The keys of adapter_config.json, judged as in config.py. The judge is PEFT: tests/checkpoint/test_adapter.py. A key
@@ -79,6 +85,7 @@ SUPPORTED = {
     "exclude_modules": NAMES,
     "modules_to_save": NAMES,
     "layers_pattern": Kind("a regular expression or a list of them", lambda value: all(map(is_regex, as_list(value)))),
+    "trainable_token_indices": TOKENS,
     "layers_to_transform": Kind("the number of a layer or a list of them", IDS.holds),
 }
 
@@ -87,7 +94,6 @@ REFUSED = {
     "peft_type": ("LORA",),
     "fan_in_fan_out": (),
     "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),  # these leave the base weights as they are
-    "trainable_token_indices": (),
     "layer_replication": (),
     "target_parameters": (),
     "alora_invocation_tokens": (),  # active only after these tokens, so there are no merged weights
@@ -166,6 +172,12 @@ class Adapter:
                 return int(layer[1]) in as_list(layers)
         return False
 
+    def trained_tokens(self, module: str) -> list[int]:
+        """The ids whose rows of an embedding, or of the head, the file holds as a whole."""
+        tokens: Any = self.settings.get("trainable_token_indices", [])
+        of_module = tokens if isinstance(tokens, dict) else {"embed_tokens": tokens}
+        return next((ids for key, ids in of_module.items() if matches([key], transformers_name(module))), [])
+
     def is_saved(self, module: str) -> bool:
         """Whether `modules_to_save` names a module, or one that contains it: the file holds its whole weights."""
         parts = transformers_name(module).split(".")
@@ -200,7 +212,8 @@ def read_adapter(folder: str | Path) -> Adapter:
         raise FileNotFoundError(f"there are no weights in {folder}: none of {', '.join(WEIGHT_FILES)}")
     tensors: dict[str, TensorInfo] = {}
     for info in list_tensors(file):
-        name = info.name.removeprefix(PREFIX).removeprefix("model.").replace(".base_layer.", ".")
+        name = info.name.removeprefix(PREFIX).removeprefix("model.")
+        name = name.replace(".token_adapter.", ".").replace(".base_layer.", ".")
         if name in tensors:
             raise ValueError(f"{info.name} and {tensors[name].name} in {file} are the same tensor")
         tensors[name] = info
@@ -287,7 +300,19 @@ def expected_tensors(adapter: Adapter, model: Llama) -> Iterator[tuple[str, tupl
                 if not has_bias:
                     raise ValueError(f"{adapter.folder} has lora_bias on {name}, and {name} has no bias to add it to")
                 yield f"{name}.lora_B.bias", shape[:1], True  # (N,)
-        if is_saved or is_target:
+        tokens = adapter.trained_tokens(name)
+        if tokens:
+            if is_saved or is_target:
+                raise ValueError(
+                    f"{adapter.folder} has trainable_token_indices on {name} beside LoRA or whole weights of it, which "
+                    "is not supported; merge the adapter with PEFT, and save the merged model"
+                )
+            if min(tokens) < 0 or max(tokens) >= shape[0]:
+                raise ValueError(
+                    f"{adapter.folder} trains the ids {min(tokens)} to {max(tokens)}, and {name} has {shape[0]} rows"
+                )
+            yield f"{name}.trainable_tokens_delta", (len(tokens), shape[1]), True  # (tokens, C)
+        if is_saved or is_target or tokens:
             yield f"{name}.weight", shape, is_saved  # of a target: a copy of the base, from which PEFT goes on
         if has_bias and (is_saved or bias == "all" or (is_target and bias == "lora_only")):
             yield f"{name}.bias", shape[:1], True
@@ -366,17 +391,24 @@ def merge_adapter(adapter: Adapter, model: Llama) -> None:
             if f"{name}.{part}" in tensors
         }
         if parts:
-            weight, bias = merge_module(module, parts, adapter.scale(name))
+            weight, bias = merge_module(module, parts, adapter.scale(name), adapter.trained_tokens(name))
             module.weight = nn.Parameter(weight, module.weight.requires_grad)
             if bias is not None:
                 module.bias = nn.Parameter(bias, module.bias.requires_grad)
+    changes_head = any(name.startswith("lm_head.") for name in tensors)
+    if tied and adapter.trained_tokens("embed_tokens") and not changes_head:
+        model.lm_head.weight = model.embed_tokens.weight  # PEFT trains the rows of both
     if tied and model.lm_head.weight is not model.embed_tokens.weight:
         warnings.warn("the adapter changes the embedding or lm_head, which were tied: they are untied", stacklevel=4)
         model.config.tie_word_embeddings = False
 
 
-def merge_module(module: Any, parts: Mapping[str, Tensor], scale: float) -> tuple[Tensor, Tensor | None]:
+def merge_module(
+    module: Any, parts: Mapping[str, Tensor], scale: float, tokens: list[int]
+) -> tuple[Tensor, Tensor | None]:
     """The weight and the bias of a module after the merge of its tensors of an adapter.
+
+    tokens  the rows of the weight that are replaced
 
     Shapes: weight (N, K) or (V, C), bias (N,) or None.
 
@@ -394,6 +426,9 @@ def merge_module(module: Any, parts: Mapping[str, Tensor], scale: float) -> tupl
     if "lora_embedding_A" in parts:
         delta = (parts["lora_embedding_B"] @ parts["lora_embedding_A"]).T * scale  # (V, C)
         weight = weight + delta.to(dtype)
+    if tokens:
+        rows = torch.tensor(tokens, device=weight.device)
+        weight = weight.index_copy(0, rows, parts["trainable_tokens_delta"].to(dtype))
     if "bias" in parts:
         bias = parts["bias"].to(dtype)
     if "lora_B.bias" in parts:
