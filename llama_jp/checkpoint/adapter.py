@@ -37,7 +37,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")  # in order of preference, which is PEFT's
 PARTS = (
     "lora_A.weight", "lora_B.weight", "lora_B.bias", "lora_magnitude_vector", "lora_embedding_A", "lora_embedding_B",
-    "weight", "bias", "trainable_tokens_delta",
+    "trainable_tokens_delta", "weight", "bias",
 )  # fmt: skip
 EMBEDDINGS = {"embed_tokens.weight", "lm_head.weight"}
 PREFIX = "base_model.model."  # of every tensor in the file; transformers' name of the parameter follows
@@ -59,12 +59,13 @@ def is_pattern(value: object) -> bool:
 
 
 def is_tokens(value: object) -> bool:
-    lists = list(value.values()) if isinstance(value, dict) else [value]
-    return all(isinstance(each, list) and bool(each) and IDS.holds(each) for each in lists)
+    lists = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(ids, list) and IDS.holds(ids) and len(set(ids)) == len(ids) for ids in lists)
 
 
 BIAS = ("none", "all", "lora_only")
 NAMES = Kind("a list of names or a regular expression", is_names)
+TOKENS = Kind("a list of different ids, or an object with one for each embedding", is_tokens)
 PATTERN = Kind("an object of regular expressions and positive numbers", is_pattern)
 
 # The keys of adapter_config.json, judged as in config.py. The judge is PEFT: tests/checkpoint/test_adapter.py. A key
@@ -83,8 +84,8 @@ SUPPORTED = {
     "target_modules": NAMES,
     "exclude_modules": NAMES,
     "modules_to_save": NAMES,
-    "trainable_token_indices": Kind("a list of ids, or an object of names of modules and such lists", is_tokens),
     "layers_pattern": Kind("a regular expression or a list of them", lambda value: all(map(is_regex, as_list(value)))),
+    "trainable_token_indices": TOKENS,
     "layers_to_transform": Kind("the number of a layer or a list of them", IDS.holds),
 }
 
@@ -171,18 +172,18 @@ class Adapter:
                 return int(layer[1]) in as_list(layers)
         return False
 
+    def trained_tokens(self, module: str) -> list[int]:
+        """The ids whose rows of an embedding, or of the head, the file holds as a whole."""
+        tokens: Any = self.settings.get("trainable_token_indices", [])
+        of_module = tokens if isinstance(tokens, dict) else {"embed_tokens": tokens}
+        return next((ids for key, ids in of_module.items() if matches([key], transformers_name(module))), [])
+
     def is_saved(self, module: str) -> bool:
         """Whether `modules_to_save` names a module, or one that contains it: the file holds its whole weights."""
         parts = transformers_name(module).split(".")
         paths = [".".join(parts[: count + 1]) for count in range(len(parts))]
         names = self.settings.get("modules_to_save", [])
         return any(path.endswith(name) for path in paths for name in as_list(names))
-
-    def trained_tokens(self, module: str) -> list[int]:
-        """The ids whose rows the file holds (`trainable_token_indices`). A plain list is that of the embedding."""
-        chosen = self.settings.get("trainable_token_indices", [])
-        named = chosen if isinstance(chosen, dict) else {"embed_tokens": chosen}
-        return next((ids for name, ids in named.items() if transformers_name(module).endswith(name)), [])
 
 
 def matches(names: str | list[str], name: str) -> bool:
@@ -211,12 +212,8 @@ def read_adapter(folder: str | Path) -> Adapter:
         raise FileNotFoundError(f"there are no weights in {folder}: none of {', '.join(WEIGHT_FILES)}")
     tensors: dict[str, TensorInfo] = {}
     for info in list_tensors(file):
-        name = (
-            info.name.removeprefix(PREFIX)
-            .removeprefix("model.")
-            .replace(".base_layer.", ".")
-            .replace(".token_adapter.", ".")
-        )
+        name = info.name.removeprefix(PREFIX).removeprefix("model.")
+        name = name.replace(".token_adapter.", ".").replace(".base_layer.", ".")
         if name in tensors:
             raise ValueError(f"{info.name} and {tensors[name].name} in {file} are the same tensor")
         tensors[name] = info
@@ -304,10 +301,17 @@ def expected_tensors(adapter: Adapter, model: Llama) -> Iterator[tuple[str, tupl
                     raise ValueError(f"{adapter.folder} has lora_bias on {name}, and {name} has no bias to add it to")
                 yield f"{name}.lora_B.bias", shape[:1], True  # (N,)
         tokens = adapter.trained_tokens(name)
-        if tokens and max(tokens) >= shape[0]:
-            raise ValueError(f"{adapter.folder} has trained the token {max(tokens)}, and {name} has {shape[0]:,} rows")
         if tokens:
-            yield f"{name}.trainable_tokens_delta", (len(tokens), shape[1]), True  # whole rows, in spite of the name
+            if is_saved or is_target:
+                raise ValueError(
+                    f"{adapter.folder} has trainable_token_indices on {name} beside LoRA or whole weights of it, which "
+                    "is not supported; merge the adapter with PEFT, and save the merged model"
+                )
+            if min(tokens) < 0 or max(tokens) >= shape[0]:
+                raise ValueError(
+                    f"{adapter.folder} trains the ids {min(tokens)} to {max(tokens)}, and {name} has {shape[0]} rows"
+                )
+            yield f"{name}.trainable_tokens_delta", (len(tokens), shape[1]), True  # (tokens, C)
         if is_saved or is_target or tokens:
             yield f"{name}.weight", shape, is_saved  # of a target: a copy of the base, from which PEFT goes on
         if has_bias and (is_saved or bias == "all" or (is_target and bias == "lora_only")):
@@ -389,10 +393,11 @@ def merge_adapter(adapter: Adapter, model: Llama) -> None:
         if parts:
             weight, bias = merge_module(module, parts, adapter.scale(name), adapter.trained_tokens(name))
             module.weight = nn.Parameter(weight, module.weight.requires_grad)
-            if name == "embed_tokens" and tied and parts.keys() == {"trainable_tokens_delta"}:
-                model.lm_head.weight = module.weight  # the rows of both are trained, unless lm_head has its own
             if bias is not None:
                 module.bias = nn.Parameter(bias, module.bias.requires_grad)
+    changes_head = any(name.startswith("lm_head.") for name in tensors)
+    if tied and adapter.trained_tokens("embed_tokens") and not changes_head:
+        model.lm_head.weight = model.embed_tokens.weight  # PEFT trains the rows of both
     if tied and model.lm_head.weight is not model.embed_tokens.weight:
         warnings.warn("the adapter changes the embedding or lm_head, which were tied: they are untied", stacklevel=4)
         model.config.tie_word_embeddings = False
@@ -403,7 +408,7 @@ def merge_module(
 ) -> tuple[Tensor, Tensor | None]:
     """The weight and the bias of a module after the merge of its tensors of an adapter.
 
-    tokens  the rows that `trainable_tokens_delta` replaces
+    tokens  the rows of the weight that are replaced
 
     Shapes: weight (N, K) or (V, C), bias (N,) or None.
 
@@ -421,7 +426,7 @@ def merge_module(
     if "lora_embedding_A" in parts:
         delta = (parts["lora_embedding_B"] @ parts["lora_embedding_A"]).T * scale  # (V, C)
         weight = weight + delta.to(dtype)
-    if "trainable_tokens_delta" in parts:
+    if tokens:
         rows = torch.tensor(tokens, device=weight.device)
         weight = weight.index_copy(0, rows, parts["trainable_tokens_delta"].to(dtype))
     if "bias" in parts:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from pathlib import Path
+
+from ..text_files import parse_json
 
 SHARD = re.compile(r"(model|pytorch_model)-(\d+)-of-(\d+)\.(safetensors|bin)")
 
@@ -126,7 +127,7 @@ def describe_address(address: str) -> str:
 def adapter_base(file: Path) -> str:
     """The name of an adapter's base model, with a space before it; "" if the file names none."""
     try:
-        base = json.loads(file.read_bytes()).get("base_model_name_or_path")
+        base = parse_json(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         return ""
     return f" {base}" if base else ""

@@ -146,7 +146,9 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
         raise ValueError(
             f"{file} is damaged or incomplete ({file.stat().st_size:,} bytes): {str(error).splitlines()[0]}"
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise ValueError(f"{file} does not hold tensors by name; is it a training checkpoint rather than a model?")
     return content
 

@@ -143,8 +143,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
         known = f"it has {', '.join(configs)}" if configs else "add one with add_lora"
         raise ValueError(f"the model has no adapter {name!r}; {known}")
     settings = adapter_settings(model, name)
-    check_settings(settings, f"the adapter {name!r}")
-    refuse_trained_tokens(settings, f"the adapter {name!r}")
+    refuse_tokens(check_settings(settings, f"the adapter {name!r}"), f"the adapter {name!r}")
     parameters = dict(model.named_parameters(remove_duplicate=False))  # without the base's quantised buffers
     state = get_peft_model_state_dict(model, parameters, name, save_embedding_layers=False)
     tensors = {PREFIX + checkpoint_name(own_name(key)): tensor.detach().contiguous() for key, tensor in state.items()}
@@ -219,7 +218,7 @@ def load_adapter(model: Llama, folder: str | Path, trainable: bool = False) -> P
     if not isinstance(model, Llama):
         raise ValueError(f"the model is a {type(model).__name__}; an adapter is loaded into a Llama")
     adapter = read_adapter(folder)
-    refuse_trained_tokens(adapter.settings, f"the adapter {folder}")
+    refuse_tokens(adapter.settings, str(folder))
     check_fit(adapter, model)
     wrapped = wrap_model(model, config_for(adapter, model, trainable))
     device = model.embed_tokens.weight.device
@@ -229,11 +228,11 @@ def load_adapter(model: Llama, folder: str | Path, trainable: bool = False) -> P
     return wrapped if trainable else wrapped.requires_grad_(False).eval()
 
 
-def refuse_trained_tokens(settings: Mapping[str, Any], name: str) -> None:
-    """Raise ValueError for `trainable_token_indices`, which PEFT trains in transformers' models only."""
+def refuse_tokens(settings: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError for an adapter with trained rows of the embedding."""
     if settings.get("trainable_token_indices"):
         raise ValueError(
-            f"{name} has trained single tokens, which can be merged (llama_jp.load with adapter=…), not trained here"
+            f"{name} has trainable_token_indices, which only a merge takes: load it with llama_jp.load(…, adapter=…)"
         )
 
 

@@ -310,16 +310,18 @@ REFUSED = [
     ),
     ({"llama.attention.causal": False}, r"llama.attention.causal is false"),
     ({"llama.attention.sliding_window": 16}, r"sliding_window 16 is not supported"),
-    ({"llama.block_count": 2**31}, r"llama.block_count is 2147483648, and the tensors are those of 3"),
-    ({"llama.embedding_length": 2**31}, r"llama.embedding_length is 2147483648, and the tensors are those of 24"),
-    ({"llama.feed_forward_length": 2**31}, r"llama.feed_forward_length is 2147483648, and the tensors are those of 40"),
+    ({"llama.block_count": 2**31}, r"llama.block_count is 2147483648, and its tensors have 3"),
+    ({"llama.block_count": 2}, r"llama.block_count is 2, and its tensors have 3"),
+    ({"llama.attention.head_count_kv": 6}, r"head_count_kv is 6, and blk.0.attn_k.weight has 16 rows, not 48"),
+    ({"llama.embedding_length": 2**31}, r"llama.embedding_length is 2147483648, and its tensors have 24"),
+    ({"llama.feed_forward_length": 2**31}, r"llama.feed_forward_length is 2147483648, and its tensors have 40"),
     (
         {
             "llama.attention.key_length": 2**30,
             "llama.attention.value_length": 2**30,
             "llama.rope.dimension_count": 2**30,
         },
-        r"blk.0.attn_q.weight has 48 rows, and the keys make it 6442450944 \(6 heads of 1073741824\)",
+        r"head_count is 6, and blk.0.attn_q.weight has 48 rows, not 6442450944 \(6 heads of 1073741824\)",
     ),
 ]
 
@@ -391,6 +393,7 @@ DAMAGES = {
     "the type of a key": (b"llama.block_count\x04", b"llama.block_count\x4d"),
     "no architecture": (b"general.architecture", b"general.architectura"),
     "no block count": (b"llama.block_count", b"llama.block_caunt"),
+    "more dimensions than ggml has": (UP, entry("blk.0.ffn_up.weight", (24, 40, 1, 1, 1))),
     "more keys than bytes": (b"GGUF\x03\0\0\0", None),
 }
 
@@ -407,6 +410,49 @@ def test_a_damaged_header_is_one_sentence(small, tmp_path, capsys, name):
         load_model(file)
     assert "\n" not in str(caught.value)
     assert main(["info", str(file)]) in (0, 1) and "Traceback" not in capsys.readouterr().err
+
+
+WHOLE = (
+    *("general.alignment", "split.count", "llama.block_count", "llama.context_length", "llama.embedding_length"),
+    *("llama.expert_count", "llama.attention.key_length", "llama.attention.sliding_window"),
+    *("llama.attention.head_count", "llama.attention.head_count_kv", "llama.feed_forward_length"),
+    *("llama.rope.dimension_count", "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eot_token_id"),
+)
+NUMBERS = ("llama.rope.freq_base", "llama.rope.scale_linear", "llama.rope.scaling.factor")
+WRONG_TYPES = {
+    **dict.fromkeys(WHOLE, ("7", "a whole number")),
+    **dict.fromkeys(
+        ("llama.rope.freq_base", "llama.rope.scale_linear", "llama.rope.scaling.factor"), ([1], "a number")
+    ),
+    **dict.fromkeys(("tokenizer.ggml.add_space_prefix", "tokenizer.ggml.add_bos_token"), (1, "true or false")),
+    **dict.fromkeys(("tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.chat_template"), ([1], "a string")),
+    **dict.fromkeys(("tokenizer.ggml.tokens", "tokenizer.ggml.merges"), ([1, 2], "a list of strings")),
+    "tokenizer.chat_templates": (3, "a list of strings"),
+    "tokenizer.ggml.scores": (["a"], "a list of numbers"),
+    "tokenizer.ggml.token_type": ([1.5], "a list of whole numbers"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG_TYPES)
+def test_a_key_of_another_type_is_one_sentence(blocks, tmp_path, capsys, key):
+    """Guards against a traceback from the place where the value is used first."""
+    value, needed = WRONG_TYPES[key]
+    file = write_gguf(blocks, tmp_path / "model.gguf", keys={key: value})
+    assert main(["info", str(file)]) == 1
+    error = capsys.readouterr().err
+    assert f"{key} is {value!r}, but it has to be {needed}" in error and error.count("\n") == 1
+
+
+def test_damaged_scales_give_no_warning_of_numpy(blocks, tmp_path, recwarn):
+    """Guards against a second line beside the error for logits that are not finite."""
+    file = write_gguf(blocks, tmp_path / "model.gguf", Type.Q4_0)
+    tensor, content = read_header(file).tensors["blk.0.attn_v.weight"], bytearray(file.read_bytes())
+    content[tensor.start : tensor.start + 2] = b"\xff\x7f"  # a scale that is NaN
+    content[tensor.start + 18 : tensor.start + 20] = b"\x00\x7c"  # and infinity, times 0
+    content[tensor.start + 20 : tensor.start + 36] = b"\x88" * 16
+    file.write_bytes(content)
+    load_model(file, "float32", "cpu")
+    assert not [each for each in recwarn if "invalid value" in str(each.message)]
 
 
 @pytest.mark.parametrize("type_id, name", [(9, "Q8_1"), (31, "Q4_0_4_4"), (99, r"an unknown type \(99\)")])

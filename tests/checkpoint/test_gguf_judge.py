@@ -88,7 +88,8 @@ def test_random_files(tmp_path, capsys, kind, repeat):
     drop = ("llama.attention.head_count_kv",) if shape["num_attention_heads"] == shape["num_key_value_heads"] else ()
     ordered = kind in (Type.F32, Type.F16, *HALVES)
     container = rng.choice([name for name in CONTAINERS if ordered or "big" not in name])
-    arguments = {"kind": kind, "keys": keys, "drop": drop, "divisors": divisors}
+    further = {} if divisors is None else {"rope_freqs.weight": divisors.numpy()}
+    arguments = {"kind": kind, "keys": keys, "drop": drop, "further": further}
     for name in ("judge", "ours"):
         (tmp_path / name).mkdir()
     judged = write_gguf(folder, tmp_path / "judge" / "m.gguf", **arguments)

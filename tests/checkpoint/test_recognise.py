@@ -25,6 +25,7 @@ ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "elyza/ELY
             "PEFT adapter: name its base model elyza/ELYZA-japanese-Llama-2-7b, and this folder with --adapter",
         ),
         ({"adapter_config.json": b"{"}, "PEFT adapter: name its base model, and this folder with --adapter"),
+        ({"adapter_config.json": b"[" * 10**5}, "PEFT adapter: name its base model, and this folder with --adapter"),
         (
             {"consolidated.00.pth": b"", "tokenizer.model": b""},
             r"Meta's own files \(consolidated.00.pth\): they load from a folder that has their params.json",

@@ -66,9 +66,10 @@ def test_a_pickle_that_runs_code_is_refused(published):
         load_model(published)
 
 
-def test_a_training_checkpoint_is_refused(published):
-    """Guards against an error about a missing tensor where the file is of another kind."""
-    torch.save({"state_dict": {"w": torch.zeros(1)}, "step": 3}, published / "pytorch_model-00001-of-00002.bin")
+@pytest.mark.parametrize("content", [{"state_dict": {"w": torch.zeros(1)}, "step": 3}, {0: torch.zeros(1)}])
+def test_a_training_checkpoint_is_refused(published, content):
+    """Guards against an error about a missing tensor where the file is of another kind, as an optimizer's is."""
+    torch.save(content, published / "pytorch_model-00001-of-00002.bin")
     with pytest.raises(ValueError, match="does not hold tensors by name"):
         load_model(published)
 

@@ -14,7 +14,6 @@ from llama_jp.checkpoint.config import read_config
 from llama_jp.checkpoint.gguf.header import read_header
 from llama_jp.checkpoint.hub import demo_folder
 from llama_jp.parity.llamacpp.metadata import compare_metadata
-from llama_jp.parity.llamacpp.model import check_lengths
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +78,3 @@ def test_the_vocabulary_is_compared_piece_by_piece(found):
         found({"tokenizer.ggml.bos_token_id": 5})["tokenizer.ggml.bos_token_id"]
         == "5 in the file and 1 in the checkpoint"
     )
-
-
-def test_keys_that_do_not_fit_the_tensors_are_named(folder, tmp_path):
-    """Guards against llama.cpp's own message, which names a shape and no key."""
-    for key, value, message in (
-        ("llama.block_count", 3, "llama.block_count is 3, and its tensors have 1"),
-        ("llama.embedding_length", 32, "llama.embedding_length is 32, and its tensors have 64"),
-        ("llama.feed_forward_length", 64, "llama.feed_forward_length is 64, and its tensors have 96"),
-    ):
-        file = write_gguf(folder, tmp_path / f"{value}.gguf", Type.F16, {key: value})
-        with pytest.raises(ValueError, match=message):
-            check_lengths(read_header(file))

@@ -320,6 +320,13 @@ def test_without_peft(small, tmp_path, monkeypatch):
             call(load_model(small, "float32", "cpu"))
 
 
+def test_trained_tokens_are_left_to_the_merge(biased, tmp_path):
+    """Guards against rows of the embedding that PEFT does not find under the names of this model."""
+    folder = train(biased, tmp_path / "adapter", trainable_token_indices=[3])
+    with pytest.raises(ValueError, match="adapter has trainable_token_indices, which only a merge takes"):
+        load_adapter(load_model(biased, "float32", "cpu"), folder)
+
+
 def test_a_model_with_an_adapter_refuses_to_be_saved_as_a_checkpoint(small, tmp_path):
     """Guards against a checkpoint without the adapter."""
     adapted = add_lora(load_model(small, "float32", "cpu"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 import re
+import reprlib
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..recognise import OLD_GGML, check_file, shorten
+from .key_types import needed_type
 
 MAGIC = b"GGUF"
 VERSIONS = (1, 2, 3)
@@ -24,6 +26,7 @@ PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 # The types of values of keys, as struct's codes; 8 is a string and 9 an array.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+MOST_DIMS = 4  # of a tensor of ggml
 
 
 class TensorType(NamedTuple):
@@ -195,10 +198,14 @@ class HeaderReader:
             name = self.string()
             if name in keys:
                 raise ValueError(f"{self.file} is damaged: the key {name} stands twice")
-            keys[name] = self.value(self.scalar("I"))
+            keys[name] = value = self.value(self.scalar("I"))
+            if (needed := needed_type(name, value)) is not None:
+                raise ValueError(
+                    f"{self.file} is damaged: the key {name} is {reprlib.repr(value)}, but it has to be {needed}"
+                )
         entries = [self.tensor_entry() for _ in range(tensor_count)]
         alignment = keys.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment < 1:
+        if alignment < 1:
             raise ValueError(f"{self.file} is damaged: general.alignment is {alignment!r}")
         data_start = -(-self.at // alignment) * alignment
         tensors: dict[str, GgufTensor] = {}
@@ -247,6 +254,8 @@ class HeaderReader:
     def tensor_entry(self) -> tuple[str, tuple[int, ...], int, int]:
         """(name, shape, type, offset from the start of the data) of the next tensor."""
         name, dims = self.string(), self.scalar("I")
+        if dims > MOST_DIMS:
+            raise ValueError(f"{self.file} is damaged: {name} has {dims:,} dimensions, where at most {MOST_DIMS} are")
         shape = tuple(self.scalar(self.size_code) for _ in range(dims))[::-1]
         return name, shape, self.scalar("I"), self.scalar("Q")
 

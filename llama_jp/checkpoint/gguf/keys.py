@@ -77,7 +77,7 @@ def ends_of_turn(header: GgufHeader, vocab_size: int) -> list[int]:
 
 def check_sizes(header: GgufHeader, config: dict[str, Any]) -> None:
     """Raise ValueError for sizes that the tensors contradict. A damaged key could ask for more than all memory."""
-    tensors = header.tensors
+    tensors, way_out = header.tensors, "download or convert the file again"
     layers = {match[1] for name in tensors if (match := re.match(r"blk\.(\d+)\.", name))}
     found = {
         "num_hidden_layers": ("llama.block_count", len(layers)),
@@ -86,14 +86,18 @@ def check_sizes(header: GgufHeader, config: dict[str, Any]) -> None:
     if (up := tensors.get("blk.0.ffn_up.weight")) is not None:
         found["intermediate_size"] = ("llama.feed_forward_length", up.shape[0])
     for field, (key, size) in found.items():
-        if isinstance(config[field], int) and config[field] > size:
-            raise ValueError(f"{header.file}: {key} is {config[field]}, and the tensors are those of {size}")
-    q, heads, size = tensors.get("blk.0.attn_q.weight"), config["num_attention_heads"], config["head_dim"]
-    if q is not None and isinstance(size, int) and q.shape[0] != heads * size:
-        raise ValueError(
-            f"{header.file}: blk.0.attn_q.weight has {q.shape[0]} rows, and the keys make it {heads * size} ({heads} "
-            f"heads of {size})"
-        )
+        if config[field] is not None and config[field] != size:
+            raise ValueError(f"{header.file}: {key} is {config[field]}, and its tensors have {size}; {way_out}")
+    for letter, key, field in (
+        ("q", "head_count", "num_attention_heads"),
+        ("k", "head_count_kv", "num_key_value_heads"),
+    ):
+        tensor, heads, size = tensors.get(f"blk.0.attn_{letter}.weight"), config[field], config["head_dim"]
+        if tensor is not None and size is not None and tensor.shape[0] != heads * size:
+            raise ValueError(
+                f"{header.file}: llama.attention.{key} is {heads}, and {tensor.name} has {tensor.shape[0]} rows, not "
+                f"{heads * size} ({heads} heads of {size}); {way_out}"
+            )
 
 
 def check_architecture(header: GgufHeader) -> None:
@@ -119,7 +123,7 @@ def check_architecture(header: GgufHeader) -> None:
 def head_counts(header: GgufHeader) -> tuple[int, int]:
     """The numbers of query heads and of key heads."""
     heads = uniform(header, "llama.attention.head_count")
-    if not isinstance(heads, int) or heads < 1:
+    if heads is None or heads < 1:
         raise ValueError(f"{header.file}: llama.attention.head_count is {heads!r}, but it has to be a positive number")
     key_heads = uniform(header, "llama.attention.head_count_kv")
     return heads, heads if key_heads is None else key_heads
@@ -128,7 +132,7 @@ def head_counts(header: GgufHeader) -> tuple[int, int]:
 def head_dim(header: GgufHeader, heads: int) -> int | None:
     """The size of a head. Raises ValueError for keys and values of two sizes, and for a rotation of a part of it."""
     keys, hidden = header.keys, header.keys.get("llama.embedding_length")
-    default = hidden // heads if isinstance(hidden, int) else None
+    default = None if hidden is None else hidden // heads
     size: int | None = keys.get("llama.attention.key_length", default)
     for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
         if keys.get(key, size) != size:

@@ -114,6 +114,7 @@ def rope_divisors(config: LlamaConfig) -> Tensor | None:
 
 def dequantize(tensor: GgufTensor, blocks: Tensor) -> Tensor:
     """The float32 numbers of quantised blocks, by the `gguf` package."""
+    import numpy as np
     import torch
 
     try:
@@ -123,4 +124,5 @@ def dequantize(tensor: GgufTensor, blocks: Tensor) -> Tensor:
             f"{tensor.file} holds {tensor.type_name} weights, and they need the package gguf: "
             "pip install 'llama-jp[gguf]'"
         ) from None
-    return torch.from_numpy(quants.dequantize(blocks.numpy(), GGMLQuantizationType[tensor.type_name]))
+    with np.errstate(all="ignore"):  # damaged scales; logits that are not finite are an error of their own
+        return torch.from_numpy(quants.dequantize(blocks.numpy(), GGMLQuantizationType[tensor.type_name]))

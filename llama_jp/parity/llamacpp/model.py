@@ -46,13 +46,11 @@ class LlamaCpp:
         self.kv_cache, self.threads = kv_cache, threads
         self.library = load_library()
         refuse_fused(self.file, self.header)
-        check_lengths(self.header)
         self.config: LlamaConfig = read_config(self.file)
         self.stored = find_gguf_tensors(self.file)
         self.tensors: dict[str, GgufTensor] = {
             name: self.header.tensors[info.name] for name, info in self.stored.items()
         }
-        check_heads(self.file, self.config, self.tensors)
         self.input_rounding = self.rounding_by_operation()
         self.pointer = load_pointer(self.library, self.file)
         weakref.finalize(self, release, self.library, self.library.llama.llama_model_free, self.pointer)
@@ -177,34 +175,6 @@ def refuse_fused(file: Path, header: GgufHeader) -> None:
             f"{file} has one weight for queries, keys and values ({fused[0]}), so they cannot be compared one by one; "
             "convert the model without --fuse-qkv"
         )
-
-
-def check_lengths(header: GgufHeader) -> None:
-    """Raise ValueError for a key whose length is not that of a tensor. llama.cpp then names no key, or only a shape."""
-    keys, tensors = header.keys, header.tensors
-    layers = {name.split(".")[1] for name in tensors if name.startswith("blk.")}
-    found = {"llama.block_count": len(layers)}
-    for key, name, dimension in (
-        ("llama.embedding_length", "token_embd.weight", 1),
-        ("llama.feed_forward_length", "blk.0.ffn_gate.weight", 0),
-    ):
-        if name in tensors:
-            found[key] = tensors[name].shape[dimension]
-    for key, length in found.items():
-        if keys.get(key, length) not in (length, [length] * len(layers)):
-            raise ValueError(f"{header.file}: {key} is {keys[key]}, and its tensors have {length}; convert it again")
-
-
-def check_heads(file: Path, config: LlamaConfig, tensors: dict[str, GgufTensor]) -> None:
-    """Raise ValueError for numbers of heads that do not fit the weights of q and k."""
-    counts = {"q": ("head_count", config.num_attention_heads), "k": ("head_count_kv", config.num_key_value_heads)}
-    for letter, (key, heads) in counts.items():
-        tensor = tensors.get(f"layers.0.self_attn.{letter}_proj.weight")
-        if tensor is not None and tensor.shape[0] != heads * config.head_dim:
-            raise ValueError(
-                f"{file}: llama.attention.{key} is {heads}, and {tensor.name} has {tensor.shape[0]} rows, which are "
-                f"{tensor.shape[0] / config.head_dim:g} heads of {config.head_dim}; convert it again"
-            )
 
 
 def load_pointer(library: Library, file: Path) -> Any:
