@@ -14,6 +14,10 @@ import transformers
 from gguf import GGMLQuantizationType as Type
 from safetensors.torch import load_file
 
+from llama_jp.checkpoint.gguf.header import GgufTensor, read_header
+from llama_jp.checkpoint.gguf.weights import find_gguf_tensors
+from llama_jp.checkpoint.tensors import read_tensors
+
 # Types that gguf-py decodes and does not encode: their blocks are random bytes.
 DECODED_ONLY = {
     Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.IQ1_S, Type.IQ1_M, Type.IQ2_XXS, Type.IQ2_XS,
@@ -226,3 +230,14 @@ def reference(folder: Path, *files: Path) -> transformers.LlamaForCausalLM:
         state[name] = torch.tensor(np.asarray(numbers, np.float32))
     model.load_state_dict(state)
     return model
+
+
+def tensors_of(file: Path) -> dict[str, GgufTensor]:
+    """The tensors of a file by the names of the model's parameters."""
+    stored, header = find_gguf_tensors(file), read_header(file)
+    return {name: header.tensors[info.name] for name, info in stored.items()}
+
+
+def numbers_of(file: Path) -> dict[str, torch.Tensor]:
+    """The numbers of a file in float32, by the names of the model's parameters."""
+    return read_tensors(find_gguf_tensors(file), torch.float32, torch.device("cpu"))

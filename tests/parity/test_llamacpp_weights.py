@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers.gguf_files import Type, write_gguf
+from helpers.gguf_files import Type, numbers_of, tensors_of, write_gguf
 from helpers.llamacpp_faults import SHAPE, byte, edit, nibble, sub, swap, two_rows, with_bytes, with_weights
 from helpers.reference import save_random
 
-from llama_jp.checkpoint.gguf.weights import find_weights, read_weights
 from llama_jp.model import Llama
 from llama_jp.parity.llamacpp.weights import compare_weights, is_near, replaced_weights
 
@@ -27,8 +26,7 @@ def checkpoint(folder):
 
 
 def compared(file, checkpoint):
-    tensors = find_weights(file)
-    numbers = {name: x.float() for name, x in zip(tensors, read_weights(file, tensors.values()), strict=True)}
+    tensors, numbers = tensors_of(file), numbers_of(file)
     numbers.setdefault("lm_head.weight", numbers["embed_tokens.weight"])
     return compare_weights(tensors, numbers, checkpoint)
 
@@ -93,7 +91,7 @@ def test_one_wrong_integer_is_seen(folder, checkpoint, tmp_path, kind, change):
 
 
 def test_missing_and_further_tensors_are_named(folder, checkpoint, tmp_path):
-    tensors = find_weights(write_gguf(folder, tmp_path / "model.gguf", Type.F32))
+    tensors = tensors_of(write_gguf(folder, tmp_path / "model.gguf", Type.F32))
     numbers = dict(checkpoint)
     further = tensors | {"blk.0.attn_q_norm.weight": tensors["norm.weight"]}
     (wrong,) = compare_weights(
@@ -109,7 +107,7 @@ def test_another_quantiser_is_near_and_another_weight_is_not(folder, checkpoint,
     """An importance matrix moves many scales by a little. Exchanged rows move numbers by many steps."""
     file = write_gguf(folder, tmp_path / "model.gguf", Type.Q4_0)
     name = "layers.0.mlp.up_proj.weight"
-    own, tensor = checkpoint[name], find_weights(file)[name]
+    own, tensor = checkpoint[name], tensors_of(file)[name]
     blocks = own.unflatten(-1, (-1, 32))
     scale = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True)) / -8 * 0.97
     other = ((blocks / scale).round().clamp(-8, 7) * scale).flatten(-2)
