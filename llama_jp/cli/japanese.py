@@ -479,6 +479,8 @@ MESSAGES = {
     # the model's name
     "the name of the model is empty; name a folder, a hub repository, or demo":
         "モデルの名前が空です。フォルダー、ハブのリポジトリ、または demo を指定してください",
+    "only `llama-jp parity` takes {source}; name a folder, a GGUF file or a hub repository":
+        "{source} を指定できるのは `llama-jp parity` だけです。フォルダー、GGUF ファイル、ハブのリポジトリを指定してください",
     "{source} is no folder, no hub repository (owner/name) and no short name ({names}){hint}":
         "{source} というフォルダーはなく、ハブのリポジトリ（owner/name）でも短い名前（{names}）でもありません{hint}",
     "the bundled model weights/demo is not installed; name a folder or a hub repository instead":
