@@ -108,6 +108,10 @@ def check_name(source: str | Path) -> None:
     name, path = str(source), local_path(source)
     if isinstance(source, str) and ("://" in name or name.startswith(("git@", "huggingface.co/", "hf.co/"))):
         raise FileNotFoundError(describe_address(name))
+    if name.startswith(("llama.cpp:", "checkout:")):
+        raise FileNotFoundError(
+            f"only `llama-jp parity` takes {source}; name a folder, a GGUF file or a hub repository"
+        )
     if path.is_file():
         raise FileNotFoundError(describe_file(path))
     if isinstance(source, str) and name in SHORT_NAMES:

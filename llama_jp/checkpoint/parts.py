@@ -40,8 +40,10 @@ class Parts(NamedTuple):
 
 
 def is_function_name(source: str | Path) -> bool:
-    """Whether a source is `module:function` rather than a folder."""
-    return re.fullmatch(r"[\w.]+:\w[\w.]*", str(source)) is not None and not Path(source).exists()
+    """Whether a source is `module:function` rather than a folder, or llama.cpp:FILE.gguf of a comparison."""
+    name = str(source)
+    is_function = re.fullmatch(r"[\w.]+:\w[\w.]*", name) is not None and not name.startswith("llama.cpp:")
+    return is_function and not Path(source).exists()
 
 
 def part_name(role: str, part: Any) -> str:

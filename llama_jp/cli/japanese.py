@@ -479,6 +479,8 @@ MESSAGES = {
     # the model's name
     "the name of the model is empty; name a folder, a hub repository, or demo":
         "モデルの名前が空です。フォルダー、ハブのリポジトリ、または demo を指定してください",
+    "only `llama-jp parity` takes {source}; name a folder, a GGUF file or a hub repository":
+        "{source} を指定できるのは `llama-jp parity` だけです。フォルダー、GGUF ファイル、ハブのリポジトリを指定してください",
     "{source} is no folder, no hub repository (owner/name) and no short name ({names}){hint}":
         "{source} というフォルダーはなく、ハブのリポジトリ（owner/name）でも短い名前（{names}）でもありません{hint}",
     "the bundled model weights/demo is not installed; name a folder or a hub repository instead":
@@ -861,9 +863,9 @@ MESSAGES = {
     "{command} needs the name of a file":
         "{command} にはファイル名が必要です",
     "{file}: {count} saved":
-        "{file}: {count}を保存しました",
+        "{file}:{count}を保存しました",
     "{file}: the conversation goes on after {count}":
-        "{file}: {count}の続きから会話します",
+        "{file}:{count}の続きから会話します",
     "{number} turn":
         " {number} 往復",
     "{number} turns":
@@ -965,6 +967,8 @@ MESSAGES = {
         '{file} の {number} 行目は、"input" に文章を持つオブジェクトではありません',
     "{file} holds no tasks":
         "{file} に課題がありません",
+    "it is no UTF-8 text: byte {position} is 0x{byte}":
+        "UTF-8 ではありません: {position} バイト目が 0x{byte} です",
     "{file} is not UTF-8: byte {position} is 0x{byte}":
         "{file} は UTF-8 ではありません: {position} バイト目が 0x{byte} です",
     "there is no file {name}; the texts of the package are {texts}":
@@ -1004,9 +1008,13 @@ MESSAGES = {
     "the model has no folder with a tokenizer; pass tokenizer=…":
         "モデルにトークナイザーのあるフォルダーがありません。tokenizer=… を渡してください",
     "there is no {noun} {index}; the model has {nouns}s 0 to {last}":
-        "{noun} {index} はありません。モデルの {nouns} は 0 から {last} までです",
+        "{noun} {index} はありません。モデルの{nouns}は 0 から {last} までです",
     "there are no {noun}s to show; name at least one of 0 to {last}":
-        "見せる {noun} がありません。0 から {last} までの少なくとも 1 つを指定してください",
+        "見せる{noun}がありません。0 から {last} までの少なくとも 1 つを指定してください",
+    "layer":
+        "層",
+    "head":
+        "ヘッド",
     "{tokens} tokens have {weights} attention weights in {layers} layers of {heads} heads, and a page holds {most}; {fewer}take fewer tokens":
         "{tokens} トークンのアテンションの重みは、{heads} ヘッドの {layers} 層で {weights} 個ですが、1 ページに入るのは {most} 個です。{fewer}トークンを減らしてください",
     "show at most {heads} heads (layers and heads, --layers and --heads), or ":

@@ -42,6 +42,9 @@ def measure_versions(args: argparse.Namespace, sources: list[str], text: str, se
     """Measure the original, then each version, print the table, and return the exit status."""
     check_flags(args, sources)
     source = args.against[0]
+    for each in (source, *sources):  # before the first measurement, which takes minutes for a large model
+        if not is_function_name(each):
+            find_checkpoint(each)
     args.tokenizer = args.tokenizer or source  # every version reads the ids of the original
     original, config, tokenizer = open_original(args, source, text, settings)
     with original:
@@ -96,7 +99,6 @@ def check_vocabulary(source: str, tokenizer: Tokenizer, args: argparse.Namespace
     try:
         own = Tokenizer.from_pretrained(source)
     except (FileNotFoundError, ValueError) as error:
-        find_checkpoint(source)  # a model that does not exist is reported as such
         return str(error)
     pieces, others = tokenizer.vocabulary.pieces, own.vocabulary.pieces
     for i in sorted(pieces.keys() & others.keys()):

@@ -101,7 +101,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
     try:
         content = json.loads(line.decode("utf-8").removeprefix("\ufeff"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8: byte {error.start} is 0x{line[error.start]:02x}") from error
+        raise ValueError(f"it is no UTF-8 text: byte {error.start} is 0x{line[error.start]:02x}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error.msg} at character {error.pos}; a line is one whole object") from error
     except RecursionError as error:

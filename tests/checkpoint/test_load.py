@@ -183,3 +183,10 @@ def test_generation_config_replaces_the_ids_of_the_configuration(copy):
     assert load_model(copy, device="cpu").generation_config == {"temperature": 0.5}
     (copy / "generation_config.json").unlink()
     assert load_model(copy, device="cpu").generation_config["eos_token_id"] == 2
+
+
+@pytest.mark.parametrize("name", ["llama.cpp:model.gguf", "checkout:.", "checkout:../main"])
+def test_models_of_a_comparison_are_named_as_such(name):
+    """Guards against "No module named 'llama'" for a name that `llama-jp parity` takes."""
+    with pytest.raises(FileNotFoundError, match="only `llama-jp parity` takes"):
+        load_model(name)

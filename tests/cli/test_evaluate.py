@@ -169,6 +169,13 @@ def test_flags_of_one_model_have_no_table(words, sentence, capsys):
     assert sentence in err and err.count("\n") == 1
 
 
+def test_a_wrong_name_is_told_before_the_first_measurement(capsys):
+    """Guards against minutes of measurements that a misspelt name throws away."""
+    assert main(["evaluate", "--against", "demo", "demo", "demo-int9"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("llama-jp: demo-int9 is no folder") and err.count("\n") == 1
+
+
 def test_another_vocabulary_is_no_version(folder, base_folder, quantized_demo, tmp_path, capsys):
     """The name of the model stands in the sentence; a version without a tokenizer is read with the original's."""
     assert main(["evaluate", "--against", "demo", "demo", str(folder)]) == 1

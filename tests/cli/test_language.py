@@ -239,6 +239,11 @@ def test_a_sentence_inside_a_sentence_is_translated_and_names_stay():
         assert (
             translate(f"a.jsonl, line 3 is not JSON: {theirs}") == f"a.jsonl の 3 行目は JSON ではありません: {theirs}"
         )
+        assert translate("t.txt, line 1: it is no UTF-8 text: byte 0 is 0xff") == (
+            "t.txt、1 行目: UTF-8 ではありません: 0 バイト目が 0xff です"
+        )
+        assert translate("there is no layer 9; the model has layers 0 to 5").startswith("層 9 はありません")
+        assert translate("c.json: 1 turn saved") == "c.json: 1 往復を保存しました"
         assert translate("a sentence without an entry") == "a sentence without an entry"
     assert translate("there are no prompts") == "there are no prompts"
 

@@ -213,17 +213,6 @@ def vocabulary_keys(folder: Path) -> dict:
     return keys
 
 
-def stored_weights(file: Path) -> dict[str, GgufTensor]:
-    """The tensors of a file under the model's names."""
-    tensors = read_header(file).tensors
-    return {name: tensors[info.name] for name, info in find_gguf_tensors(file).items()}
-
-
-def loaded_weights(file: Path) -> dict[str, torch.Tensor]:
-    """The weights that this project reads from a file, in float32."""
-    return read_tensors(find_gguf_tensors(file), torch.float32, torch.device("cpu"))
-
-
 def reference(folder: Path, *files: Path) -> transformers.LlamaForCausalLM:
     """transformers' model of a folder's config.json, with the float32 numbers that gguf-py decodes from the files."""
     config = transformers.LlamaConfig.from_pretrained(folder)
@@ -241,3 +230,14 @@ def reference(folder: Path, *files: Path) -> transformers.LlamaForCausalLM:
         state[name] = torch.tensor(np.asarray(numbers, np.float32))
     model.load_state_dict(state)
     return model
+
+
+def tensors_of(file: Path) -> dict[str, GgufTensor]:
+    """The tensors of a file by the names of the model's parameters."""
+    stored, header = find_gguf_tensors(file), read_header(file)
+    return {name: header.tensors[info.name] for name, info in stored.items()}
+
+
+def numbers_of(file: Path) -> dict[str, torch.Tensor]:
+    """The numbers of a file in float32, by the names of the model's parameters."""
+    return read_tensors(find_gguf_tensors(file), torch.float32, torch.device("cpu"))

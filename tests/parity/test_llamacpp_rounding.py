@@ -7,7 +7,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
-from helpers.gguf_files import DECODED_ONLY, TYPES, loaded_weights, stored_weights, write_gguf
+from helpers.gguf_files import DECODED_ONLY, TYPES, numbers_of, tensors_of, write_gguf
 from helpers.llamacpp_faults import SHAPE
 from helpers.reference import save_random
 
@@ -70,7 +70,7 @@ def test_every_type_that_loads_has_a_rounding_or_is_refused(tmp_path):
         if kind in DECODED_ONLY and kind not in (Type.Q4_K, Type.NVFP4):
             continue
         file = write_gguf(folder, tmp_path / f"{kind.name}.gguf", {"blk.0.ffn_up.weight": kind})
-        weights = stored_weights(file)
+        weights = tensors_of(file)
         assert input_rounding(weights["layers.0.mlp.down_proj.weight"], None) is None  # F32
         try:
             found = input_rounding(weights["layers.0.mlp.up_proj.weight"], None)
@@ -88,9 +88,9 @@ def test_offsets_are_multiplied_by_a_rounded_sum(tmp_path, kind):
     """Guards against offsets in the file's order of rows, and against the exact sum, which is 1,000 bounds away."""
     folder = save_random(tmp_path / "folder", 1, **SHAPE)
     file = write_gguf(folder, tmp_path / "model.gguf", kind)
-    name = "layers.0.self_attn.k_proj.weight"
-    weight = loaded_weights(file)[name]
-    found = input_rounding(stored_weights(file)[name], SHAPE["num_key_value_heads"])
+    tensor = tensors_of(file)["layers.0.self_attn.k_proj.weight"]
+    weight = numbers_of(file)["layers.0.self_attn.k_proj.weight"]
+    found = input_rounding(tensor, SHAPE["num_key_value_heads"])
     x = X[0, :, :64]
     columns = torch.tensor([0, 5, 31])
     blocks = weight.unflatten(-1, (2, 32))
@@ -103,8 +103,21 @@ def test_offsets_are_multiplied_by_a_rounded_sum(tmp_path, kind):
         product += (scale[:, block].half().double()[:, None] * whole[:, block].double()) @ part.T
         rounded_sum = (scale[:, block] * whole[:, block].sum(-1)).half().double()
         product += rounded_sum[:, None] * found.offsets[columns, block].double()
-    expected = found(x[None])[0].double() @ weight[columns].double().T + found.remainder(x, columns)
+    expected = found(x[None])[0].double() @ weight[columns].double().T + found.remainder(x, columns)[0]
     assert torch.allclose(expected, product, rtol=1e-12, atol=1e-9)
+
+
+def test_parts_that_cancel_are_terms_of_the_sum():
+    """Guards against a right llama.cpp called wrong: SmolLM2's largest activations meet weights near zero."""
+    offsets = torch.full((1, 1), -0.5)
+    weight = torch.zeros(1, 32)  # 8 steps of 1 / 16 and the offset cancel
+    x = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    x[:, 7] = 5000.0
+    rounded = InputRounding("Q8_1", offsets)(x[None])[0]
+    _, terms = InputRounding("Q8_1", offsets).remainder(x, torch.tensor([0]))
+    offset_part = (rounded.sum(-1, keepdim=True) * offsets[0]).abs()
+    assert torch.all(rounded.abs() @ weight.abs().T + terms >= 2 * 0.999 * offset_part)
+    assert torch.all(terms <= 2 * 1.001 * offset_part)  # and nothing beyond, which would hide faults
 
 
 def test_the_rounding_is_that_of_gguf_py_up_to_halves():

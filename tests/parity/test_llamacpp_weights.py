@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers.gguf_files import Type, loaded_weights, stored_weights, write_gguf
+from helpers.gguf_files import Type, numbers_of, tensors_of, write_gguf
 from helpers.llamacpp_faults import SHAPE, byte, edit, nibble, sub, swap, two_rows, with_bytes, with_weights
 from helpers.reference import save_random
 
@@ -26,7 +26,7 @@ def checkpoint(folder):
 
 
 def compared(file, checkpoint):
-    tensors, numbers = stored_weights(file), loaded_weights(file)
+    tensors, numbers = tensors_of(file), numbers_of(file)
     numbers.setdefault("lm_head.weight", numbers["embed_tokens.weight"])
     return compare_weights(tensors, numbers, checkpoint)
 
@@ -91,7 +91,7 @@ def test_one_wrong_integer_is_seen(folder, checkpoint, tmp_path, kind, change):
 
 
 def test_missing_and_further_tensors_are_named(folder, checkpoint, tmp_path):
-    tensors = stored_weights(write_gguf(folder, tmp_path / "model.gguf", Type.F32))
+    tensors = tensors_of(write_gguf(folder, tmp_path / "model.gguf", Type.F32))
     numbers = dict(checkpoint)
     further = tensors | {"blk.0.attn_q_norm.weight": tensors["norm.weight"]}
     (wrong,) = compare_weights(
@@ -107,7 +107,7 @@ def test_another_quantiser_is_near_and_another_weight_is_not(folder, checkpoint,
     """An importance matrix moves many scales by a little. Exchanged rows move numbers by many steps."""
     file = write_gguf(folder, tmp_path / "model.gguf", Type.Q4_0)
     name = "layers.0.mlp.up_proj.weight"
-    own, tensor = checkpoint[name], stored_weights(file)[name]
+    own, tensor = checkpoint[name], tensors_of(file)[name]
     blocks = own.unflatten(-1, (-1, 32))
     scale = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True)) / -8 * 0.97
     other = ((blocks / scale).round().clamp(-8, 7) * scale).flatten(-2)

@@ -38,7 +38,7 @@ def test_examples_are_read_from_their_places(tokenizer, tmp_path):
 WRONG = [
     (b'{"text": ', "it is not JSON: Expecting value at character "),
     (b"{", "; a line is one whole object"),
-    ('{"text": "ネコ"}'.encode("cp932"), "it is not UTF-8: byte 10 is 0x83"),
+    ('{"text": "ネコ"}'.encode("cp932"), "it is no UTF-8 text: byte 10 is 0x83"),
     (b'["text"]', "it is a list where an object was expected"),
     ({"question": "a", "answer": "b"}, 'it has question, answer; an example has "messages"'),
     ({"text": ["a"]}, '"text" is a list where a text was expected'),

@@ -30,12 +30,11 @@ def linear_in_float64(context: OperationContext) -> Judged:
     # products of 16-bit numbers are exact in float32, where this sum and the model's have the same bound
     dtype, sums = (torch.float64, 1) if out.dtype.itemsize > 2 else (torch.float32, 2)
     x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-    exact = x @ weight.T
+    exact, terms = x @ weight.T, x.abs() @ weight.abs().T
     if context.input_rounding is not None:
         raw = without_padding(context, join_heads(context.at(context.operation.inputs[0])))
         if (remainder := context.input_rounding.remainder(raw, columns)) is not None:
-            exact = exact + remainder
-    terms = x.abs() @ weight.abs().T
+            exact, terms = exact + remainder[0], terms + remainder[1]
     bound = sums * sum_bound(terms, x.shape[1]) + 3 * context.u * (exact.abs() + bias.abs()) + 2 * context.tiny
     return Judged(out, (exact + bias).double(), bound.double())
 

@@ -57,10 +57,12 @@ class InputRounding:
         rounded = round_to_q8_k(joined) if self.input_type == "Q8_K" else round_to_q8_0(joined)
         return split_heads(rounded, x.shape[3]) if x.dim() == 4 else rounded
 
-    def remainder(self, x: Tensor, columns: Tensor) -> Tensor | None:
-        """The product's result beyond rounded inputs times weights, in float64; None if there is nothing beyond.
+    def remainder(self, x: Tensor, columns: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The product's result beyond rounded inputs times weights, and the terms of its sum beyond those; or None.
 
-        Shapes: x (N, in), columns (M,) -> (N, M).
+        The sum adds each block's offset part and its other part, which may cancel where the weights are near zero.
+
+        Shapes: x (N, in), columns (M,) -> the result (N, M) and the terms' absolute values (N, M), in float64.
         """
         if self.offsets is None:
             return None
@@ -68,7 +70,8 @@ class InputRounding:
         sums = whole.sum(-1)  # (N, in / 32)
         rounded_sums = (scale * sums).half().double()
         errors = rounded_sums - scale.half().double() * sums.double()
-        return errors @ self.offsets[columns].double().T
+        offsets = self.offsets[columns].double()
+        return errors @ offsets.T, 2 * rounded_sums.abs() @ offsets.abs().T
 
 
 def input_rounding(weight: GgufTensor, heads: int | None) -> InputRounding | None:

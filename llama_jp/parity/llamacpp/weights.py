@@ -70,7 +70,7 @@ def compare_weights(
 ) -> WeightCheck:
     """Compare every weight of a GGUF file with the same weight of a checkpoint.
 
-    tensors     the tensors of the file, under the model's names
+    tensors     the tensors of the file by the names of the model's parameters
     numbers     their numbers in float32, with rows in this project's order
     checkpoint  the weights that the file should have, in float32
     ggml        the library with the quantiser of K-quants; None: they are compared by their error

@@ -194,7 +194,7 @@ def check_logits(logits: object, ids: Tensor, name: str) -> Tensor:
 
 
 def open_model(
-    spec: str, settings: Settings, checkpoint: Path | None = None, trust_parts: bool = False
+    spec: str, settings: Settings | None = None, checkpoint: Path | None = None, trust_parts: bool = False
 ) -> ComparedModel:
     """Load the model that `spec` names (see the top of this file).
 
@@ -202,6 +202,7 @@ def open_model(
     `llama_jp.load`.
     Raises ValueError when such a folder is missing, when a function cannot be found, or when its result is no model.
     """
+    settings = settings or Settings()
     if spec_kind(spec) == "transformers":
         return open_reference(require_folder(spec, checkpoint), settings, cast=spec.endswith("cast"))
     if spec_kind(spec) == "llama.cpp":
