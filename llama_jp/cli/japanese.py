@@ -86,8 +86,8 @@ HELP = {
     # generate
     "many prompts":
         "多数のプロンプト",
-    "Answers are appended to the output batch by batch; the same command continues an unfinished one.":
-        "答えはバッチごとに出力へ追記します。中断しても、同じコマンドで続きから再開します。",
+    "Answers are appended to the output as they end; the same command continues an unfinished one.":
+        "答えは、できたものから出力へ追記します。中断しても、同じコマンドで続きから再開します。",
     "instruction, or text to continue (default: standard input)":
         "指示、または続きを書かせる文章（既定値: 標準入力）",
     'answer every line of FILE: a JSON string, or an object with the key "prompt"; -: standard input':
@@ -270,8 +270,8 @@ HELP = {
     # evaluate
     "with --tasks and --published":
         "--tasks または --published の指定時",
-    "Answers are made as ELYZA made its own: the checkpoint's chat template and generation_config.json, one\ntask at a time. The file is complete after every batch; the same command continues an unfinished one.":
-        "答えは ELYZA と同じ作り方です: チェックポイントのチャットテンプレートと generation_config.json を使い、課題を 1 つずつ。ファイルはバッチごとに完成した形になり、中断しても同じコマンドで続きから再開します。",
+    "Answers are made as ELYZA made its own: the checkpoint's chat template and generation_config.json, one\ntask at a time. The file is written after every answer; the same command continues an unfinished one.":
+        "答えは ELYZA と同じ作り方です: チェックポイントのチャットテンプレートと generation_config.json を使い、課題を 1 つずつ。ファイルは答えが一つできるたびに書き、中断しても同じコマンドで続きから再開します。",
     "with --text":
         "--text の指定時",
     "Perplexities compare between models of one vocabulary and in one convention. Bits per byte and per\ncharacter compare between vocabularies as well.":
@@ -959,8 +959,8 @@ MESSAGES = {
         "{file} に答えがありません: 最後の列 {column} はモデルの名前ではありません",
     "{file}, task {number}: {error}":
         "{file} の課題 {number}: {error}",
-    "{file}, from task {number} on: {error}":
-        "{file} の課題 {number} から: {error}",
+    "task {number} has {tokens} tokens, but the context holds {context}; shorten it":
+        "課題 {number} は {tokens} トークンですが、コンテキストに入るのは {context} トークンです。課題を短くしてください",
     '{file}, task {number} is not a row with a text in the column "input" and a value in each other one':
         '{file} の課題 {number} は、列 "input" に文章を、ほかの各列に値を持つ行ではありません',
     '{file}, line {number} is no object with a text in "input"':
