@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -18,9 +19,13 @@ from helpers.reference import SEED, SMALL, save_random
 
 from llama_jp.quantization import quantize
 
+os.environ.setdefault("HF_HOME", str(Path.home() / ".cache" / "huggingface"))  # else it follows XDG_CACHE_HOME
+
 # torch.compile keeps what it compiled, and takes it from there for another CPU as well, where it is wrong or crashes
 COMPILED = f"torchinductor_{getattr(os, 'getuid', int)()}_{torch.backends.cpu.get_cpu_capability()}"
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / COMPILED.replace(" ", "_")))
+
+CACHE_FOLDERS = itertools.count()
 
 
 def pytest_report_header() -> str:
@@ -43,6 +48,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def threads():
     """One thread unless a test sets more: small models are no faster with two, and slower on a busy machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory, monkeypatch) -> Path:
+    """A cache folder for each test: none touches the user's, and no choice of a kernel reaches another test."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{next(CACHE_FOLDERS)}"  # made by what writes to it
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

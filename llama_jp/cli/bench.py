@@ -20,6 +20,7 @@ from ..checkpoint.config import dtype_name
 from ..checkpoint.load import load_model
 from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
+from ..speed.kept_plans import forget_plans
 from ..speed.optimization import LEVELS
 from .arguments import (
     DTYPES,
@@ -68,10 +69,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure again after optimising for the first batch size. Levels: "
         + "; ".join(f"{level}: {description}" for level, description in LEVELS.items()),
     )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="remove the kernel choices that --optimize keeps in the user's cache folder, and measure nothing",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object; the tables go to standard error")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.forget:
+        forgotten = forget_plans()
+        print("no kernel choices are kept" if forgotten is None else f"{forgotten}: removed", file=sys.stderr)
+        return 0
     if args.random is None and args.layers is not None:
         args.parser.error("--layers needs --random; a checkpoint has its own number of layers")
     for flag in ("revision", "adapter"):

@@ -21,7 +21,7 @@ from .failures import describe
 from .generation_arguments import add_generation_arguments, generation_options
 from .language import translate
 from .message_input import open_message_input
-from .models import add_computation_arguments, open_assistant, open_model
+from .models import add_computation_arguments, load_model_of, open_assistant, optimize_as_asked
 from .output import count
 from .parser import did_you_mean
 
@@ -53,17 +53,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-history", action="store_true", help="do not keep the messages for the next session")
     add_generation_arguments(parser, several_answers=False)
-    add_computation_arguments(parser)
+    add_computation_arguments(parser, optimize="auto")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.system is not None:
         check_decoded(args.system, "the system prompt")
-    model, tokenizer = open_model(args)
+    model, tokenizer = load_model_of(args)
+    assistant = open_assistant(args, tokenizer, model)  # a self-draft is made of weights that are not packed
+    optimize_as_asked(args, model, tokenizer)
     if tokenizer.chat_template is None:
         print_message(f"warning: {BASE_MODEL_WARNING}")
     check_options(args, model)  # refuses wrong values before the first turn
-    conversation = Conversation(model, tokenizer, args.system, open_assistant(args, tokenizer))
+    conversation = Conversation(model, tokenizer, args.system, assistant)
     print_message(f"prompt: {tokenizer.chat_template or elyza_template()}")
     interactive = sys.stdin.isatty()
     next_message = open_message_input(COMMANDS, history=not args.no_history)

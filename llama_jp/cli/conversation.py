@@ -11,6 +11,7 @@ from typing import Any
 from ..cache import Cache
 from ..generation.interface import stream_text
 from ..generation.options import Options
+from ..generation.speculation import SelfDraft
 from ..generation.task import DEFAULT_MAX_NEW_TOKENS
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
@@ -25,7 +26,9 @@ Turn = tuple[str, str]  # (user, assistant)
 class Conversation:
     """The turns so far, and a KV cache of their tokens, so that a turn prefills only its new tokens."""
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, system: str | None, assistant_model: Llama | None = None):
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer, system: str | None, assistant_model: Llama | SelfDraft | None = None
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.system = system  # None: the template's own

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="save the KV cache in FILE; if FILE exists, reuse it for the beginning of the prompt",
     )
     add_generation_arguments(parser)
-    add_model_arguments(parser)
+    add_model_arguments(parser, optimize="large")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.cache)
     model, tokenizer = load_model_of(args)
     written_by = fingerprint(model) if args.cache else ""  # before a kernel packs a weight
+    assistant = open_assistant(args, tokenizer, model)  # a self-draft is made of weights that are not packed
     optimize_as_asked(args, model, tokenizer)
     ids = encode_prompt(prompt, tokenizer, args)
     options = generation_options(args, model)
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if options.get("num_beams", 1) > 1 or options.get("num_return_sequences", 1) > 1:
         return print_several_answers(model, tokenizer, ids, options, args)
     cache, cached = open_cache(args.cache, model, ids, written_by) if args.cache else (None, 0)
-    stream = stream_text(model, tokenizer, ids, cache=cache, assistant_model=open_assistant(args, tokenizer), **options)
+    stream = stream_text(model, tokenizer, ids, cache=cache, assistant_model=assistant, **options)
     if args.json:
         text = "".join(stream)
         content = as_dict(stream.generation, text)

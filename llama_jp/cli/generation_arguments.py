@@ -361,7 +361,10 @@ def add_speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Acti
         ),
     ]
     group.add_argument(
-        "--assistant-model", metavar="MODEL", help="draft with this smaller model, which has the same tokenizer"
+        "--assistant-model",
+        metavar="MODEL",
+        help="draft with this smaller model, which has the same tokenizer; self:int8, self:int4: with a quantised copy "
+        "of the model itself; self:FOLDER: with its quantised folder",
     )
     return [
         *flags,
@@ -369,7 +372,7 @@ def add_speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Acti
             "--num-assistant-tokens",
             type=positive_int,
             metavar="N",
-            help="with --assistant-model: draft up to N tokens per call (default: 4)",
+            help="with --assistant-model: draft up to N tokens per call (default: 4; 5 with self:)",
         ),
     ]
 

@@ -81,8 +81,10 @@ HELP = {
         "sdpa: PyTorch の融合されたアテンション。eager: 式のとおりに書いたアテンション（既定値: sdpa）",
     "number of CPU threads (default: PyTorch's)":
         "CPU のスレッド数（既定値: PyTorch の値）",
-    "measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may differ; int8: activations of int8 weights are also rounded to int8 (default: off)":
-        "CPU 用の速いカーネルを測定して選ぶ。exact: ロジットはビット単位で一致したまま。close: 丸めが変わることがある。int8: int8 の重みの入力も int8 に丸める（既定値: なし）",
+    "measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may differ; int8: activations of int8 weights are also rounded to int8; auto: exact if it saves more time in an answer than it takes (default: {default})":
+        "CPU 用の速いカーネルを測定して選ぶ。exact: ロジットはビット単位で一致したまま。close: 丸めが変わることがある。int8: int8 の重みの入力も int8 に丸める。auto: かかる時間より、答えで短くなる時間が長ければ exact（既定値: {default}）",
+    "auto for over a billion parameters, else none":
+        "10 億パラメーターを超えるモデルでは auto、ほかは none",
     # generate
     "many prompts":
         "多数のプロンプト",
@@ -229,10 +231,10 @@ HELP = {
         "1 回に最大 N 個のドラフトトークンを、プロンプトや答えの前の箇所から写す。まず 10 を試すとよい",
     "with --prompt-lookup-num-tokens: match up to N of the newest tokens to find that place (default: 2)":
         "--prompt-lookup-num-tokens の指定時: その箇所を、最新の最大 N トークンとの一致で探す（既定値: 2）",
-    "draft with this smaller model, which has the same tokenizer":
-        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る",
-    "with --assistant-model: draft up to N tokens per call (default: 4)":
-        "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4）",
+    "draft with this smaller model, which has the same tokenizer; self:int8, self:int4: with a quantised copy of the model itself; self:FOLDER: with its quantised folder":
+        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self:int8、self:int4: モデル自身を量子化した写しで下書き。self:FOLDER: その量子化したフォルダーで下書き",
+    "with --assistant-model: draft up to N tokens per call (default: 4; 5 with self:)":
+        "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4。self: では 5）",
     # context
     "context and memory":
         "コンテキストとメモリ",
@@ -352,6 +354,12 @@ HELP = {
 }
 
 MESSAGES = {
+    "--assistant-model self:{form} is neither self:int8, self:int4, nor self: with a quantised folder of the same model":
+        "--assistant-model self:{form} は、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
+    "a page does not show drafts of the model's own copy; name another draft model, or none":
+        "ページは、モデル自身の写しによる下書きを見せません。別の下書きモデルを指定するか、指定をやめてください",
+    "the self-draft belongs to another model; make one of this model with speed.self_draft":
+        "この下書きは別のモデルのものです。speed.self_draft で、このモデルの下書きを作ってください",
     # argparse
     "; usage: {usage} (see {program} --help)":
         "。使い方: {usage}（詳しくは {program} --help）",

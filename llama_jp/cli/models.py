@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..checkpoint.load import load_model
 from ..evaluation.documents import TEXTS
+from ..generation.options import Options
+from ..generation.speculation import ASSISTANT_TOKENS, SELF_DRAFT_TOKENS, SelfDraft
+from ..generation.task import DEFAULT_MAX_NEW_TOKENS
 from ..linear.scheme import Scheme
 from ..loading import load
 from ..long_context import extend_context
 from ..model import ATTENTIONS, Llama
+from ..speed.automatic import pays
 from ..speed.optimization import LEVELS, Optimized, optimize
+from ..speed.self_drafting import draft_memory, self_draft
 from ..text.tokenizer import Tokenizer
+from ..training.memory import available_memory
 from .arguments import (
     DTYPES,
     add_adapter_argument,
@@ -29,14 +37,21 @@ from .failures import describe
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+OPTIMIZE_DEFAULTS = {"none": "none", "auto": "auto", "large": "auto for over a billion parameters, else none"}
+LARGE = 10**9  # parameters
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, optimize: str = "none") -> None:
     """The flags of a model for a command with positional arguments of its own."""
     add_source_arguments(parser.add_argument_group("model"))
-    add_computation_arguments(parser)
+    add_computation_arguments(parser, optimize)
 
 
-def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags for a model's computation."""
+def add_computation_arguments(parser: argparse.ArgumentParser, optimize: str = "none") -> None:
+    """The flags for a model's computation.
+
+    optimize  the default of --optimize
+    """
     group = parser.add_argument_group("computation")
     group.add_argument(
         "--dtype",
@@ -63,9 +78,11 @@ def add_computation_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=thread_count, metavar="N", help="number of CPU threads (default: PyTorch's)")
     group.add_argument(
         "--optimize",
-        choices=list(LEVELS),
+        choices=["auto", "none", *LEVELS],
+        default=optimize,
         help="measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may "
-        "differ; int8: activations of int8 weights are also rounded to int8 (default: off)",
+        "differ; int8: activations of int8 weights are also rounded to int8; auto: exact if it saves more time in an "
+        f"answer than it takes (default: {OPTIMIZE_DEFAULTS[optimize]})",
     )
 
 
@@ -105,16 +122,59 @@ def load_model_of(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
 
 def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokenizer, rows: int | None = None) -> None:
     """Apply --optimize for `rows` in a decoding step, and report the numerical deviation."""
-    if args.optimize:
-        text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
-        ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
-        rows = rows or 1 + (args.prompt_lookup_num_tokens or 0)  # the newest token and the draft tokens
-        optimized = optimize_model(model, args.optimize, rows, ids)
-        tokens, deviation = ids.shape[1], optimized.deviation
-        print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
+    rows = rows or rows_of_step(args)
+    if args.optimize == "auto" or (args.optimize == "large" and number_of_weights(model) > LARGE):
+        optimize_automatically(args, model, rows)
+    if args.optimize not in LEVELS:
+        return
+    text = (TEXTS / "prose.ja.txt").read_text(encoding="utf-8")
+    ids = torch.tensor([tokenizer.encode(text)[:SAMPLE_TOKENS]])  # (1, T)
+    optimized = optimize_model(model, args.optimize, rows, ids, measure=False)
+    if optimized.deviation is None:
+        checked = "bit-identical to" if args.optimize == "exact" else "close to"
+        print(f"optimised with the kept choices of this machine; each product is {checked} its layers", file=sys.stderr)
+        return
+    tokens, deviation = ids.shape[1], optimized.deviation
+    print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
 
 
-def optimize_model(model: Llama, level: str, rows: int, ids: Tensor | None = None) -> Optimized:
+def optimize_automatically(args: argparse.Namespace, model: Llama, rows: int) -> None:
+    """Optimise at level "exact" where that saves more time in an answer than it takes. Else leave it as loaded."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return
+    reason = pays(model, rows, tokens_of_answer(args, model))
+    if reason is None:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # kernels that this machine lacks; nobody asked for them
+            optimize(model, "exact", rows, measure=False)
+    except RuntimeError as error:  # the bits cannot be kept on this machine
+        print(f"--optimize auto: as loaded, because {error}", file=sys.stderr)
+        return
+    print(f"--optimize auto: exact, {reason}; the results stay bit-identical", file=sys.stderr)
+
+
+def number_of_weights(model: Llama) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def rows_of_step(args: argparse.Namespace) -> int:
+    """The rows of a decoding step: the newest token and the draft tokens."""
+    assistant = getattr(args, "assistant_model", None)
+    default = 0
+    if assistant is not None:
+        default = SELF_DRAFT_TOKENS if assistant.startswith("self:") else ASSISTANT_TOKENS
+    return 1 + (args.prompt_lookup_num_tokens or getattr(args, "num_assistant_tokens", None) or default)
+
+
+def tokens_of_answer(args: argparse.Namespace, model: Llama) -> int:
+    """The most tokens that an answer may have."""
+    typed = getattr(args, "max_new_tokens", None)
+    return typed or Options.resolve(model, None, {}).max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+
+
+def optimize_model(model: Llama, level: str, rows: int, ids: Tensor | None = None, measure: bool = True) -> Optimized:
     """`speed.optimization.optimize`; ValueError for a level that the model cannot have."""
     scheme: Scheme | None = getattr(model, "quantization", None)
     if level == "int8" and (scheme is None or 8 not in (scheme.bits, scheme.head_bits)):
@@ -124,7 +184,7 @@ def optimize_model(model: Llama, level: str, rows: int, ids: Tensor | None = Non
             "`llama-jp quantize MODEL OUT --bits 8`, or use --optimize close"
         )
     try:
-        return optimize(model, level, rows, ids)
+        return optimize(model, level, rows, ids, measure=measure)
     except RuntimeError as error:  # "exact" cannot be kept on this machine
         if describe(error) is None:
             raise ValueError(str(error)) from error
@@ -136,7 +196,7 @@ def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     from .ranks import open_sharded  # late, because torch.distributed takes long to import
 
     for flag, given in (
-        ("--optimize", args.optimize),
+        ("--optimize", args.optimize in LEVELS),
         ("--trust-parts", args.trust_parts),
         ("--adapter", args.adapter),
     ):
@@ -145,14 +205,22 @@ def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
     return open_sharded(args)
 
 
-def open_assistant(args: argparse.Namespace, tokenizer: Tokenizer) -> Llama | None:
-    """Load the model of --assistant-model, if given. Raises ValueError if it was trained with another tokenizer."""
+def open_assistant(
+    args: argparse.Namespace, tokenizer: Tokenizer, model: Llama | None = None
+) -> Llama | SelfDraft | None:
+    """Open --assistant-model, if given: a model with the same tokenizer, or a quantised copy of `model`.
+
+    Raises ValueError for a model that was trained with another tokenizer.
+    """
     if args.assistant_model is None:
         if args.num_assistant_tokens is not None:
             raise ValueError("--num-assistant-tokens needs --assistant-model")
         return None
     if args.prompt_lookup_num_tokens is not None:
         raise ValueError("--assistant-model and --prompt-lookup-num-tokens both draft; remove one of them")
+    prefix, _, form = args.assistant_model.partition(":")
+    if model is not None and prefix == "self":
+        return open_self_draft(model, form)
     check_same_tokenizer(args, tokenizer)
     return load_model(
         args.assistant_model,
@@ -161,6 +229,21 @@ def open_assistant(args: argparse.Namespace, tokenizer: Tokenizer) -> Llama | No
         attention=args.attention,
         trust_parts=args.trust_parts,
     )
+
+
+def open_self_draft(model: Llama, form: str) -> SelfDraft:
+    """The draft of --assistant-model self:FORM, after a line with the memory that it takes."""
+    bits, folder = {"int8": (8, None), "int4": (4, None)}.get(form, (8, form))
+    if folder is not None and not Path(folder).is_dir():
+        raise ValueError(
+            f"--assistant-model self:{form} is neither self:int8, self:int4, nor self: with a quantised folder of the "
+            "same model"
+        )
+    size = draft_memory(model, bits, folder)
+    free = available_memory(torch.device("cpu"))
+    rest = "" if free is None else f"; {free / 1e9:.2f} GB are free"
+    print(f"self:{form} takes {size / 1e9:.2f} GB of memory beside the model{rest}", file=sys.stderr)
+    return self_draft(model, bits, folder)
 
 
 def check_same_tokenizer(args: argparse.Namespace, tokenizer: Tokenizer) -> None:

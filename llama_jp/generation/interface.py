@@ -21,7 +21,7 @@ from .decoding import decode
 from .in_flight import ManyGenerations
 from .options import OptionFields, Options, show_option_fields, warn
 from .results import GeneratedToken, Generation
-from .speculation import make_draft, speculate
+from .speculation import SelfDraft, make_draft, speculate
 from .stop_strings import StopStringBuffer
 from .task import as_prompts, prepare_task
 
@@ -37,7 +37,7 @@ def generate(
     *,
     tokenizer: Tokenizer | None = None,
     cache: Cache | None = None,
-    assistant_model: Llama | None = None,
+    assistant_model: Llama | SelfDraft | None = None,
     **named: Unpack[OptionFields],
 ) -> list[Generation]:
     """Generate whole answers to prompts of any lengths, in one batch.
@@ -49,7 +49,8 @@ def generate(
     tokenizer: needed for stop_strings only.
     cache: holds the first tokens of the prompts, which are then not computed again. A cache of one row serves all
         prompts, and each of them gets its own copy.
-    assistant_model: a smaller model with the same tokenizer, which proposes draft tokens (see speculation.py).
+    assistant_model: a smaller model with the same tokenizer, or a `speed.self_draft` of the model, which proposes draft
+        tokens (see speculation.py).
 
     Returns one `Generation` for each answer. With num_return_sequences, the answers to one prompt follow each other.
     Raises ValueError before the first token when a prompt is empty, has ids outside the vocabulary, or does not fit
@@ -79,7 +80,7 @@ def stream_text(
     options: Options | None = None,
     *,
     cache: Cache | None = None,
-    assistant_model: Llama | None = None,
+    assistant_model: Llama | SelfDraft | None = None,
     **named: Unpack[OptionFields],
 ) -> TextGeneration:
     """Generate one answer and iterate over its text: `for piece in stream_text(…)`. Arguments as in `generate`.
@@ -182,7 +183,7 @@ class TextGeneration:
         prompt: Sequence[int],
         options: Options,
         cache: Cache | None,
-        assistant_model: Llama | None,
+        assistant_model: Llama | SelfDraft | None,
     ) -> None:
         self.generation = Generation()
         self.seconds = (0.0, 0.0)
@@ -222,7 +223,7 @@ class BatchGeneration:
                     yield row, piece
 
 
-def warn_without_assistant(named: OptionFields, assistant_model: Llama | None) -> None:
+def warn_without_assistant(named: OptionFields, assistant_model: Llama | SelfDraft | None) -> None:
     """Warn about num_assistant_tokens without a draft model."""
     if named.get("num_assistant_tokens") is not None and assistant_model is None:
         warn("num_assistant_tokens: no effect without assistant_model")
@@ -235,7 +236,7 @@ def start_decoding(
     texts: Sequence[StopStringBuffer],
     answers: Sequence[Generation],
     cache: Cache | None = None,
-    assistant_model: Llama | None = None,
+    assistant_model: Llama | SelfDraft | None = None,
 ) -> Iterator[list[GeneratedToken | None]]:
     """Check the prompts, and return the steps of decoding: the next token of every row, None for a finished row."""
     task = prepare_task(model, prompts, options, options.copies, cache)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..generation.interface import warn_without_assistant
 from ..generation.options import Options, show_option_fields
+from ..generation.speculation import SelfDraft
 from ..generation.task import resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
@@ -44,7 +45,7 @@ def report(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     instruct: bool | None = None,
-    assistant_model: Llama | None = None,
+    assistant_model: Llama | SelfDraft | None = None,
     **named: Unpack[OptionFields],
 ) -> Run:
     """Generate an answer and write one HTML file that shows the prompt's way through the model.

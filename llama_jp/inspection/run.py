@@ -14,7 +14,7 @@ from torch import Tensor
 from ..generation.decoding import decode
 from ..generation.options import Options
 from ..generation.results import Generation
-from ..generation.speculation import Draft, DraftSource, make_draft, speculate
+from ..generation.speculation import Draft, DraftSource, SelfDraft, make_draft, speculate
 from ..generation.stop_strings import StopStringBuffer
 from ..generation.task import DecodingTask, as_prompts, prepare_task
 from ..model import Llama
@@ -59,7 +59,7 @@ class RecordedDrafts:
     """A source of draft tokens that also keeps them."""
 
     def __init__(self, source: DraftSource, drafts: list[DraftedCall]) -> None:
-        self.source, self.tokens, self.drafts = source, source.tokens, drafts
+        self.source, self.tokens, self.cost, self.drafts = source, source.tokens, source.cost, drafts
 
     def propose(self, ids: list[int], most: int) -> Draft:
         draft = self.source.propose(ids, most)
@@ -75,16 +75,18 @@ def run_traced(
     options: Options,
     layers: Sequence[int],
     heads: Sequence[int],
-    assistant_model: Llama | None = None,
+    assistant_model: Llama | SelfDraft | None = None,
 ) -> Run:
     """Generate an answer to one prompt, as `generate` does with the same resolved options, and record it.
 
     layers, heads  those whose attention weights are kept
 
     Raises ValueError for options that the page cannot show (beams, several answers, guidance, past_context="shift"),
-    and for a draft model that shares modules with the model.
+    and for a draft model that shares modules with the model, or is a copy of it.
     """
     check_options(options)
+    if isinstance(assistant_model, SelfDraft):
+        raise ValueError("a page does not show drafts of the model's own copy; name another draft model, or none")
     if assistant_model is not None and not set(model.modules()).isdisjoint(assistant_model.modules()):
         raise ValueError("the draft model shares modules with the model, so one trace would record both; load it again")
     (row,) = as_prompts([prompt], model)

@@ -1,7 +1,7 @@
 """Kernels for the product of activations and a weight: `F.linear`, and faster ones that only some machines have.
 
-Operators internal to torch are called in this file only. Each kernel is first tested on a small example. A kernel that
-fails there is not used: a warning says so, and `F.linear` computes the product.
+Operators internal to torch are called in this file only. Each kernel is first tested on weights of the shape that it
+has to multiply. A kernel that fails there is not used: a warning says so, and `F.linear` computes the product.
 
 The letters in the shapes:
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -28,6 +28,12 @@ OUTPUTS_AT_ONCE = 512
 
 SMALL_BATCH = 16  # rows up to which loading the weight takes longer than multiplying by it
 
+PROMPT_ROWS = 256  # of the prompt for which kernels are tested and compared
+
+SAMPLE_ROWS = (*range(1, 18), 31, 32, 33, 63, 64, 65, PROMPT_ROWS)  # whole blocks of rows, and partly filled ones
+
+SMALL_SHAPE = (64, 256)  # outputs and inputs of a test that takes a millisecond
+
 
 class LinearKernel:
     """`F.linear`, as in a model without optimisation. Quantised weights are converted to floats in each call."""
@@ -38,6 +44,7 @@ class LinearKernel:
     activations: ClassVar[str] = "float"  # "int8": each row of x is rounded to eight bits as well
     compiles: ClassVar[bool] = True  # whether torch.compile can trace it; it cannot trace operators internal to torch
     same_arithmetic: ClassVar[bool] = True  # False: sums in another order than the default, so the last bits differ
+    packs_alone: ClassVar[bool] = False  # packing uses one core, so several weights may be packed at once
 
     @classmethod
     def fits(cls, outputs: int, inputs: int) -> bool:
@@ -144,6 +151,7 @@ class FBGEMMKernel(LinearKernel):
     kinds = ("float",)
     compiles = False
     same_arithmetic = False
+    packs_alone = True
     dtypes = (torch.float16,)
 
     def __init__(self, weight: Weight):
@@ -241,6 +249,7 @@ class Int8FBGEMMKernel(LinearKernel):
     kinds = ("int8",)
     compiles = False
     same_arithmetic = False
+    packs_alone = True
     activations = "int8"
 
     def __init__(self, weight: Weight):
@@ -350,10 +359,11 @@ KERNELS: tuple[type[LinearKernel], ...] = (
 
 def default_kernel(weight: Weight, dtype: torch.dtype) -> LinearKernel:
     """The kernel of a quantised layer without optimisation: stored bytes times floats if available, else `F.linear`."""
-    kernel = {"int8": Int8WeightKernel, "int4": Int4WeightKernel}[weight.kind]
+    kernel: type[LinearKernel] = {"int8": Int8WeightKernel, "int4": Int4WeightKernel}[weight.kind]
     if dtype not in kernel.dtypes or not kernel.fits(len(weight.values), weight.inputs):
         return LinearKernel(weight)
-    if reason := why_unavailable(kernel, weight.kind, dtype):
+    shape = min(len(weight.values), OUTPUTS_AT_ONCE), weight.inputs  # few outputs: a model waits for this test
+    if reason := why_unavailable(kernel, weight.kind, dtype, shape):
         warnings.warn(
             f"the kernel for {kernel.name} is not available on this machine: {reason}; "
             "quantised layers convert their weights to floats instead, which is slow",
@@ -363,23 +373,35 @@ def default_kernel(weight: Weight, dtype: torch.dtype) -> LinearKernel:
     return kernel(weight)
 
 
-def available_kernels(
-    kind: str, shape: tuple[int, int], dtype: torch.dtype, activations: str = "float"
-) -> tuple[list[type[LinearKernel]], list[str]]:
-    """The kernels that work on this machine, and a sentence for each that does not.
+def kernels_for(
+    kind: str, shape: tuple[int, int], dtype: torch.dtype, activations: str = "float", exact: bool = False
+) -> list[type[LinearKernel]]:
+    """The kernels whose operators support such a product. Not all of them work on every machine.
 
     kind         of the weight: "float", "int8" or "int4"
     shape        (N, K) of the weight
     dtype        of x
     activations  "int8" adds the kernels that round each row of x to eight bits
+    exact        only kernels with the default's order of summation
     """
+    return [
+        kernel
+        for kernel in KERNELS
+        if kind in kernel.kinds
+        and dtype in kernel.dtypes
+        and kernel.activations in ("float", activations)
+        and (kernel.same_arithmetic or not exact)
+        and kernel.fits(*shape)
+    ]
+
+
+def available_kernels(
+    kind: str, shape: tuple[int, int], dtype: torch.dtype, activations: str = "float", exact: bool = False
+) -> tuple[list[type[LinearKernel]], list[str]]:
+    """The kernels of `kernels_for` that work on this machine at this shape, and a sentence for each that does not."""
     available, unavailable = [], []
-    for kernel in KERNELS:
-        if kind not in kernel.kinds or dtype not in kernel.dtypes or kernel.activations not in ("float", activations):
-            continue
-        if not kernel.fits(*shape):
-            continue
-        reason = why_unavailable(kernel, kind, dtype)
+    for kernel in kernels_for(kind, shape, dtype, activations, exact):
+        reason = why_unavailable(kernel, kind, dtype) or why_unavailable(kernel, kind, dtype, shape)
         if reason is None:
             available.append(kernel)
         else:
@@ -387,67 +409,104 @@ def available_kernels(
     return available, unavailable
 
 
-def why_unavailable(kernel: type[LinearKernel], kind: str, dtype: torch.dtype) -> str | None:
-    """The reason why this machine cannot use a kernel, or None if it can. The kernel is tried on a small example."""
+def why_unavailable(
+    kernel: type[LinearKernel], kind: str, dtype: torch.dtype, shape: tuple[int, int] = SMALL_SHAPE
+) -> str | None:
+    """The reason why this machine cannot use a kernel, or None if it can. The kernel is tried on weights of `shape`.
+
+    A kernel may be right for small shapes and wrong for large ones, so the small test says only that it is there.
+    """
     if kernel is LinearKernel:
         return None
     # mypy compares the __hash__ of the kernel's instances, not that of its type
-    return try_kernel(kernel, kind, dtype, torch.backends.quantized.engine)  # type: ignore[arg-type]
+    return try_kernel(kernel, kind, dtype, shape, torch.backends.quantized.engine)  # type: ignore[arg-type]
 
 
 @functools.cache
-def try_kernel(kernel: type[LinearKernel], kind: str, dtype: torch.dtype, engine: str) -> str | None:
+def try_kernel(
+    kernel: type[LinearKernel], kind: str, dtype: torch.dtype, shape: tuple[int, int], engine: str
+) -> str | None:
     """`why_unavailable`, once per key.
 
     The key is complete. `engine` selects the implementation of torch's quantised operators. The example has a fixed
     device and fixed dtypes. The machine and the torch version do not change while the process runs.
     """
-    weight, x = kernel_test_case(kind, dtype)
     try:
-        expected = F.linear(x.float(), dequantize(weight, torch.float32))
+        weight = probe_weight(kind, shape, dtype)
         multiply = kernel(weight)
-        for rows in (x[:1], x[:8], x):
-            y = multiply(rows)
-            close = torch.allclose(y.float(), expected[: len(rows)], rtol=0, atol=tolerance(expected))
-            if y.dtype != dtype or not close:
-                return "its result is wrong"
-        unpacked = multiply.unpack()
-        for part, original in zip(unpacked, weight, strict=True):
+        if reason := why_wrong(multiply, weight, dtype, SAMPLE_ROWS):
+            return f"{reason} and {shape[0]} x {shape[1]} weights"
+        for part, original in zip(multiply.unpack(), weight, strict=True):
             if original is not None and (part is None or not torch.equal(part, original)):
                 return "its packing changes the weight"
+        del multiply
+        # Other numbers at the same address: a library that recognises weights by address multiplies by the old ones.
+        weight.values.copy_(weight.values.flip(0))
+        if reason := why_wrong(kernel(weight), weight, dtype, (1, SMALL_BATCH)):
+            return f"{reason} and a weight at the address of an earlier one"
     except Exception as error:  # an internal operator that is missing or does not fit may raise any exception
         lines = [line.strip() for line in str(error).splitlines()]
         return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)
     return None
 
 
-def tolerance(expected: Tensor) -> float:
-    """The largest accepted difference from `expected`, in its units: that of rows and results rounded to eight bits."""
-    return 0.02 * expected.abs().max().item()
+def why_wrong(
+    multiply: LinearKernel, weight: Weight, dtype: torch.dtype, rows: Sequence[int], sample: bool = False
+) -> str | None:
+    """How a product differs from the weight's float32 product, or None if it is close to it at each number of rows.
+
+    sample  compare the first and the last outputs only, for a test while a person waits
+    """
+    N = len(weight.values)
+    sizes = [min(OUTPUTS_AT_ONCE, N - begin) for begin in range(0, N, OUTPUTS_AT_ONCE)]
+    blocks = list(zip(weight.split(sizes), torch.arange(N).split(sizes), strict=True))
+    if sample:
+        blocks = [blocks[0], blocks[-1]]
+    outputs = torch.cat([numbers for _, numbers in blocks])
+    distinct = min(max(rows), SMALL_BATCH + 1)  # repeated for more rows, since the float32 product takes longest
+    x = probe_rows(distinct, weight.inputs, dtype)
+    expected = torch.cat([F.linear(x.float(), dequantize(block, torch.float32)) for block, _ in blocks], dim=-1)
+    if not bool(expected.isfinite().all()):
+        return None  # damaged weights have no right product; the logits show it
+    tolerance = 0.02 * expected.abs().amax(-1, keepdim=True)  # rows and results may be rounded to eight bits
+    for n in rows:
+        y = multiply(x.repeat(-(-n // distinct), 1)[:n])
+        if y.dtype != dtype or y.shape != (n, N):
+            return f"its result is {y.dtype} {tuple(y.shape)}"
+        y = y[:, outputs] if sample else y
+        for part in y.split(distinct):
+            error = (part.float() - expected[: len(part)]).abs()
+            if not bool((error <= tolerance[: len(part)]).all()):
+                return f"its result is wrong for {n} rows" if n > 1 else "its result is wrong for 1 row"
+    return None
 
 
-def kernel_test_case(kind: str, dtype: torch.dtype) -> tuple[Weight, Tensor]:
-    """A small weight and rows for it. They contain the largest bytes, with which sums in 16 bits overflow."""
+def probe_rows(count: int, inputs: int, dtype: torch.dtype) -> Tensor:
+    """Random rows (count, inputs); the first is all ones, with which sums in 16 bits overflow."""
     generator = torch.Generator().manual_seed(0)
-    outputs, inputs, groups = 64, 256, 2
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float32, device="cpu")
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, dtype=torch.float32, device="cpu")
-
-    def integers(low: int, high: int, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        return torch.randint(low, high, shape, generator=generator, dtype=dtype, device="cpu")
-
-    x = normal(SMALL_BATCH + 1, inputs).to(dtype)
+    x = torch.randn(count, inputs, generator=generator, dtype=torch.float32, device="cpu").to(dtype)
     x[0] = 1
+    return x
+
+
+def probe_weight(kind: str, shape: tuple[int, int], dtype: torch.dtype) -> Weight:
+    """A random weight (N, K). Its first output has the largest bytes, with which sums in 16 bits overflow."""
+    generator = torch.Generator().manual_seed(1)
+    outputs, inputs = shape
+    words = (outputs * inputs + 7) // 8  # of 64 random bits: eight times as fast as bytes one by one
+    random = torch.randint(-(2**63), 2**63 - 1, (words,), generator=generator, dtype=torch.int64, device="cpu")
+    numbers = random.view(torch.int8)[: outputs * inputs].view(outputs, inputs)
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, generator=generator, dtype=torch.float32, device="cpu")
+
+    if kind == "int4":
+        group_size = next(size for size in (128, 64, 32, inputs) if inputs % size == 0)
+        values = numbers.view(torch.uint8)[:, : inputs // 2].contiguous()
+        scale, zero = uniform(2, outputs, inputs // group_size).to(torch.bfloat16)
+        return Weight(values, scale, zero)
+    numbers = numbers.clamp(min=-127)
     if kind == "float":
-        return Weight(normal(outputs, inputs).to(dtype)), x
-    if kind == "int8":
-        values = integers(-127, 128, (outputs, inputs), torch.int8)
-        values[0] = 127
-        return Weight(values, uniform(outputs) + 0.5), x
-    values = integers(0, 256, (outputs, inputs // 2), torch.uint8)
-    scale, zero = uniform(2, outputs, groups).to(torch.bfloat16)
-    return Weight(values, scale, zero), x
+        return Weight(numbers.to(dtype) * 0.0123)  # all digits of the dtype are in use
+    numbers[0] = 127
+    return Weight(numbers, (uniform(outputs) + 0.5) * (SMALL_SHAPE[1] / inputs))

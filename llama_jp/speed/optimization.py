@@ -9,8 +9,10 @@ kernel for the attention of one query. Its result lists the kernels and the nume
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,14 +20,25 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of
-from ..linear.kernels import LinearKernel, available_kernels
+from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of, weight_of
+from ..linear.kernels import (
+    PROMPT_ROWS,
+    LinearKernel,
+    available_kernels,
+    kernels_for,
+    why_unavailable,
+    why_wrong,
+)
 from ..linear.layer import QuantizedLinear
 from ..linear.one_query import OneQueryAttention
+from ..linear.weight import Weight, join
 from ..model import Attention, Llama, SelfAttention
 from ..numerics import difference, kl_divergence
 from .attention_selection import AttentionChoice, replaceable_attentions, select_attention
-from .kernel_selection import PROMPT_ROWS, fused_product, select_kernel
+from .kept_plans import KeptChoice, KeptPlans
+from .kernel_selection import Selection, ring_of, same_results, select_kernel, separate_products
+
+FEW_ROWS = (1, 2, 8, 17, 64)  # at which the first product of each shape is compared again after packing
 
 LEVELS = {
     "exact": "only kernels with bit-identical results on this machine",
@@ -34,13 +47,19 @@ LEVELS = {
 }
 
 
-def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | None = None) -> Optimized:
+def optimize(
+    model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | None = None, *, measure: bool = True
+) -> Optimized:
     """Make a model faster in place, for inference on the CPU, and measure the numerical deviation.
 
     level  the deviation allowed: "exact" none, "close" the last digits, "int8" activations in eight bits (`LEVELS`)
     rows   of a decoding step, for which the kernels are compared: 1 for one text, the batch size for a batch, the
            number of draft tokens plus one for speculation
     ids    (1, T) int64, the text on which the deviation is measured; default: random ids, the same in every call
+    measure  False: where every choice is a kept one, do not measure the deviation of the whole model, which takes
+             longer than packing. Each packed product is compared with its layers in any case
+
+    What is chosen for a shape is kept for the next call on this machine (see kept_plans.py), which then only packs.
 
     The result prints as a table, and its `undo()` restores the model. Until then the replaced layers have no
     parameters, hooks on them get the same inputs and outputs, and a backward pass is refused.
@@ -58,23 +77,35 @@ def optimize(model: Llama, level: str = "exact", rows: int = 1, ids: Tensor | No
     if any(is_replaced(module) for module in model.modules()):
         raise ValueError("the model is optimised already; call undo() on the result of optimize first")
 
-    before = sample_logits(model, ids, rows)
-    for fuse in (True, False):
+    plan = Plan(model, level, rows)
+    before: list[Tensor] | None = None
+    while True:
+        if before is None and (measure or not plan.is_kept()):
+            before = sample_logits(model, ids, rows)
         replacements = Replacements(model)
+        deviation = None
         try:
             with torch.no_grad():
-                report = choose_and_replace(replacements, level, rows, fuse)
-            deviation = measure_deviation(before, sample_logits(model, ids, rows))
+                report = choose_and_replace(replacements, plan)
+            if before is not None:
+                deviation = measure_deviation(before, sample_logits(model, ids, rows))
+        except WrongProductError as wrong:
+            replacements.undo()
+            plan.exclude(wrong)
+            continue
         except BaseException:  # KeyboardInterrupt as well
             replacements.undo()
             raise
-        if level != "exact" or not deviation.differing:
+        if level != "exact" or deviation is None or not deviation.differing:
             break
-        replacements.undo()  # for odd sizes, a fused product may sum in another order than separate ones: try those
-    else:
-        raise RuntimeError(
-            f"level 'exact' changes the logits on this machine ({deviation}), so nothing was changed; try level 'close'"
-        )
+        replacements.undo()
+        if not plan.fuse:
+            raise RuntimeError(
+                f"level 'exact' changes the logits on this machine ({deviation}), so nothing was changed; "
+                "try level 'close'"
+            )
+        plan = Plan(model, level, rows, fuse=False)  # for odd sizes, a fused product may sum in another order
+    plan.save()
     for notice in report.notices:
         warnings.warn(notice, stacklevel=2)
     return Optimized(
@@ -138,7 +169,7 @@ class Optimized:
     attention: AttentionChoice | None  # for one query per row; None: as it is
     left_alone: list[str]
     notices: list[str]
-    deviation: NumericalDeviation
+    deviation: NumericalDeviation | None  # None: not measured, because every choice is a kept one
     replacements: Replacements
 
     def undo(self) -> None:
@@ -153,7 +184,7 @@ class Optimized:
             "choices": [dataclasses.asdict(choice) for choice in self.choices],
             "attention": None if self.attention is None else dataclasses.asdict(self.attention),
             "left_alone": self.left_alone,
-            "deviation": dataclasses.asdict(self.deviation),
+            "deviation": self.deviation and dataclasses.asdict(self.deviation),
         }
 
     def __str__(self) -> str:
@@ -166,7 +197,8 @@ class Optimized:
             lines.append(str(self.attention))
         if self.left_alone:
             lines.append(f"left alone: {', '.join(self.left_alone)}")
-        return "\n".join([*lines, f"numerical deviation: {self.deviation}"])
+        deviation = self.deviation or "not measured; each product was compared with its layers"
+        return "\n".join([*lines, f"numerical deviation: {deviation}"])
 
 
 class LayerGroup(NamedTuple):
@@ -193,12 +225,12 @@ class Replacements:
         self.replaced: list[tuple[nn.Module, str, LinearLayer]] = []  # parent, name, layer
         self.attentions: list[tuple[SelfAttention, Attention]] = []
 
-    def replace(self, group: LayerGroup, layers: list[LinearLayer], kernel: type[LinearKernel]) -> None:
+    def replace(self, group: LayerGroup, layers: list[LinearLayer], product: LinearKernel) -> None:
         """Put one product in the place of a group's layers, and free their weights.
 
         Each step leaves a state that `undo` can restore, since Ctrl-C may come between any two.
         """
-        fused = FusedLinear(fused_product(kernel, layers), [layer.out_features for layer in layers])
+        fused = FusedLinear(product, [layer.out_features for layer in layers])
         for index, (name, layer) in enumerate(zip(group.names, layers, strict=True)):
             self.replaced.append((group.parent, name, layer))
             setattr(group.parent, name, FusedSlice(fused, index).eval())
@@ -262,45 +294,171 @@ class GroupKey(NamedTuple):
     inputs: int
 
 
-def choose_and_replace(replacements: Replacements, level: str, rows: int, fuse: bool) -> Report:
-    """Select a kernel for each shape, and pack layer by layer: at most one group is in memory twice."""
-    model, report = replacements.model, Report()
-    dtype = model.embed_tokens.weight.dtype
-    groups_by_key: dict[GroupKey, list[tuple[LayerGroup, list[LinearLayer]]]] = {}
-    for group in groups_of(model, fuse):
-        layers = replaceable(group.layers())
-        if layers is None:
-            report.leave_alone(group.names)
-            continue
-        outputs = sum(layer.out_features for layer in layers)
-        key = GroupKey(group.names, kind_of(layers[0]), outputs, layers[0].in_features)
-        groups_by_key.setdefault(key, []).append((group, layers))
+class WrongProductError(Exception):
+    """A kernel whose product of a model's own weights is wrong, or not bit-identical at level "exact"."""
 
-    activations = "int8" if level == "int8" else "float"
-    with tqdm(desc="optimizing", total=sum(map(len, groups_by_key.values())), disable=None, leave=False) as bar:
-        for key, groups in groups_by_key.items():
-            kernels, missing = available_kernels(key.kind, (key.outputs, key.inputs), dtype, activations)
-            report.notices += [notice for notice in missing if notice not in report.notices]
-            if key.kind != "float" and len(kernels) > 1:
-                kernels.remove(LinearKernel)  # conversion to floats in each call is by far slower, and slow to measure
-            selection = select_kernel(kernels, [layers for _, layers in groups], dtype, rows, level == "exact")
+    def __init__(self, key: GroupKey, kernel: type[LinearKernel], reason: str):
+        super().__init__(f"{kernel.name} is not used for {' '.join(key.names)}: {reason}")
+        self.key, self.kernel = key, kernel
+
+
+Groups = list[tuple[LayerGroup, list[LinearLayer]]]
+
+
+class Plan:
+    """The kernel for each shape of layer in a model: kept from an earlier call on this machine, or measured now."""
+
+    def __init__(self, model: Llama, level: str, rows: int, fuse: bool = True):
+        self.level, self.rows, self.fuse = level, rows, fuse
+        self.dtype = model.embed_tokens.weight.dtype
+        self.exact = level == "exact"
+        self.activations = "int8" if level == "int8" else "float"
+        self.kept = KeptPlans()
+        self.groups: dict[GroupKey, Groups] = {}
+        self.not_replaceable: list[tuple[str, ...]] = []
+        self.excluded: dict[tuple[GroupKey, str], str] = {}  # kernels that are wrong on the model's weights
+        for group in groups_of(model, fuse):
+            layers = replaceable(group.layers())
+            if layers is None:
+                self.not_replaceable.append(group.names)
+                continue
+            outputs = sum(layer.out_features for layer in layers)
+            key = GroupKey(group.names, kind_of(layers[0]), outputs, layers[0].in_features)
+            self.groups.setdefault(key, []).append((group, layers))
+
+    def name(self, key: GroupKey) -> str:
+        """The key of a choice in the file of kept plans: everything besides the machine on which it depends."""
+        dtype, shape = str(self.dtype).removeprefix("torch."), f"{key.outputs} x {key.inputs}"
+        blocks = len(ring_of([layers for _, layers in self.groups[key]]))
+        return f"{dtype}, {self.level}, rows {self.rows}: {' '.join(key.names)}, {key.kind} {shape}, blocks {blocks}"
+
+    def candidates(self, key: GroupKey) -> list[type[LinearKernel]]:
+        """The kernels of which one may be chosen for a shape, whether or not they work on this machine."""
+        kernels = kernels_for(key.kind, (key.outputs, key.inputs), self.dtype, self.activations, self.exact)
+        return [kernel for kernel in kernels if (key, kernel.name) not in self.excluded]
+
+    def kept_choice(self, key: GroupKey) -> Selection | None:
+        """The kept choice for a shape, if its kernel can still be taken; None: it has to be measured."""
+        kept = self.kept.get(self.name(key))
+        if kept is None:
+            return None
+        times = kept.speedup, kept.speedup_prompt, kept.saved_seconds
+        if kept.kernel is None:
+            return Selection(None, *times)
+        for kernel in self.candidates(key):
+            if kernel.name == kept.kernel and why_unavailable(kernel, key.kind, self.dtype) is None:
+                return Selection(kernel, *times)
+        return None
+
+    def is_kept(self) -> bool:
+        """Whether every shape has a kept choice, so that nothing has to be measured."""
+        return all(self.kept_choice(key) is not None for key in self.groups)
+
+    def kept_times(self, tokens: int) -> tuple[float, float]:
+        """Seconds saved in so many decoding steps, and seconds of packing, by the kept choices."""
+        saved = packing = 0.0
+        for key, groups in self.groups.items():
+            if (kept := self.kept.get(self.name(key))) is not None and kept.kernel is not None:
+                saved += len(groups) * tokens * kept.saved_seconds
+                packing += len(groups) * kept.pack_seconds
+        return saved, packing
+
+    def measured_choice(self, key: GroupKey, report: Report) -> Selection:
+        """Measure the kernels that work at this shape, and choose the fastest."""
+        shape = key.outputs, key.inputs
+        kernels, missing = available_kernels(key.kind, shape, self.dtype, self.activations, self.exact)
+        report.notices += [notice for notice in missing if notice not in report.notices]
+        if key.kind != "float" and len(kernels) > 1:
+            kernels.remove(LinearKernel)  # conversion to floats in each call is by far slower, and slow to measure
+        kernels = [kernel for kernel in kernels if (key, kernel.name) not in self.excluded]
+        return select_kernel(kernels, [layers for _, layers in self.groups[key]], self.dtype, self.rows, self.exact)
+
+    def keep(self, key: GroupKey, selection: Selection, pack_seconds: float) -> None:
+        """Keep a measured choice for later calls."""
+        kernel = None if selection.kernel is None else selection.kernel.name
+        times = selection.speedup, selection.speedup_prompt, selection.saved_seconds
+        self.kept.keep(self.name(key), KeptChoice(kernel, *times, pack_seconds))
+
+    def save(self) -> None:
+        """Write the measured choices to the file of kept plans."""
+        self.kept.save()
+
+    def exclude(self, wrong: WrongProductError) -> None:
+        """Do not choose a kernel again for a shape."""
+        assert (wrong.key, wrong.kernel.name) not in self.excluded, "an excluded kernel is not chosen again"
+        self.excluded[wrong.key, wrong.kernel.name] = str(wrong)
+
+
+def choose_and_replace(replacements: Replacements, plan: Plan) -> Report:
+    """Choose a kernel for each shape, and pack layer by layer."""
+    report = Report(notices=list(plan.excluded.values()))
+    for names in plan.not_replaceable:
+        report.leave_alone(names)
+    what = "packing weights" if plan.is_kept() else "optimizing"
+    with tqdm(desc=what, total=sum(map(len, plan.groups.values())), disable=None, leave=False) as bar:
+        for key, groups in plan.groups.items():
+            selection, is_new = plan.kept_choice(key), False
             if selection is None:
+                selection, is_new = plan.measured_choice(key, report), True
+            pack_seconds = 0.0
+            if selection.kernel is None:
                 report.leave_alone(key.names)
                 bar.update(len(groups))
-                continue
-            kernel, speedup, speedup_prompt = selection
-            report.choices.append(
-                KernelChoice(" ".join(key.names), key.outputs, key.inputs, kernel.name, speedup, speedup_prompt)
-            )
-            for group, layers in groups:
-                replacements.replace(group, layers, kernel)
-                bar.update()
-    if level != "exact":
-        report.attention, notice = select_attention(model, rows)
+            else:
+                report.choices.append(
+                    KernelChoice(
+                        " ".join(key.names),
+                        key.outputs,
+                        key.inputs,
+                        selection.kernel.name,
+                        selection.speedup,
+                        selection.speedup_prompt,
+                    )
+                )
+                begun = time.perf_counter()
+                for group, layers, weight, product in packed_products(selection.kernel, groups):
+                    rows = (plan.rows, *FEW_ROWS) if layers is groups[0][1] else (plan.rows,)
+                    if reason := why_different(product, layers, weight, plan, rows):
+                        raise WrongProductError(key, selection.kernel, reason)
+                    replacements.replace(group, layers, product)
+                    bar.update()
+                pack_seconds = (time.perf_counter() - begun) / len(groups)
+            if is_new:
+                plan.keep(key, selection, pack_seconds)
+    if plan.level != "exact":
+        report.attention, notice = select_attention(replacements.model, plan.rows)
         report.notices += [notice] if notice else []
-        for module in replaceable_attentions(model) if report.attention else ():
+        for module in replaceable_attentions(replacements.model) if report.attention else ():
             replacements.replace_attention(module)
     return report
+
+
+def packed_products(
+    kernel: type[LinearKernel], groups: Groups
+) -> Iterator[tuple[LayerGroup, list[LinearLayer], Weight, LinearKernel]]:
+    """Pack group by group: one of them is in memory twice, or one for each thread where packing uses one core."""
+
+    def pack(layers: list[LinearLayer]) -> tuple[Weight, LinearKernel]:
+        with torch.no_grad():  # a mode of each thread
+            weight = join([weight_of(layer) for layer in layers])
+            return weight, kernel(weight)
+
+    threads = torch.get_num_threads() if kernel.packs_alone else 1
+    with ThreadPoolExecutor(threads) as pool:
+        for begin in range(0, len(groups), threads):
+            some = groups[begin : begin + threads]
+            for (group, layers), packed in zip(some, pool.map(pack, (layers for _, layers in some)), strict=True):
+                yield group, layers, *packed
+
+
+def why_different(
+    product: LinearKernel, layers: list[LinearLayer], weight: Weight, plan: Plan, rows: tuple[int, ...]
+) -> str | None:
+    """How a packed product differs from its layers and their joined weight, or None if it may replace them."""
+    if plan.exact and weight.kind == "float":
+        same = same_results(separate_products(layers), product, weight.inputs, plan.dtype, rows)
+        return None if same else "its results are not bit-identical on the model's weights"
+    return why_wrong(product, weight, plan.dtype, rows, sample=True)
 
 
 @torch.inference_mode()

@@ -42,7 +42,7 @@ def test_a_turn_prefills_only_its_new_tokens(folder, monkeypatch, capsys):
         model.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
         return model, tokenizer
 
-    monkeypatch.setattr("llama_jp.cli.chat.open_model", open_counting_model)
+    monkeypatch.setattr("llama_jp.cli.chat.load_model_of", open_counting_model)
     monkeypatch.setattr(sys, "stdin", io.StringIO("犬は坂を下りてきます\n犬\n"))
     main(["chat", "--max-new-tokens", "3", "--model", str(folder)])
     first, second = [length for length in seen if length > 1]
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_the_answer_and_keeps_the_conversation(folder, monkeypatch, 
         model.layers[1].register_forward_hook(hook)
         return model, tokenizer
 
-    monkeypatch.setattr("llama_jp.cli.chat.open_model", open_interrupted_model)
+    monkeypatch.setattr("llama_jp.cli.chat.load_model_of", open_interrupted_model)
     monkeypatch.setattr(sys, "stdin", io.StringIO("犬\n猫\n"))
     assert main(["chat", "--max-new-tokens", "8", "--model", str(folder)]) == 0
     out, err = capsys.readouterr()

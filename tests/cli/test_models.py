@@ -9,9 +9,12 @@ import torch
 from helpers.changed_models import no_rope
 from helpers.checkpoint_files import edit_config
 
-from llama_jp.cli import COMMANDS, main, make_parser
+from llama_jp.cli import COMMANDS, main, make_parser, models
 from llama_jp.cli.models import open_assistant, open_model
+from llama_jp.linear.fused import FusedSlice
 from llama_jp.model import Llama
+from llama_jp.speed import automatic
+from llama_jp.speed.kept_plans import plan_file
 from llama_jp.text.tokenizer import Tokenizer
 
 
@@ -53,6 +56,76 @@ def test_a_changed_model_needs_trust(folder, tmp_path):
 def test_the_numerical_deviation_of_optimize_is_reported(folder, capsys):
     open_model(parse("--model", str(folder), "--dtype", "float32", "--optimize", "exact"))
     assert "numerical deviation on 128 tokens of prose: none" in capsys.readouterr().err
+
+
+def test_a_second_start_does_not_measure_the_deviation_again(folder, capsys):
+    words = ("--model", str(folder), "--dtype", "float32", "--optimize", "exact")
+    open_model(parse(*words))
+    open_model(parse(*words))
+    assert "with the kept choices of this machine; each product is bit-identical" in capsys.readouterr().err
+
+
+@torch.no_grad()
+def test_optimize_auto(folder, capsys, monkeypatch):
+    """Guards against other bits than as loaded, a wait that does not pay, and a word about it."""
+    ids = torch.arange(3, 13)[None]
+    plain, tokenizer = open_model(parse("--model", str(folder), "--dtype", "float32"))
+    open_model(parse("--model", str(folder), "--dtype", "float32", "--optimize", "auto"))
+    assert not list(plan_file().parent.glob("*")) and capsys.readouterr().err == "", "a small model is as loaded"
+
+    monkeypatch.setattr(automatic, "READ_BANDWIDTH", 1.0)  # a machine on which each step takes hours
+    model, _ = open_model(parse("--model", str(folder), "--dtype", "float32", "--optimize", "auto"))
+    assert any(isinstance(module, FusedSlice) for module in model.modules())
+    assert torch.equal(model(ids), plain(ids))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("--optimize auto: exact, measured now and kept for later starts")
+
+    args = parse("--model", str(folder), "--dtype", "float32")
+    assert args.optimize == "large" and parse("--optimize", "none").optimize == "none"
+    monkeypatch.setattr(models, "LARGE", 10)
+    asked = []
+    monkeypatch.setattr(models, "pays", lambda model, rows, tokens: asked.append((rows, tokens)))
+    open_model(args)
+    open_model(parse("--model", str(folder), "--max-new-tokens", "7", "--assistant-model", "self:int8"))
+    open_model(parse("--model", str(folder), "--optimize", "none"))
+    assert asked == [(1, 256), (6, 7)]
+    assert make_parser(["chat"]).parse_args(["chat"]).optimize == "auto"
+
+
+def test_kept_times_decide_whether_a_second_start_optimises(folder, monkeypatch):
+    """Guards against a guess where this machine has measured."""
+    monkeypatch.setattr(automatic, "READ_BANDWIDTH", 1.0)
+    model, _ = open_model(parse("--model", str(folder), "--dtype", "float32"))
+    monkeypatch.setattr(automatic.Plan, "is_kept", lambda self: True)
+    for saved, packing, decision in ((5.0, 1.0, True), (1.0, 5.0, False)):
+        monkeypatch.setattr(automatic.Plan, "kept_times", lambda self, tokens, s=saved, p=packing: (s, p))
+        assert (automatic.pays(model, 1, 256) is not None) is decision
+
+
+def test_auto_leaves_a_model_alone_whose_bits_it_cannot_keep(folder, capsys, monkeypatch):
+    monkeypatch.setattr(models, "pays", lambda *_: "it would pay")
+
+    def refuse(*_, **__):
+        raise RuntimeError("level 'exact' changes the logits")
+
+    monkeypatch.setattr(models, "optimize", refuse)
+    open_model(parse("--model", str(folder), "--optimize", "auto"))
+    assert capsys.readouterr().err == "--optimize auto: as loaded, because level 'exact' changes the logits\n"
+
+
+def test_a_self_draft_states_its_memory_first(folder, capsys):
+    """Guards against gigabytes that are used before anything says so, and against a folder that is not one."""
+    words = ["generate", "犬", "--model", str(folder), "--max-new-tokens", "6", "--dtype", "float32"]
+    assert main(words) == 0
+    plain = capsys.readouterr().out
+    assert main([*words, "--assistant-model", "self:int8"]) == 0
+    out, err = capsys.readouterr()
+    assert out == plain and err.startswith("self:int8 takes 0.00 GB of memory beside the model; ")
+    assert "draft tokens accepted" in err
+    assert main([*words, "--assistant-model", "self:int5"]) == 1
+    assert "self:int5 is neither self:int8, self:int4, nor self: with a quantised folder" in capsys.readouterr().err
+    assert main([*words, "--assistant-model", "self:int4"]) == 1
+    assert "no group size of int4 divides the inputs of every layer (32, 48); use 8 bits" in capsys.readouterr().err
 
 
 def test_the_assistant_model_is_optional(folder):

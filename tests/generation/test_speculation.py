@@ -12,8 +12,16 @@ from helpers.reference import SEED, both, random_config, save_random
 import llama_jp
 from llama_jp.checkpoint.load import load_model
 from llama_jp.generation.runner import ModelRunner
-from llama_jp.generation.speculation import Draft, DraftLengthSchedule, PromptLookup, query_by_query, verify_sampled
+from llama_jp.generation.speculation import (
+    Draft,
+    DraftLengthSchedule,
+    PromptLookup,
+    SelfDraft,
+    query_by_query,
+    verify_sampled,
+)
 from llama_jp.model import Llama, LlamaConfig
+from llama_jp.speed import self_draft
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +32,8 @@ def pair(tmp_path_factory):
     once in some ten thousand tokens.
     """
     torch.set_num_threads(1)
-    config = random_config(random.Random(3), "default") | {"vocab_size": 60, "max_position_embeddings": 256}
+    changes = {"vocab_size": 60, "max_position_embeddings": 256, "attention_bias": False, "mlp_bias": False}
+    config = random_config(random.Random(3), "default") | changes
     folder = save_random(tmp_path_factory.mktemp("large"), 3, **config)
     large, small = (load_model(folder, dtype=torch.float64, device="cpu") for _ in range(2))
     torch.manual_seed(0)
@@ -113,16 +122,51 @@ def test_attention_is_restored(pair):
 
 
 def test_draft_length_by_hand():
-    """More draft tokens after accepted ones, fewer after rejected ones, then growing pauses until one is accepted."""
-    schedule, lengths = DraftLengthSchedule(8), []
-    for agreed in [8, 3, 1, 0, 0, *[0] * 13, 1, 2, 4]:
+    """As many as pay: more after accepted tokens, fewer after rejected ones, then growing pauses until one is accepted.
+
+    At a cost of a half, one token pays from a share of 0.5 on, two from 0.78, four from 0.91.
+    """
+    schedule, lengths = DraftLengthSchedule(4, cost=0.5), []
+
+    def step(agreed: int) -> None:
         lengths.append(schedule.next())
         schedule.update(lengths[-1], min(agreed, lengths[-1]))
-    assert lengths == [8, 8, 4, 2, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
-    for _ in range(4):
-        lengths.append(schedule.next())
-        schedule.update(lengths[-1], lengths[-1])
-    assert lengths[-4:] == [0, 0, 1, 2]
+
+    for agreed in [1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 4]:
+        step(agreed)
+    assert lengths == [1, 2, 1, 1, 2, 2, 2, 3, 3, 4, 4]
+    lengths.clear()
+    for _ in range(14):
+        step(0)
+    assert lengths == [4] + [1] * 10 + [0] * 3, "after a rejection no more than one, until none pays"
+    lengths.clear()
+    for _ in range(100):
+        step(0)
+    assert [i for i, length in enumerate(lengths) if length] == [1, 10, 27, 60, 93]
+    while lengths[-1] == 0:
+        step(1)
+    step(1)
+    assert lengths[-2:] == [1, 1], "after an accepted token there is no pause"
+
+
+@pytest.mark.parametrize(("share", "least"), [(0.0, 0.96), (0.3, 0.95), (0.75, 1.12), (0.9, 1.3), (0.97, 1.5)])
+def test_draft_length_is_near_the_best(share, least):
+    """Guards against a schedule that drafts too much or too little: tokens for the cost, over 100 texts of 100 tokens.
+
+    The best constant lengths give 1, 1, 1.17, 1.38 and 1.58 tokens.
+    """
+    rng, tokens, cost = random.Random(SEED), 0, 0.0
+    for _ in range(100):
+        schedule, end = DraftLengthSchedule(5, cost=0.5), 0
+        while end < 100:
+            drafted, accepted = schedule.next(), 0
+            while accepted < drafted and rng.random() < share:
+                accepted += 1
+            schedule.update(drafted, accepted)
+            end += accepted + 1
+            cost += 1 + 0.5 * drafted
+        tokens += end
+    assert tokens / cost > least
 
 
 def test_rejected_draft_tokens_cost_little(pair):
@@ -138,7 +182,15 @@ def test_rejected_draft_tokens_cost_little(pair):
     assert drafted.passes == 40 - drafted.accepted < 30
 
 
-@pytest.mark.parametrize("kind", ["lookup", "draft"])
+def flattened_self_draft(model: Llama) -> SelfDraft:
+    """A copy of the model whose distributions are flatter, so that many of its tokens are rejected."""
+    draft = self_draft(model)
+    head = draft.model.lm_head.forward
+    draft.model.lm_head.forward = lambda x: 0.3 * head(x)
+    return draft
+
+
+@pytest.mark.parametrize("kind", ["lookup", "draft", "self"])
 def test_sampled_answers_keep_their_distribution(pair, kind):
     """Guards against sampling from q instead of p, accepting too often, and a wrong rest after a rejected token.
 
@@ -149,7 +201,11 @@ def test_sampled_answers_keep_their_distribution(pair, kind):
     large, small = pair
     prompt = [5, 6, 7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7]
     options = {"do_sample": True, "temperature": 1.5, "top_k": 4, "max_new_tokens": 3}
-    draft = {"prompt_lookup_num_tokens": 3} if kind == "lookup" else {"assistant_model": small}
+    draft = {
+        "lookup": lambda: {"prompt_lookup_num_tokens": 3},
+        "draft": lambda: {"assistant_model": small},
+        "self": lambda: {"assistant_model": flattened_self_draft(large), "num_assistant_tokens": 2},
+    }[kind]()
 
     exact = {(): 1.0}
     for _ in range(3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import ClassVar
 
 import pytest
 import torch
@@ -112,9 +113,68 @@ def test_a_missing_or_wrong_kernel_is_named(monkeypatch):
     assert available == [LinearKernel]
     assert sentences == [
         "missing is not available on this machine: no such operator",
-        "wrong is not available on this machine: its result is wrong",
+        "wrong is not available on this machine: its result is wrong for 1 row and 64 x 256 weights",
         "lossy is not available on this machine: its packing changes the weight",
     ]
+
+
+class WrongForLargeShapes(LinearKernel):
+    def __call__(self, x):
+        return super().__call__(x) * (1 if self.weight.inputs <= 256 else 1.05)
+
+
+class WrongForFiveRows(LinearKernel):
+    def __call__(self, x):
+        y = super().__call__(x)
+        return y.roll(1, 0) if x.numel() == 5 * x.shape[-1] else y
+
+
+class WrongInTheLastRow(LinearKernel):
+    def __call__(self, x):
+        y = super().__call__(x)
+        if len(y) == 65:
+            y[-1, -1] += y.abs().max()
+        return y
+
+
+class RememberedByAddress(LinearKernel):
+    """As zentorch's product of a weight that is not packed."""
+
+    packed: ClassVar[dict[int, torch.Tensor]] = {}
+
+    def __init__(self, weight):
+        super().__init__(weight)
+        self.stale = self.packed.setdefault(weight.values.data_ptr(), weight.values.clone())
+
+    def __call__(self, x):
+        return torch.nn.functional.linear(x, self.stale)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sentence"),
+    [
+        (WrongForLargeShapes, "its result is wrong for 1 row and 96 x 512 weights"),
+        (WrongForFiveRows, "its result is wrong for 5 rows and 64 x 256 weights"),
+        (WrongInTheLastRow, "its result is wrong for 65 rows and 64 x 256 weights"),
+        (RememberedByAddress, "its result is wrong for 1 row and a weight at the address of an earlier one"),
+    ],
+)
+def test_a_kernel_is_tested_at_the_shape_and_rows_of_its_use(monkeypatch, kernel, sentence):
+    """Guards against a library that is right in a small test and wrong in the model: by size, by rows, by address."""
+    monkeypatch.setattr(kernels, "KERNELS", (LinearKernel, kernel))
+    available, sentences = available_kernels("float", (96, 512), torch.float32)
+    assert available == [LinearKernel]
+    assert sentences == [f"plain is not available on this machine: {sentence}"]
+
+
+def test_a_default_kernel_is_tested_with_the_inputs_of_its_layer(monkeypatch):
+    """Guards against int8 layers of 512 inputs with a kernel that is right up to 256."""
+    monkeypatch.setattr(kernels, "Int8WeightKernel", type("Wrong", (WrongForLargeShapes,), {"name": "wrong"}))
+    with pytest.warns(
+        UserWarning, match="wrong is not available on this machine: its result is wrong for 1 row and 96"
+    ):
+        assert type(default_kernel(random_weight("int8", torch.bfloat16, 96, 512), torch.bfloat16)) is LinearKernel
+    assert type(default_kernel(random_weight("int8", torch.bfloat16), torch.bfloat16)) is not LinearKernel
 
 
 def test_a_default_kernel_that_is_missing_warns(monkeypatch):

@@ -165,7 +165,7 @@ def test_a_kernel_that_is_wrong_or_missing_is_not_used(small, monkeypatch):
         done = llama_jp.optimize(model, "close")
     assert [str(one.message) for one in warned] == [
         "missing is not available on this machine: no such operator",
-        "wrong is not available on this machine: its result is wrong",
+        "wrong is not available on this machine: its result is wrong for 1 row and 64 x 256 weights",
     ]
     assert {choice.kernel for choice in done.choices} == {"plain"}
 
@@ -178,6 +178,7 @@ def test_exact_is_verified_on_the_whole_model(small, monkeypatch):
             return super().__call__(x) * (1 + 2**-20)
 
     always_select(monkeypatch, AlmostLinearKernel)
+    monkeypatch.setattr(optimize_module, "why_different", lambda *_: None)
     model = Llama.from_pretrained(small, dtype="float32")
     ids = torch.arange(3, 13)[None]
     with torch.no_grad():

@@ -1,0 +1,141 @@
+"""What `optimize` chose on this machine, kept in the user's cache folder: a second start only packs weights.
+
+One file, `kernel-plans.json`, holds the choices of each machine on which the folder is used. A choice belongs to one
+shape of layer, one dtype, level and number of rows. It is taken on the same processor, with the same versions, number
+of threads and list of kernels only; see `describe_machine`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..environment import BITS_DEPEND_ON, describe_environment
+from ..linear.kernels import KERNELS
+from ..text_files import parse_json, read_text_file, write_whole
+from ..version import __version__
+
+FORMAT = 1  # file format version; increment on incompatible changes
+
+FILE_NAME = "kernel-plans.json"
+
+
+@dataclass(frozen=True)
+class KeptChoice:
+    """The kernel for layers of one shape, with the times measured when it was chosen."""
+
+    kernel: str | None  # its name; None: the layers as they are
+    speedup: float  # of the product at the rows of a step
+    speedup_prompt: float  # of the product at the rows of a prompt
+    saved_seconds: float  # by one product, in each decoding step
+    pack_seconds: float  # for one product
+
+    @classmethod
+    def from_json(cls, raw: Any) -> KeptChoice:
+        """Raises ValueError for an entry of another form."""
+        numbers = [field.name for field in dataclasses.fields(cls) if field.name != "kernel"]
+        if not isinstance(raw, dict) or raw.keys() != {"kernel", *numbers}:
+            raise ValueError("a choice has other entries")
+        if not isinstance(raw["kernel"], str | None):
+            raise ValueError("a kernel is no name")
+        if not all(isinstance(raw[name], int | float) and math.isfinite(raw[name]) for name in numbers):
+            raise ValueError("a time is no number")
+        return cls(**raw)
+
+
+def plan_file() -> Path | None:
+    """The file in the user's cache folder (XDG_CACHE_HOME, or ~/.cache); None for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-jp" / FILE_NAME
+    except RuntimeError:  # no home
+        return None
+
+
+def describe_machine() -> str:
+    """Everything besides the layer that decides which kernel is the fastest and right, as one JSON text."""
+    environment = describe_environment()
+    about = {name: environment[name] for name in BITS_DEPEND_ON if name != "transformers"}
+    about |= {
+        "llama_jp": __version__,
+        "threads": torch.get_num_threads(),
+        "quantized_engine": torch.backends.quantized.engine,
+        "kernels": [kernel.name for kernel in KERNELS],
+    }
+    return json.dumps(about, sort_keys=True)
+
+
+class KeptPlans:
+    """The choices of this machine. `get` one by its key; `keep` new ones, then `save`.
+
+    A file that is damaged is ignored with a warning, and the next `save` replaces it. A folder that cannot be read or
+    written is no error: nothing is kept then.
+    """
+
+    def __init__(self) -> None:
+        self.machine = describe_machine()
+        self.choices = read_plans().get(self.machine, {})
+        self.new: dict[str, KeptChoice] = {}
+
+    def get(self, key: str) -> KeptChoice | None:
+        return self.choices.get(key)
+
+    def keep(self, key: str, choice: KeptChoice) -> None:
+        self.choices[key] = self.new[key] = choice
+
+    def save(self) -> None:
+        """Add the new choices to the file, beside those that other processes have added since."""
+        if not self.new or (file := plan_file()) is None:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the first reading has warned
+            machines = read_plans()
+        machines[self.machine] = machines.get(self.machine, {}) | self.new
+        content = {
+            machine: {key: dataclasses.asdict(choice) for key, choice in choices.items()}
+            for machine, choices in machines.items()
+        }
+        text = json.dumps({"format": FORMAT, "machines": content}, indent=1, ensure_ascii=False) + "\n"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, text)
+        except OSError:
+            return  # such as a read-only folder or a full disk: the next start measures again
+        self.new = {}
+
+
+def read_plans() -> dict[str, dict[str, KeptChoice]]:
+    """The choices in the file, by machine and key. Empty without a file, and with a warning for a damaged one."""
+    file = plan_file()
+    try:
+        if file is None or not file.is_file():
+            return {}
+        raw = parse_json(read_text_file(file))
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT or not isinstance(raw.get("machines"), dict):
+            raise ValueError(f"it is no object of format {FORMAT} with machines")
+        return {
+            machine: {key: KeptChoice.from_json(choice) for key, choice in dict(choices).items()}
+            for machine, choices in raw["machines"].items()
+        }
+    except OSError:  # such as a folder without permission to read
+        return {}
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        warnings.warn(f"{file} is damaged and ignored, so kernels are measured again: {reason}", stacklevel=2)
+        return {}
+
+
+def forget_plans() -> Path | None:
+    """Remove the file. Returns its path, or None if there was none. Raises OSError when it cannot be removed."""
+    file = plan_file()
+    if file is None or not file.is_file():
+        return None
+    file.unlink()
+    return file
