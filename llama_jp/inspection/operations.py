@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..generation.decoding import decode
+from ..generation.decoding import next_tokens
 from ..generation.sampling import choose
 from ..generation.task import DecodingTask
 from ..model import ATTENTIONS, Llama, attend_eager, rotate
@@ -150,7 +150,7 @@ OPERATIONS = (
     Operation("logits", "", ("B", "1", "V"), model_forward, ("self.lm_head(",), ("norm",)),
     Operation("filter", "", ("B", "V"), lambda model, block: DecodingTask.filter, ("logits = each(",), ("logits",)),
     Operation("choose", "", ("B",), lambda model, block: choose, ("return ",), ("filter",)),
-    Operation("append", "", ("B", "N + 1"), lambda model, block: decode, ("ids[:, end] = ",), ("choose",)),
+    Operation("append", "", ("B", "N + 1"), lambda model, block: next_tokens, ("ids[:, end] = ",), ("choose",)),
 )
 
 
