@@ -222,7 +222,9 @@ def inspect_tokenizer(folder: Path, config: LlamaConfig) -> TokenizerInfo | None
 
 def table(info: CheckpointInfo) -> list[tuple[str, str]]:
     """The lines of the report: (name, value)."""
-    lines = [("folder", info.folder)] if info.folder is not None else []
+    lines: list[tuple[str, str]] = []
+    if info.folder is not None:
+        lines.append(("GGUF file" if Path(info.folder).is_file() else "folder", info.folder))
     if info.layout == "meta":
         lines.append(("layout", "Meta's own files: params.json and consolidated.*"))
     lines += [("changed part", f"{role} {name}") for role, name in info.parts.items()]

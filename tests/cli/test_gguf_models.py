@@ -51,6 +51,11 @@ def test_info_reads_the_header_only(run, files):
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_info_calls_a_file_a_file(run, files):
+    status, out, _ = run("info", files[0])
+    assert status == 0 and out.startswith("GGUF file ") and "\nfolder " not in out
+
+
 def test_info_shows_a_model_whose_vocabulary_is_not_usable(run, files):
     """Guards against a refusal of the whole file."""
     status, out, _ = run("info", files[1])
