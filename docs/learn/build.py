@@ -288,7 +288,7 @@ def faults_between(japanese: str, english: str, name: str, numbers: dict[str, st
     blocks = [[comparable(block) for block in code_blocks(text)] for text in (japanese, english)]
     if len(blocks[0]) != len(blocks[1]):
         yield f"{name}: the Japanese page has {len(blocks[0])} blocks of code, the English page {len(blocks[1])}"
-    for number, (one, other) in enumerate(zip(*blocks, strict=False), 1):
+    for number, (one, other) in enumerate(zip(*blocks, strict=False), 1):  # not strict: more blocks are named above
         if one != other:
             yield f"{name}: block {number} is other code on the English page"
 

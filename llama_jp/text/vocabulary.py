@@ -6,6 +6,7 @@ import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 
 from .byte_level import piece_bytes
 
@@ -83,7 +84,5 @@ class Vocabulary:
 
 def first_difference(ids: Sequence[int], others: Sequence[int]) -> int | None:
     """The index of the first id that differs, the end of the shorter list included; None for equal ids."""
-    if list(ids) == list(others):
-        return None
-    # not strict: the shorter list may be the beginning of the other
-    return next((i for i, (a, b) in enumerate(zip(ids, others, strict=False)) if a != b), min(len(ids), len(others)))
+    one, other = list(ids), list(others)
+    return None if one == other else len(commonprefix([one, other]))

@@ -86,7 +86,7 @@ def draw(demo: Demo, title: str, x_label: str, eight: str, four: str, *names: st
                 level = y(int4.zero[0, 0].item() + q * int4.scale[0, 0].item())
                 picture.line([(picture.left, level), (picture.right, level)], "b", 0.4)
         scale = (picture.right - picture.left) / SHOWN
-        for i, (before, after) in enumerate(zip(row[:SHOWN].tolist(), values.tolist(), strict=False)):
+        for i, (before, after) in enumerate(zip(row[:SHOWN].tolist(), values[:SHOWN].tolist(), strict=True)):
             x = picture.left + scale * (i + 0.5)
             picture.line([(x, y(before)), (x, y(after))], "b", 1.5)
             picture.dot(x, y(before), "a", 2.5, opacity=0.6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ...generation.interface import generate
 from ...model import LlamaConfig
+from ...text.vocabulary import first_difference
 from ...tracing import is_reference
 from ..comparison import Comparison, Tolerance, sha256_of
 from ..judge.findings import Finding
@@ -67,11 +67,6 @@ def compare_generation(
         cause = "all logits before this token are equal, but the models choose different tokens"
         found.findings = [Finding("choice", "choice", None, step, "bug", first.name, cause, token=(row, step))]
     return found
-
-
-def first_difference(a: list[int], b: list[int]) -> int | None:
-    """The index of the first id that differs or is missing, or None for equal lists."""
-    return None if a == b else len(commonprefix([a, b]))
 
 
 def token_at(ids: list[int], step: int) -> int | str:

@@ -14,9 +14,9 @@ from pathlib import Path
 from ...checkpoint.saved_files import copy_tokenizer
 from ...text.template import DEFAULT_SYSTEM_PROMPT
 from ...text.tokenizer import SEGMENTATIONS, Tokenizer
+from ...text.vocabulary import first_difference
 from ..comparison import Comparison
 from ..run.models import ModelDescription, spec_kind
-from .generation import first_difference
 
 Encode = Callable[[str], "list[int]"]
 PROMPT = f"<s>[INST] <<SYS>>\n{DEFAULT_SYSTEM_PROMPT}\n<</SYS>>\n\nクマ [/INST] "
