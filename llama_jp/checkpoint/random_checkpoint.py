@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from ..model import Llama, LlamaConfig
+from .build import build_without_weights
+from .parts import Parts
 
 ELYZA = LlamaConfig(
     vocab_size=32000,
@@ -55,11 +57,14 @@ def random_config(shape: str, layers: int | None = None, **changes: Any) -> Llam
 def write_random(folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.float16, seed: int = 0) -> Path:
     """Save a checkpoint with normally distributed weights, and return its folder."""
     generator = torch.Generator().manual_seed(seed)
-    model = Llama(config).to(dtype)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            mean, std = mean_and_std(name, parameter.shape)
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std + mean)
+    model = build_without_weights(config, None, Parts(Llama))  # a 7B model in float32 would take 27 GB
+    values = {}
+    for name, parameter in model.named_parameters():
+        mean, std = mean_and_std(name, parameter.shape)
+        values[name] = (torch.randn(parameter.shape, generator=generator) * std + mean).to(dtype)
+    model.load_state_dict(values, strict=False, assign=True)  # all but a tied head
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight
     model.save_pretrained(folder)
     return folder
 
