@@ -181,7 +181,8 @@ class GptFast(Contender):
         from model import ModelArgs, Transformer
 
         from llama_jp.checkpoint.config import read_config
-        from llama_jp.checkpoint.tensors import find_tensors, read_tensors
+        from llama_jp.checkpoint.layouts import find_tensors
+        from llama_jp.checkpoint.tensors import read_tensors
 
         c = read_config(folder)
         args = ModelArgs(
@@ -332,9 +333,11 @@ def gguf_file(folder: Path, kind: str) -> Path:
 def write_gguf(folder: Path, file: Path, kind: str) -> None:
     """Write llama.cpp's names and shapes. The vocabulary is a dummy, since nothing is tokenised."""
     import gguf
+    import numpy
 
     from llama_jp.checkpoint.config import read_config
-    from llama_jp.checkpoint.tensors import find_tensors, read_tensors
+    from llama_jp.checkpoint.layouts import find_tensors
+    from llama_jp.checkpoint.tensors import read_tensors
 
     config, stored = read_config(folder), find_tensors(folder)
     writer = gguf.GGUFWriter(file, "llama")
@@ -355,24 +358,24 @@ def write_gguf(folder: Path, file: Path, kind: str) -> None:
     writer.add_token_list(pieces)
     writer.add_token_scores([0.0] * len(pieces))
     writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (len(pieces) - 259))
-    types = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
     names = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
     parts = {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output"}
     parts |= {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
     parts |= {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-    for name in stored:
+    dtypes = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    stored_as = {name: "F32" if len(info.shape) == 1 else kind for name, info in stored.items()}
+    for name, info in stored.items():  # first the list of all, so that one tensor at a time is in memory
         words = name.split(".")
         new = f"blk.{words[1]}.{parts[words[-2]]}" if words[0] == "layers" else names[words[0]]
-        tensor = read_tensors({name: stored[name]}, stored[name].dtype, torch.device("cpu"))[name]
-        if tensor.dim() == 1 or kind != "BF16":
-            tensor = tensor.to(torch.float32 if tensor.dim() == 1 else types[kind])
-            writer.add_tensor(f"{new}.weight", tensor.numpy())
-        else:
-            raw = tensor.to(torch.bfloat16).view(torch.uint8).numpy()
-            writer.add_tensor(f"{new}.weight", raw, raw_dtype=gguf.GGMLQuantizationType.BF16)
+        nbytes = dtypes[stored_as[name]].itemsize * math.prod(info.shape)
+        raw_dtype = gguf.GGMLQuantizationType[stored_as[name]]
+        writer.add_tensor_info(f"{new}.weight", info.shape, numpy.dtype(numpy.float32), nbytes, raw_dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    for name, info in stored.items():
+        tensor = read_tensors({name: info}, dtypes[stored_as[name]], torch.device("cpu"))[name]
+        writer.write_tensor_data(tensor.view(torch.uint8).numpy())
     writer.close()
 
 
