@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from pathlib import Path
 
 from ..checkpoint.config import dtype_name
 from ..checkpoint.gguf.header import read_header
@@ -19,7 +20,7 @@ from .arguments import (
     add_trust_argument,
     take_model_as_source,
 )
-from .output import check_writable
+from .output import check_folder_name, check_writable
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
@@ -42,12 +43,15 @@ def run(args: argparse.Namespace) -> int:
     take_model_as_source(args)
     if args.target is None:
         args.parser.error("SRC and DST are needed")
+    if args.target.name.lower() == ".gguf":
+        raise ValueError(f"{args.target} is an ending without a name; name the file, such as model.gguf")
     if args.target.suffix.lower() == ".gguf":
         return write_gguf_file(args)
     if args.type is not None:
         raise ValueError(
-            f"--type is of GGUF files, and {args.target} is a folder; name it {args.target}.gguf, or use --dtype"
+            f"--type is of GGUF files, and {args.target} is a folder; name it {as_gguf(args.target)}, or use --dtype"
         )
+    check_folder_name(args.target, "")
     check_target_is_new(args.target)
     check_writable(args.target)
     model = load_model(
@@ -70,6 +74,11 @@ def run(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def as_gguf(target: Path) -> Path:
+    """The GGUF file to name in the place of a folder: in the folder if it exists, else beside it."""
+    return target / "model.gguf" if target.is_dir() else target.with_name(f"{target.name}.gguf")
 
 
 def write_gguf_file(args: argparse.Namespace) -> int:

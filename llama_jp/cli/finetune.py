@@ -82,8 +82,9 @@ def run(args: argparse.Namespace) -> int:
     # Idle threads sleep and do not spin: on cores shared with other programs, spinning makes training times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which also takes seconds
     from ..training import finetune
-    from .output import check_writable, count
+    from .output import check_folder_name, check_writable, count
 
+    check_folder_name(args.out, f"; afterwards, llama-jp convert OUT {args.out} writes a GGUF file")
     check_writable(args.out)
     if args.threads:
         import torch

@@ -14,10 +14,11 @@ from ..generation.interface import generate, stream_text
 from ..model import Llama
 from ..text.template import DEFAULT_SYSTEM_PROMPT
 from ..text.tokenizer import Tokenizer
+from ..text_files import check_file_target
 from .console import check_decoded, read_standard_input
 from .generation_arguments import add_generation_arguments, generation_options
 from .models import add_model_arguments, load_model_of, open_assistant, optimize_as_asked
-from .output import answer_text, as_dict, check_writable, speed_report, write_pieces
+from .output import answer_text, as_dict, speed_report, write_pieces
 from .prompt_cache import fingerprint, open_cache, save_cache
 from .prompts_file import add_prompts_arguments, answer_prompts
 
@@ -67,10 +68,8 @@ def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args)
     if args.top_logprobs is not None and not args.json:
         raise ValueError("--top-logprobs needs --json")
-    if args.cache and not args.cache.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {args.cache.absolute().parent} for the cache {args.cache.name}")
     if args.cache:
-        check_writable(args.cache)
+        check_file_target(args.cache, "prompt.cache")
     model, tokenizer = load_model_of(args)
     written_by = fingerprint(model) if args.cache else ""  # before a kernel packs a weight
     assistant = open_assistant(args, tokenizer, model)  # a self-draft is made of weights that are not packed

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from ..inspection import report
-from ..inspection.interface import DEFAULT_NEW_TOKENS, check_path
+from ..inspection.interface import DEFAULT_NEW_TOKENS
 from ..loading import load_tokenizer
+from ..text_files import check_file_target
 from .arguments import MODEL_HELP, int_list
 from .generate import encode_prompt, prompt_form, read_prompt
 from .generation_arguments import add_generation_arguments, generation_options
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args)
-    check_path(args.report)
+    check_file_target(args.report, "page.html")
     compare = {name: load_tokenizer(name) for name in args.compare}
     model, tokenizer = open_model(args)
     ids = encode_prompt(prompt, tokenizer, args)

@@ -491,6 +491,10 @@ MESSAGES = {
         "{source} を指定できるのは `llama-jp parity` だけです。フォルダー、GGUF ファイル、ハブのリポジトリを指定してください",
     "{source} is no folder, no hub repository (owner/name) and no short name ({names}){hint}":
         "{source} というフォルダーはなく、ハブのリポジトリ（owner/name）でも短い名前（{names}）でもありません{hint}",
+    "there is no file {source}{hint}":
+        "{source} というファイルはありません{hint}",
+    "there is no file {owner}/{file}, and on the hub: {error}":
+        "{owner}/{file} というファイルはありません。ハブでも見つかりません: {error}",
     "the bundled model weights/demo is not installed; name a folder or a hub repository instead":
         "同梱のモデル weights/demo がインストールされていません。フォルダーかハブのリポジトリを指定してください",
     "{source} is the {kind} {folder}, and only hub repositories have revisions; drop {revision}":
@@ -643,8 +647,6 @@ MESSAGES = {
         "--system は指示テンプレートの一部です。--instruct を付けるか、--raw を外してください",
     "--top-logprobs needs --json":
         "--top-logprobs には --json が必要です",
-    "there is no folder {folder} for the cache {file}":
-        "キャッシュ {file} を書くフォルダー {folder} がありません",
     "--cache and --assistant-model work with one answer and without beam search":
         "--cache と --assistant-model は、答えが 1 つで、ビームサーチを使わないときだけ使えます",
     "the prompt has {tokens} tokens, but the context holds {context}, and the answer needs space as well":
@@ -674,8 +676,6 @@ MESSAGES = {
         "{flag} は 1 つのプロンプトのためのものです。--prompts とは一緒に使えません",
     "--prompts writes one answer per prompt; leave out --num-return-sequences":
         "--prompts ではプロンプトごとに 1 つの答えを書きます。--num-return-sequences を外してください",
-    "there is no folder {folder} for the answers {file}":
-        "答え {file} を書くフォルダー {folder} がありません",
     "--prompts and --out are the same file {file}; choose another --out":
         "--prompts と --out が同じファイル {file} です。--out を変えてください",
     "{file} holds no prompts":
@@ -993,8 +993,16 @@ MESSAGES = {
         "モデルの id は {ours} 個、参照モデルは {theirs} 個なので、KL ダイバージェンスは求められません。それぞれのトークナイザーで測り、1 バイトまたは 1 文字あたりのビット数を比べてください",
     "the text has several documents; --convention documents measures each for itself":
         "文章に複数の文書があります。--convention documents なら文書ごとに測れます",
-    "--type is of GGUF files, and {folder} is a folder; name it {name}.gguf, or use --dtype":
-        "--type は GGUF ファイル用ですが、{folder} はフォルダーです。{name}.gguf とするか、--dtype を使ってください",
+    "--type is of GGUF files, and {folder} is a folder; name it {file}, or use --dtype":
+        "--type は GGUF ファイル用ですが、{folder} はフォルダーです。{file} とするか、--dtype を使ってください",
+    "{file} is an ending without a name; name the file, such as model.gguf":
+        "{file} は拡張子だけで、名前がありません。model.gguf のようなファイル名を指定してください",
+    "{target} names a file, but a folder is written; name it {folder}{hint}":
+        "{target} はファイルの名前ですが、書き出すのはフォルダーです。{folder} のような名前にしてください{hint}",
+    "; llama-jp convert MODEL {file} --type q8_0 writes a GGUF file":
+        "。GGUF ファイルは llama-jp convert MODEL {file} --type q8_0 で書けます",
+    "; afterwards, llama-jp convert OUT {file} writes a GGUF file":
+        "。学習の後、GGUF ファイルは llama-jp convert OUT {file} で書けます",
     "--{flag} is of folders, and {file} is a GGUF file; {way_out}":
         "--{flag} はフォルダー用ですが、{file} は GGUF ファイルです。{way_out}",
     "use --type":
@@ -1029,6 +1037,8 @@ MESSAGES = {
         "--layers と --heads で合わせて {heads} ヘッド以下にするか、",
     "there is no folder {folder} for {file}; create it first":
         "{file} を書くフォルダー {folder} がありません。先に作ってください",
+    "{path} is a folder; name a text file":
+        "{path} はフォルダーです。文章のファイルを指定してください",
     "{path} is a folder; name a file, such as {file}":
         "{path} はフォルダーです。{file} のようなファイルを指定してください",
     "{folder} is not writable, so {file} cannot be written there; choose another place":

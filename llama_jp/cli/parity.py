@@ -21,6 +21,7 @@ from ..parity.report.html import write_html_report
 from ..parity.report.text import text_report
 from ..parity.requests import MODES, Request, run_request
 from ..parity.run.models import Settings, spec_kind
+from ..text_files import check_file_target
 from .arguments import DTYPES, add_trust_argument, is_whole, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
@@ -183,8 +184,7 @@ def names_checkpoint(spec: str) -> bool:
 def run_comparison(args: argparse.Namespace) -> int:
     request = to_request(args)
     for file in filter(None, (args.report, args.certificate)):  # before the comparison, which may take minutes
-        if Path(file).is_dir() or not Path(file).absolute().parent.is_dir():
-            raise ValueError(f"{file} cannot be written: it is a folder, or its folder does not exist")
+        check_file_target(Path(file), "parity.html" if file == args.report else "parity.json")
     with redirect_stdout(sys.stderr):  # a function may print, and standard output is for the result
         comparisons = run_request(request, args.trust_parts)
     if args.report:

@@ -24,12 +24,12 @@ from ..generation.results import Generation
 from ..generation.task import as_prompts, resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from ..text_files import parse_json, read_text_file, write_whole
+from ..text_files import check_file_target, parse_json, read_text_file, write_whole
 from .arguments import positive_int
 from .console import read_standard_input
 from .generation_arguments import generation_options
 from .models import model_name, open_model
-from .output import answer_text, check_writable
+from .output import answer_text
 
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")
@@ -122,10 +122,7 @@ def check_arguments(args: argparse.Namespace) -> list[Item]:
         if getattr(args, name) not in (None, False):
             flag = "PROMPT" if name == "prompt" else "--" + name.replace("_", "-")
             args.parser.error(f"{flag} belongs to a single prompt; leave it out with --prompts")
-    folder = args.out.absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder} for the answers {args.out.name}")
-    check_writable(args.out)
+    check_file_target(args.out, "answers.jsonl")
     if args.prompts != "-" and args.out.exists() and args.out.samefile(args.prompts):
         raise ValueError(f"--prompts and --out are the same file {args.out}; choose another --out")
     return read_prompts(args.prompts)

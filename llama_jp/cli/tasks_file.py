@@ -16,11 +16,11 @@ from ..evaluation.perplexity import FirstDifference
 from ..evaluation.published_answers import compare_with_answer
 from ..evaluation.tasks import COLUMNS, MAX_NEW_TOKENS, Task, answer_tasks, encode_task, read_tasks, write_tasks
 from ..generation.options import Options
-from ..text_files import write_whole
+from ..text_files import check_file_target, write_whole
 from .arguments import positive_int
 from .columns import visible
 from .models import model_name, open_model
-from .output import check_writable, count
+from .output import count
 
 
 def add_tasks_arguments(parser: argparse.ArgumentParser, subject: argparse._MutuallyExclusiveGroup) -> None:
@@ -60,7 +60,7 @@ def answer_file(args: argparse.Namespace) -> int:
     if args.out is None:
         args.parser.error("--tasks needs --out FILE.csv for the answers")
     tasks = read_tasks(args.tasks)
-    check_writable(args.out)
+    check_file_target(args.out, "answers.csv")
     done = read_answers(args.out, tasks, model_name(args))
     if len(done) == len(tasks):
         print(f"{args.out}: all {len(tasks)} tasks are answered already", file=sys.stderr)
