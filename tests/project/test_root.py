@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = {".ci", ".github", "benchmarks", "docs", "examples", "llama_jp", "tests", "weights"}
 KINDS = {"", ".md", ".toml", ".txt", ".yml", ".yaml"}  # a page, a setting, or a name without an ending
 
 
@@ -26,7 +27,9 @@ def test_no_tracked_file_is_one_to_ignore():
 
 
 def test_the_root_holds_pages_and_settings_only():
-    """Guards against data, weights and reports that .gitignore does not name yet."""
-    files = [Path(name) for name in tracked() if "/" not in name]
+    """Guards against data, weights, reports and caches of tools that .gitignore does not name yet."""
+    names = tracked()
+    files = [Path(name) for name in names if "/" not in name]
     assert len(files) > 5
     assert [file.name for file in files if file.suffix not in KINDS] == []
+    assert {name.split("/")[0] for name in names if "/" in name} == FOLDERS
