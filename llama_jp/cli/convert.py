@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +19,8 @@ from .arguments import (
     add_trust_argument,
     take_model_as_source,
 )
-from .output import check_folder_name, check_writable
+from .console import note
+from .output import check_folder_name, check_writable, count
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
@@ -69,10 +69,7 @@ def run(args: argparse.Namespace) -> int:
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
     size = sum(file.stat().st_size for file in files)
     dtype = dtype_name(model.embed_tokens.weight.dtype)
-    print(
-        f"{args.target}: {len(files)} safetensors file{'s' * (len(files) > 1)}, {size:,} bytes, {dtype}",
-        file=sys.stderr,
-    )
+    note(f"{args.target}: {count(len(files), 'safetensors file')}, {size:,} bytes, {dtype}")
     return 0
 
 
@@ -102,5 +99,5 @@ def write_gguf_file(args: argparse.Namespace) -> int:
     )
     tensors = read_header(args.target).tensors.values()
     types = ", ".join(f"{count} {name}" for name, count in Counter(tensor.type_name for tensor in tensors).items())
-    print(f"{args.target}: {args.target.stat().st_size:,} bytes, {len(tensors)} tensors ({types})", file=sys.stderr)
+    note(f"{args.target}: {args.target.stat().st_size:,} bytes, {len(tensors)} tensors ({types})")
     return 0

@@ -13,6 +13,7 @@ from ..generation.interface import TextGeneration
 from ..generation.results import Generation
 from ..generation.stop_strings import StopStringBuffer
 from ..text.tokenizer import Tokenizer
+from .language import translate
 
 
 def write_pieces(pieces: Iterable[str]) -> None:
@@ -47,7 +48,7 @@ def speed_report(
         parts.append(f"{answer.accepted} of {answer.drafted} draft tokens accepted in {answer.passes} model calls")
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
-    return ", ".join(parts)
+    return ", ".join(map(translate, parts))
 
 
 def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
