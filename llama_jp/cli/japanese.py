@@ -508,6 +508,8 @@ MESSAGES = {
         "チェックポイントのチャットテンプレート",
     "llama_jp, because the checkpoint has none":
         "チェックポイントにないので llama_jp のもの",
+    ", ":
+        "、",
     "{tokens} prompt tokens{cached}":
         "プロンプト {tokens} トークン{cached}",
     " ({cached} cached)":
@@ -828,8 +830,8 @@ MESSAGES = {
         "{folder} はアダプターではなく、モデル全体です。モデルとして指定してください",
     "; its subfolders hold adapters: use {folder}":
         "。アダプターはこの下のフォルダーにあります。{folder} を指定してください",
-    "the adapter {folder}{base} does not fit this model: {problems}":
-        "アダプター {folder}{base} はこのモデルに合いません: {problems}",
+    "the adapter {folder}{trained_on} does not fit this model: {problems}":
+        "アダプター {folder}{trained_on}はこのモデルに合いません: {problems}",
     ", trained on {base},":
         "（{base} で学習したもの）",
     "there are no weights in {folder}: none of {names}":

@@ -48,7 +48,7 @@ def speed_report(
         parts.append(f"{answer.accepted} of {answer.drafted} draft tokens accepted in {answer.passes} model calls")
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
-    return ", ".join(map(translate, parts))
+    return translate(", ").join(map(translate, parts))
 
 
 def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:

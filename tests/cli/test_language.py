@@ -172,7 +172,7 @@ def test_every_error_of_a_listed_file_has_its_japanese(name):
 
     def has_japanese(sentence: str) -> bool:
         ends = (sentence, sentence.removesuffix("{}"))  # with a name at the end, or with an empty hint
-        return any(JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12"))
+        return any(JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12", "2 steps"))
 
     with speaking("ja"):
         assert [sentence for sentence in errors(name) if not has_japanese(sentence)] == []
@@ -247,6 +247,13 @@ def test_a_sentence_inside_a_sentence_is_translated_and_names_stay():
         )
         assert translate("there is no layer 9; the model has layers 0 to 5").startswith("層 9 はありません")
         assert translate("c.json: 1 turn saved") == "c.json: 1 往復を保存しました"
+        assert translate("out: adapter after 2 steps") == "out: 2 ステップ学習したアダプター"
+        assert translate("out: checkpoint after 1 step, held-out loss 2.5") == (
+            "out: 1 ステップ学習したチェックポイント、検証損失 2.5"
+        )
+        assert translate("the adapter a, trained on b, does not fit this model: missing c").startswith(
+            "アダプター a（b で学習したもの）は"
+        )
         assert translate("a sentence without an entry") == "a sentence without an entry"
     assert translate("there are no prompts") == "there are no prompts"
 
