@@ -172,7 +172,9 @@ def test_every_error_of_a_listed_file_has_its_japanese(name):
 
     def has_japanese(sentence: str) -> bool:
         ends = (sentence, sentence.removesuffix("{}"))  # with a name at the end, or with an empty hint
-        return any(JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12", "2 steps"))
+        return any(
+            JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12", "2 steps")
+        )
 
     with speaking("ja"):
         assert [sentence for sentence in errors(name) if not has_japanese(sentence)] == []
