@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,20 @@ from typing import Any
 def read_text_file(file: str | Path) -> str:
     """The text of a UTF-8 file, with its line ends. Raises ValueError with the position of the first wrong byte."""
     return decode_text(Path(file).read_bytes(), str(file))
+
+
+def check_file_target(file: Path, example: str) -> None:
+    """Raise FileNotFoundError or ValueError for a file that cannot be written: before the work, not after it.
+
+    example  a file name, for the message about a folder
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder} for {file.name}; create it first")
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; name a file, such as {file / example}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder} is not writable, so {file.name} cannot be written there; choose another place")
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from .gguf.header import is_gguf
 from .json_files import read_json
 from .meta import is_meta
 from .packed_weights import SIDE_FILES, packing_config
-from .recognise import check_file, check_folder, describe_address, describe_file, shorten
+from .recognise import FILE_SUFFIXES, check_file, check_folder, describe_address, describe_file, shorten, with_name
 
 SHORT_NAMES = {
     "7b": "elyza/ELYZA-japanese-Llama-2-7b",
@@ -94,11 +94,11 @@ def find_checkpoint(source: str | Path, revision: str | None = None, weights: bo
 
 
 def local_path(source: str | Path) -> Path:
-    """The source as a path, with the home folder in the place of "~". Raises FileNotFoundError for an empty name."""
+    """The source as a path, with the home folder for "~" and a name for ".". FileNotFoundError for an empty name."""
     if not str(source):
         raise FileNotFoundError("the name of the model is empty; name a folder, a hub repository, or demo")
     try:
-        return Path(source).expanduser()
+        return with_name(Path(source).expanduser())
     except RuntimeError as error:  # "~name" of an unknown user
         raise FileNotFoundError(f"{source}: {error}") from None
 
@@ -117,7 +117,9 @@ def check_name(source: str | Path) -> None:
     if isinstance(source, str) and name in SHORT_NAMES:
         return
     is_repository = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith(".")
-    if not is_repository or path.suffix in (".gguf", ".safetensors", ".bin", ".json", ".pth"):
+    if path.suffix.lower() in FILE_SUFFIXES:
+        raise FileNotFoundError(f"there is no file {source}{suggest(source)}")
+    if not is_repository:
         short_names = ", ".join(["demo", *SHORT_NAMES])
         raise FileNotFoundError(
             f"{source} is no folder, no hub repository (owner/name) and no short name ({short_names}){suggest(source)}"
@@ -125,12 +127,14 @@ def check_name(source: str | Path) -> None:
 
 
 def suggest(source: str | Path) -> str:
-    """ "; did you mean …?" for a name that resembles a known name or a folder beside it, or ""."""
-    name, path = str(source), local_path(source)
+    """ "; did you mean …?" for a name that resembles a known name or a folder or GGUF file beside it, or ""."""
+    path = local_path(source)
+    name = str(path)  # "./my-model/" is my-model
     known = ["demo", *SHORT_NAMES, *SHORT_NAMES.values()]
     names = {key.lower(): key for key in known} | {key.split("/")[-1].lower(): key for key in SHORT_NAMES.values()}
     with contextlib.suppress(OSError):
-        names |= {str(folder).lower(): str(folder) for folder in path.parent.iterdir() if folder.is_dir()}
+        beside = (entry for entry in path.parent.iterdir() if entry.is_dir() or entry.suffix.lower() == ".gguf")
+        names |= {str(entry).lower(): str(entry) for entry in beside}
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.8)
     return f"; did you mean {names[close[0]]}?" if close and name not in known else ""
 
@@ -203,7 +207,10 @@ def refuse_gguf_only(repository: str, revision: str | None, folder: Path) -> Non
 def download_gguf(repository: str, name: str, revision: str | None) -> Path:
     """Download a GGUF file of a hub repository, all parts of a split one, and return its path."""
     every_part = re.sub(r"-\d{5}-of-", "-?????-of-", name)
-    file = fetch(repository, revision, [every_part]) / name
+    try:
+        file = fetch(repository, revision, [every_part]) / name
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {repository}/{name}, and on the hub: {error}") from error
     if not file.is_file():
         raise FileNotFoundError(f"there is no {name} in {repository} on the hub; see the names at its Files tab")
     return file

@@ -32,6 +32,7 @@ FOREIGN_FILES = (
 )
 OLD_GGML = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # the first bytes of llama.cpp's files before GGUF
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz")
+FILE_SUFFIXES = (*WEIGHT_SUFFIXES, ".gguf", ".json", ".model")  # a name with one of them is no repository, no folder
 
 
 def check_file(file: Path) -> None:
@@ -40,7 +41,7 @@ def check_file(file: Path) -> None:
         with file.open("rb") as opened:
             start = opened.read(64)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {file.name} in {file.parent}") from None
+        raise FileNotFoundError(f"there is no {file.name} in {with_name(file.parent)}") from None
     except PermissionError:
         raise PermissionError(f"no permission to read {file}; its owner can grant it with chmod a+r") from None
     except IsADirectoryError:
@@ -57,6 +58,11 @@ def check_folder(folder: Path) -> None:
     """Raise PermissionError for a folder whose files cannot be listed or opened."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"no permission to read the folder {folder}; its owner can grant it with chmod a+rx")
+
+
+def with_name(path: Path) -> Path:
+    """A path for a sentence: as typed, or in full if it ends in "." or "..", which say little."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def describe_folder(folder: Path) -> str:
@@ -108,7 +114,7 @@ def describe_file(file: Path) -> str:
     with contextlib.suppress(OSError), file.open("rb") as opened:
         if opened.read(4) in OLD_GGML:
             return f"{file} is a GGML file of before August 2023; use a GGUF file of the same model"
-    return f"{file} is a file; use the folder with the whole checkpoint, such as {file.parent}"
+    return f"{file} is a file; use the folder with the whole checkpoint, such as {with_name(file.parent)}"
 
 
 def describe_address(address: str) -> str:

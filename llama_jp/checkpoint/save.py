@@ -15,6 +15,7 @@ from ..model import Llama
 from .config import dtype_name
 from .description import describe_model, model_state
 from .json_files import write_json
+from .recognise import with_name
 from .saved_files import copy_tokenizer, remove_stale
 from .tensors import SAFETENSORS_DTYPES, checkpoint_name
 
@@ -117,7 +118,7 @@ def gather(state: dict[str, Tensor]) -> Iterator[dict[str, Tensor] | None]:
 def check_target_is_new(folder: Path) -> None:
     """Raise ValueError if a folder to write to holds files already."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not an empty folder; choose another, or remove it")
+        raise ValueError(f"{with_name(folder)} exists and is not an empty folder; choose another, or remove it")
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from .arguments import (
     positive_int,
     thread_count,
 )
+from .console import note
 from .models import optimize_model
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optimize",
         choices=list(LEVELS),
-        help="measure again after optimising for the first batch size. Levels: "
-        + "; ".join(f"{level}: {description}" for level, description in LEVELS.items()),
+        help="measure again after optimising for the first batch size; exact: the logits stay bit-identical; close: "
+        "rounding may differ; int8: activations of int8 weights are also rounded to int8",
     )
     parser.add_argument(
         "--forget",
@@ -80,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.forget:
         forgotten = forget_plans()
-        print("no kernel choices are kept" if forgotten is None else f"{forgotten}: removed", file=sys.stderr)
+        note("no kernel choices are kept" if forgotten is None else f"{forgotten}: removed")
         return 0
     if args.random is None and args.layers is not None:
         args.parser.error("--layers needs --random; a checkpoint has its own number of layers")
@@ -115,7 +116,7 @@ def write_random_checkpoint(args: argparse.Namespace, stack: ExitStack) -> Path:
             f"the random weights need {size / 1e9:.2f} GB, but {folder.parent} has {free / 1e9:.2f} GB free; "
             "make room, take fewer --layers, or name another folder in TMPDIR"
         )
-    print(f"writing random float16 weights of shape {args.random} to {folder} …", file=sys.stderr)
+    note(f"writing random float16 weights of shape {args.random} to {folder} …")
     write_published(folder, config)
     return folder
 
@@ -166,7 +167,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
     )
     context = model.config.max_position_embeddings
     for tokens in (tokens for tokens in args.prompt if tokens > context):
-        print(f"a prompt of {tokens} tokens is left out: the context has {context} tokens", file=sys.stderr)
+        note(f"a prompt of {tokens} tokens is left out: the context has {context} tokens")
     workload = Workload(args.prompt, args.batch, args.steps, args.runs)
     rates = measure(model, workload, limits, size)
     result["as_loaded"] = asdict(rates)

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ..text_files import decode_text
+from .language import translate
 
 CLEANUP_SECONDS = 5.0
 OTHER_ENCODING = ", or set PYTHONIOENCODING to its encoding"
@@ -69,6 +70,11 @@ def say(line: str) -> None:
     """Print a line to standard error, if that is still possible."""
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
+
+
+def note(sentence: str) -> None:
+    """Print a sentence to standard error, in the language of the block."""
+    print(translate(sentence), file=sys.stderr)
 
 
 class Signals:

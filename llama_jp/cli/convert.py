@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
+from pathlib import Path
 
 from ..checkpoint.config import dtype_name
 from ..checkpoint.gguf.header import read_header
@@ -19,7 +19,8 @@ from .arguments import (
     add_trust_argument,
     take_model_as_source,
 )
-from .output import check_writable
+from .console import note
+from .output import check_folder_name, check_writable, count
 
 EXAMPLE = "llama-jp convert demo demo-float32 --dtype float32"
 
@@ -42,12 +43,15 @@ def run(args: argparse.Namespace) -> int:
     take_model_as_source(args)
     if args.target is None:
         args.parser.error("SRC and DST are needed")
+    if args.target.name.lower() == ".gguf":
+        raise ValueError(f"{args.target} is an ending without a name; name the file, such as model.gguf")
     if args.target.suffix.lower() == ".gguf":
         return write_gguf_file(args)
     if args.type is not None:
         raise ValueError(
-            f"--type is of GGUF files, and {args.target} is a folder; name it {args.target}.gguf, or use --dtype"
+            f"--type is of GGUF files, and {args.target} is a folder; name it {as_gguf(args.target)}, or use --dtype"
         )
+    check_folder_name(args.target, "")
     check_target_is_new(args.target)
     check_writable(args.target)
     model = load_model(
@@ -65,11 +69,13 @@ def run(args: argparse.Namespace) -> int:
     files = sorted(file for file in args.target.iterdir() if file.suffix == ".safetensors")
     size = sum(file.stat().st_size for file in files)
     dtype = dtype_name(model.embed_tokens.weight.dtype)
-    print(
-        f"{args.target}: {len(files)} safetensors file{'s' * (len(files) > 1)}, {size:,} bytes, {dtype}",
-        file=sys.stderr,
-    )
+    note(f"{args.target}: {count(len(files), 'safetensors file')}, {size:,} bytes, {dtype}")
     return 0
+
+
+def as_gguf(target: Path) -> Path:
+    """The GGUF file to name in the place of a folder: in the folder if it exists, else beside it."""
+    return target / "model.gguf" if target.is_dir() else target.with_name(f"{target.name}.gguf")
 
 
 def write_gguf_file(args: argparse.Namespace) -> int:
@@ -93,5 +99,5 @@ def write_gguf_file(args: argparse.Namespace) -> int:
     )
     tensors = read_header(args.target).tensors.values()
     types = ", ".join(f"{count} {name}" for name, count in Counter(tensor.type_name for tensor in tensors).items())
-    print(f"{args.target}: {args.target.stat().st_size:,} bytes, {len(tensors)} tensors ({types})", file=sys.stderr)
+    note(f"{args.target}: {args.target.stat().st_size:,} bytes, {len(tensors)} tensors ({types})")
     return 0

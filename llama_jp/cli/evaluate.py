@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from ..evaluation.perplexity import Evaluation, evaluate
 from ..model import Llama
 from ..numerics import json_values
 from ..text.tokenizer import Tokenizer
+from ..text.vocabulary import first_other_piece
 from ..text_files import read_text_file
 from .arguments import add_positional_source_arguments, positive_int
-from .console import read_standard_input
+from .console import note, read_standard_input
 from .models import add_computation_arguments, model_name, open_model
 from .output import count
 from .tasks_file import add_tasks_arguments, answer_file, compare_file, difference_line
@@ -107,7 +107,7 @@ def measure_text(args: argparse.Namespace) -> int:
     """Measure the model and its references on --text, print the result, and return the exit status."""
     text = read_text(args.text)
     if "\n----\n" in text and args.convention != "documents":
-        print("the text has several documents; --convention documents measures each for itself", file=sys.stderr)
+        note("the text has several documents; --convention documents measures each for itself")
     model, tokenizer = open_model(args)
     comparisons = [compare(args, source, model, tokenizer, text) for source in args.against or ()]
     measured = [each.compared for each in comparisons if each.compared is not None]
@@ -152,10 +152,9 @@ def why_not_comparable(model: Llama, tokenizer: Tokenizer, reference: Llama, oth
     way_out = "only bits per byte and per character compare"
     if reference_V != V:
         return f"no KL divergence: it has {reference_V:,} ids, and the model {V:,}; {way_out}"
-    for i in range(V):
-        here, there = tokenizer.vocabulary.piece(i), other.vocabulary.piece(i)
-        if here != there:
-            return f"no KL divergence: id {i} is {there!r} in its tokenizer, and {here!r} in the model's; {way_out}"
+    if different := first_other_piece(tokenizer.vocabulary, other.vocabulary):
+        i, here, there = different
+        return f"no KL divergence: id {i} is {there!r} in its tokenizer, and {here!r} in the model's; {way_out}"
     return None
 
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
 
 from ..checkpoint.parts import recorded_parts
@@ -20,6 +19,8 @@ from .arguments import (
     positive_number,
     thread_count,
 )
+from .console import note
+from .language import translate_help
 
 EXAMPLE = "llama-jp finetune stories.jsonl my-model --model demo --lr 3e-4 --epochs 3"
 DATA_FORMS = """A line of DATA is a JSON object with one of these forms:
@@ -36,7 +37,7 @@ OPTIONS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = f"{parser.description}\n\n{DATA_FORMS}"
+    parser.description = f"{parser.description}\n\n{translate_help(DATA_FORMS)}"
     parser.add_argument("data", metavar="DATA.jsonl", type=Path, help="examples, one per line")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder for the checkpoint, or for the adapter")
     group = parser.add_argument_group("model")
@@ -82,8 +83,9 @@ def run(args: argparse.Namespace) -> int:
     # Idle threads sleep and do not spin: on cores shared with other programs, spinning makes training times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported, which also takes seconds
     from ..training import finetune
-    from .output import check_writable, count
+    from .output import check_folder_name, check_writable, count
 
+    check_folder_name(args.out, f"; afterwards, llama-jp convert OUT {args.out} writes a GGUF file")
     check_writable(args.out)
     if args.threads:
         import torch
@@ -91,9 +93,12 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     result = finetune(args.data, args.out, args.model, **{name: getattr(args, name) for name in OPTIONS})
     held_out = "" if result.held_out is None else f", held-out loss {result.held_out:.4f}"
-    kind = "checkpoint" if args.lora is None else "adapter"
-    print(f"{args.out}: {kind} after {count(result.steps, 'step')}{held_out}", file=sys.stderr)
-    print(f'try it: llama-jp generate {shlex.join(model_flags(args))} "…"', file=sys.stderr)
+    steps = count(result.steps, "step")
+    if args.lora is None:
+        note(f"{args.out}: checkpoint after {steps}{held_out}")
+    else:
+        note(f"{args.out}: adapter after {steps}{held_out}")
+    note(f'try it: llama-jp generate {shlex.join(model_flags(args))} "…"')
     return 0
 
 

@@ -14,10 +14,11 @@ from ..generation.interface import generate, stream_text
 from ..model import Llama
 from ..text.template import DEFAULT_SYSTEM_PROMPT
 from ..text.tokenizer import Tokenizer
-from .console import check_decoded, read_standard_input
+from ..text_files import check_file_target
+from .console import check_decoded, note, read_standard_input
 from .generation_arguments import add_generation_arguments, generation_options
 from .models import add_model_arguments, load_model_of, open_assistant, optimize_as_asked
-from .output import answer_text, as_dict, check_writable, speed_report, write_pieces
+from .output import answer_text, as_dict, speed_report, write_pieces
 from .prompt_cache import fingerprint, open_cache, save_cache
 from .prompts_file import add_prompts_arguments, answer_prompts
 
@@ -67,10 +68,8 @@ def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args)
     if args.top_logprobs is not None and not args.json:
         raise ValueError("--top-logprobs needs --json")
-    if args.cache and not args.cache.absolute().parent.is_dir():
-        raise ValueError(f"there is no folder {args.cache.absolute().parent} for the cache {args.cache.name}")
     if args.cache:
-        check_writable(args.cache)
+        check_file_target(args.cache, "prompt.cache")
     model, tokenizer = load_model_of(args)
     written_by = fingerprint(model) if args.cache else ""  # before a kernel packs a weight
     assistant = open_assistant(args, tokenizer, model)  # a self-draft is made of weights that are not packed
@@ -89,11 +88,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(content | {"prompt_ids": ids, "options": options}, ensure_ascii=False))
     else:
         write_pieces(stream)
-    print(prompt_form(tokenizer, args), file=sys.stderr)
+    note(prompt_form(tokenizer, args))
     print(speed_report(stream, len(ids), options, cached=cached), file=sys.stderr)
     if cache is not None:
         save_cache(cache, args.cache, ids + stream.generation.ids, written_by)
-        print(f"{args.cache}: {cached} prompt tokens reused, {cache.length} tokens saved", file=sys.stderr)
+        note(f"{args.cache}: {cached} prompt tokens reused, {cache.length} tokens saved")
     return 0
 
 
@@ -151,6 +150,6 @@ def print_several_answers(
     else:
         print("\n".join(texts if len(texts) == 1 else [f"[{i}] {text}" for i, text in enumerate(texts, 1)]))
     lengths = ", ".join(f"{len(answer.ids)} ({answer.finish_reason})" for answer in answers)
-    print(prompt_form(tokenizer, args), file=sys.stderr)
-    print(f"{len(ids)} prompt tokens, new: {lengths}, after {seconds:.2f} s", file=sys.stderr)
+    note(prompt_form(tokenizer, args))
+    note(f"{len(ids)} prompt tokens, new: {lengths}, after {seconds:.2f} s")
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..inspection import report
-from ..inspection.interface import DEFAULT_NEW_TOKENS, check_path
+from ..inspection.interface import DEFAULT_NEW_TOKENS
 from ..loading import load_tokenizer
+from ..text_files import check_file_target
 from .arguments import MODEL_HELP, int_list
+from .console import note
 from .generate import encode_prompt, prompt_form, read_prompt
 from .generation_arguments import add_generation_arguments, generation_options
 from .models import add_model_arguments, open_assistant, open_model
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(args)
-    check_path(args.report)
+    check_file_target(args.report, "page.html")
     compare = {name: load_tokenizer(name) for name in args.compare}
     model, tokenizer = open_model(args)
     ids = encode_prompt(prompt, tokenizer, args)
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         **options,
     )
     print(tokenizer.decode(shown.answer.ids))
-    print(prompt_form(tokenizer, args), file=sys.stderr)
+    note(prompt_form(tokenizer, args))
     size = args.report.stat().st_size / 1000
-    print(f"{args.report}: {len(shown.ids)} tokens, {size:,.0f} kB; open it in a browser", file=sys.stderr)
+    note(f"{args.report}: {len(shown.ids)} tokens, {size:,.0f} kB; open it in a browser")
     return 0

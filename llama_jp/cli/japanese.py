@@ -232,7 +232,7 @@ HELP = {
     "with --prompt-lookup-num-tokens: match up to N of the newest tokens to find that place (default: 2)":
         "--prompt-lookup-num-tokens の指定時: その箇所を、最新の最大 N トークンとの一致で探す（既定値: 2）",
     "draft with this smaller model, which has the same tokenizer; self:int8, self:int4: with a quantised copy of the model itself; self:FOLDER: with its quantised folder":
-        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self:int8、self:int4: モデル自身を量子化した写しで下書き。self:FOLDER: その量子化したフォルダーで下書き",
+        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self:int8、self:int4 ではモデル自身を量子化した写しで、self:FOLDER ではモデルを量子化したフォルダーで作る",
     "with --assistant-model: draft up to N tokens per call (default: 4; 5 with self:)":
         "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4。self: では 5）",
     # context
@@ -351,15 +351,501 @@ HELP = {
         "このトークナイザーのトークンも見せる。複数回指定できる。{model}",
     "system prompt (default: the template's own)":
         "システムプロンプト（既定値: テンプレート自身のもの）",
+    # finetune
+    'A line of DATA is a JSON object with one of these forms:\n  {"instruction": "…", "output": "…"}           also with "input" and "system"\n  {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}, …]}\n  {"text": "…"}\nThe same command continues a run that was interrupted or killed, to the same bits.':
+        'DATA の 1 行は、次のどれかの形の JSON オブジェクトです。\n  {"instruction": "…", "output": "…"}           "input" と "system" も書ける\n  {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}, …]}\n  {"text": "…"}\n中断や強制終了の後も、同じコマンドで続きから再開でき、結果はビット単位で一致します。',
+    "examples, one per line":
+        "学習例。1 行に 1 つ",
+    "folder for the checkpoint, or for the adapter":
+        "チェックポイントまたはアダプターを書き出すフォルダー",
+    "training":
+        "学習",
+    "train a LoRA adapter of rank R (default: train all weights)":
+        "ランク R の LoRA アダプターを学習する（既定値: すべての重みを学習する）",
+    "number of steps of the optimizer":
+        "オプティマイザーのステップ数",
+    "number of times that each example is used (default: 3)":
+        "各学習例を使う回数（既定値: 3）",
+    "peak learning rate (default: 2e-5; with --lora 2e-4)":
+        "学習率の最大値（既定値: 2e-5。--lora では 2e-4）",
+    "steps in which the learning rate rises (default: 3%% of them)":
+        "学習率を上げていくステップ数（既定値: 全ステップの 3%%）",
+    "rows in one call of the model (default: 4)":
+        "モデルの 1 回の呼び出しの行数（既定値: 4）",
+    "calls in a step (default: 1)":
+        "1 ステップの呼び出し回数（既定値: 1）",
+    "tokens in a row (default: 1024, or the context if shorter)":
+        "1 行のトークン数（既定値: 1024。コンテキストの方が短ければその長さ）",
+    "of AdamW (default: 0)":
+        "AdamW の重み減衰（既定値: 0）",
+    "largest norm of the gradients (default: 1)":
+        "勾配のノルムの上限（既定値: 1）",
+    "of data and adapter (default: 0)":
+        "データとアダプターのシード（既定値: 0）",
+    "examples for the held-out loss":
+        "検証損失を測るための例",
+    "examples of DATA to hold out (default: a twentieth)":
+        "検証用に取り分ける DATA の学習例の数（既定値: 20 分の 1）",
+    "steps between two states (default: 100)":
+        "途中の状態を保存する間隔のステップ数（既定値: 100）",
+    "autocast: float32 weights, bfloat16 products; bfloat16: everything; auto: autocast, or bfloat16 with --lora, if the device multiplies bfloat16 natively, else float32 (default: auto)":
+        "autocast: 重みは float32、積は bfloat16。bfloat16: すべて bfloat16。auto: デバイスが bfloat16 の積を直接計算できれば autocast（--lora では bfloat16）、できなければ float32（既定値: auto）",
+    "keep fewer activations: less memory, more time, same bits":
+        "保持する活性値を減らす。メモリは減り、時間は延び、結果はビット単位で一致する",
+    "auto, cpu, cuda, cuda:1, … (default: auto)":
+        "auto、cpu、cuda、cuda:1 など（既定値: auto）",
+    "fused or written out (default: sdpa)":
+        "sdpa は融合、eager は式のとおり（既定値: sdpa）",
+    # bench
+    "random weights of this shape in place of a checkpoint":
+        "チェックポイントの代わりに、この形の乱数の重みを使う",
+    "with --random: the number of layers":
+        "--random の指定時: 層の数",
+    "of weights and activations (default: auto)":
+        "重みと活性値の dtype（既定値: auto）",
+    "auto, cpu, cuda, … (default: auto)":
+        "auto、cpu、cuda など（既定値: auto）",
+    "default: sdpa":
+        "アテンション関数（既定値: sdpa）",
+    "CPU threads (default: torch's choice)":
+        "CPU のスレッド数（既定値: PyTorch の値）",
+    "lengths of prompts, in tokens (default: 128,512,2048)":
+        "プロンプトの長さ。単位はトークン（既定値: 128,512,2048）",
+    "batch sizes (default: 1,8,32)":
+        "バッチサイズ（既定値: 1,8,32）",
+    "decoding steps per run (default: 16)":
+        "1 回の測定のデコードステップ数（既定値: 16）",
+    "runs per median (default: 3)":
+        "中央値を取る測定の回数（既定値: 3）",
+    "measure again after optimising for the first batch size; exact: the logits stay bit-identical; close: rounding may differ; int8: activations of int8 weights are also rounded to int8":
+        "最初のバッチサイズ向けに最適化し、もう一度測る。exact: ロジットはビット単位で一致したまま。close: 丸めが変わることがある。int8: int8 の重みの入力も int8 に丸める",
+    "remove the kernel choices that --optimize keeps in the user's cache folder, and measure nothing":
+        "--optimize がユーザーのキャッシュフォルダーに保存したカーネルの選択を消し、測定はしない",
+    "print one JSON object; the tables go to standard error":
+        "1 つの JSON オブジェクトを出力する。表は標準エラー出力に出す",
+    # parity
+    "models":
+        "モデル",
+    "folder, hub repository, short name, transformers, transformers-cast, llama.cpp:FILE.gguf, checkout:FOLDER or package.module:function":
+        "フォルダー、ハブのリポジトリ、短い名前、transformers、transformers-cast、llama.cpp:FILE.gguf、checkout:FOLDER、package.module:function のいずれか",
+    "the same; B is the reference (default: {default})":
+        "同上。B は参照実装（既定値: {default}）",
+    "the checkpoint for transformers and functions, if A and B name none":
+        "A にも B にもチェックポイントがないとき、transformers と関数に渡すチェックポイント",
+    "random weights of this shape, in place of A's checkpoint":
+        "A のチェックポイントの代わりに、この形の乱数の重みを使う",
+    "number of layers of the random model":
+        "乱数のモデルの層の数",
+    "dtype of {model}":
+        "{model}の dtype",
+    "attention function of {model}":
+        "{model}のアテンション関数",
+    "CPU threads of {model}":
+        "{model}の CPU スレッド数",
+    "rows per forward pass of {model}":
+        "{model}の 1 回の順伝播の行数",
+    "dtype of llama.cpp's KV cache in {model}":
+        "{model}の llama.cpp の KV キャッシュの dtype",
+    "A, and of B by default":
+        " A（指定がなければ B も）",
+    "B (default: as A)":
+        " B（既定値: A と同じ）",
+    "task":
+        "比較の内容",
+    "one or more of {modes}, separated by commas, or all (default: whole)":
+        "{modes} のうち 1 つ以上をコンマで区切って指定する。all はすべて（既定値: whole）",
+    "UTF-8 text for the ids (default: random ids)":
+        "id を作る UTF-8 の文章（既定値: 乱数の id）",
+    "rows of ids (default: 2)":
+        "id の行数（既定値: 2）",
+    "ids in a row (default: 32)":
+        "1 行の id の数（既定値: 32）",
+    "tokens to generate (default: 16)":
+        "生成するトークン数（既定値: 16）",
+    "seed of ids, weights, chunks and sampling (default: 0)":
+        "id、重み、チャンク、サンプリングのシード（既定値: 0）",
+    "full size":
+        "実寸",
+    "write a random checkpoint in published form, and compare it by layer":
+        "公開されている形式で乱数のチェックポイントを書き出し、層ごとに比べる",
+    "folder of this checkpoint (7b: 13.5 GB), new or existing":
+        "このチェックポイントのフォルダー（7b は 13.5 GB）。新しくても既にあってもよい",
+    "verdict and output":
+        "判定と出力",
+    "exit status: 0 equal, as expected or within the tolerance, 1 different, 2 nothing could be compared":
+        "終了ステータス: 一致、予想どおり、または許容範囲内なら 0、違えば 1、何も比較できなければ 2",
+    "an operation that was changed on purpose, such as 'layers.*.self_attn.scores'; all others have to be right; may be given several times":
+        "意図して変えた演算。例: 'layers.*.self_attn.scores'。ほかの演算はすべて正しくなければならない。複数回指定できる",
+    "let logits differ by up to N ULP":
+        "ロジットの N ULP までの差を許す",
+    "let next-token distributions differ by X nats (KL)":
+        "次のトークンの分布の X ナット（KL）までの差を許す",
+    "print all results as one JSON object":
+        "すべての結果を 1 つの JSON オブジェクトで出力する",
+    "write an HTML page with a map of all operations":
+        "すべての演算を一覧にした HTML ページを書き出す",
+    "write a certificate of this run, or add to one":
+        "この実行の証明書を書く、または既にある証明書に加える",
+    "run a certificate again, and compare the results":
+        "証明書の実行を繰り返し、結果を比べる",
 }
 
 MESSAGES = {
+    # notes
+    "prompt: {form}":
+        "プロンプト: {form}",
+    "prompt: plain text ({reason})":
+        "プロンプト: そのままの文章（{reason}）",
+    "the checkpoint has no chat template; --instruct applies ELYZA's":
+        "チェックポイントにチャットテンプレートがないため。--instruct なら ELYZA のものを使う",
+    "prompt: ELYZA's chat template, because the checkpoint has none":
+        "プロンプト: ELYZA のチャットテンプレート（チェックポイントにないため）",
+    "{template} (from {origin})":
+        "{template}（{origin}）",
+    "ELYZA's instruction template":
+        "ELYZA の指示テンプレート",
+    "the checkpoint's chat template":
+        "チェックポイントのチャットテンプレート",
+    "llama_jp, because the checkpoint has none":
+        "チェックポイントにないので llama_jp のもの",
+    ", ":
+        "、",
+    "{tokens} prompt tokens{cached}":
+        "プロンプト {tokens} トークン{cached}",
+    " ({cached} cached)":
+        "（うち {cached} はキャッシュ）",
+    "{tokens} new ({reason})":
+        "新しい {tokens} トークン（{reason}）",
+    "first after {seconds} s":
+        "最初まで {seconds} 秒",
+    "{accepted} of {drafted} draft tokens accepted in {passes} model calls":
+        "モデルの {passes} 回の呼び出しで、ドラフトトークン {drafted} 個のうち {accepted} 個を採用",
+    "seed {seed}":
+        "シード {seed}",
+    "{tokens} prompt tokens, new: {lengths}, after {seconds} s":
+        "プロンプト {tokens} トークン、新しいトークン: {lengths}、{seconds} 秒",
+    "{file}: {cached} prompt tokens reused, {saved} tokens saved":
+        "{file}: プロンプトの {cached} トークンを再利用し、{saved} トークンを保存しました",
+    "{file}: all {all} prompts are answered already":
+        "{file}: {all} 個のプロンプトにはすべて答えてあります",
+    "{file}: {answers} answers, {new} of them new, with {tokens} tokens after {seconds} s ({rate} tokens/s)":
+        "{file}: 答え {answers} 個（新しいものは {new} 個、{tokens} トークン）、{seconds} 秒（{rate} tokens/s）",
+    "{rows} prompts at a time; KV cache: up to {size} MB":
+        "一度に {rows} 個のプロンプト。KV キャッシュ: 最大 {size} MB",
+    "{file}: all {all} tasks are answered already":
+        "{file}: {all} 個の課題にはすべて答えてあります",
+    "{file}: {answers}, {new} of them new, after {seconds} s":
+        "{file}: {answers}（新しいものは {new} 個）、{seconds} 秒",
+    "{number} answer":
+        "答え {number} 個",
+    "{number} answers":
+        "答え {number} 個",
+    "the checkpoint samples its answers; they are compared with greedy decoding":
+        "このチェックポイントは答えをサンプリングします。貪欲法の答えと比べます",
+    "{file}: {tokens} tokens, {size} kB; open it in a browser":
+        "{file}: {tokens} トークン、{size} kB。ブラウザーで開いてください",
+    "{folder}: {files}, {size} bytes, {dtype}":
+        "{folder}: {files}、{size} バイト、{dtype}",
+    "{number} safetensors file":
+        "safetensors ファイル {number} 個",
+    "{number} safetensors files":
+        "safetensors ファイル {number} 個",
+    "{file}: {size} bytes, {tensors} tensors ({types})":
+        "{file}: {size} バイト、テンソル {tensors} 個（{types}）",
+    "optimised with the kept choices of this machine; each product is {checked} its layers":
+        "このマシンに保存した選択で最適化しました。どの積も元の層と{checked}",
+    "bit-identical to":
+        "ビット単位で一致します",
+    "close to":
+        "近い値です",
+    "optimised; numerical deviation on {tokens} tokens of prose: {deviation}":
+        "最適化しました。散文 {tokens} トークンでの数値誤差: {deviation}",
+    "none: all {logits} logits measured are bit-identical":
+        "なし（測った {logits} 個のロジットはすべてビット単位で一致）",
+    "{different} of {logits} logits differ, by {median} ULP in the median and {most} at most (near zero); KL divergence {kl} nats per token, the same most probable token in {top}":
+        "{logits} 個のロジットのうち {different} 個が違い、差は中央値 {median} ULP、最大 {most} ULP（0 の近く）。KL ダイバージェンスは 1 トークンあたり {kl} ナット、確率最大のトークンが一致する割合は {top}",
+    "--optimize auto: as loaded, because {error}":
+        "--optimize auto: 読み込んだままです。理由: {error}",
+    "--optimize auto: exact, {reason}; the results stay bit-identical":
+        "--optimize auto: exact で、{reason}。結果はビット単位で一致したままです",
+    "packed for about {seconds} s less in {tokens} tokens":
+        "重みを並べ替えました。{tokens} トークンで約 {seconds} 秒短くなります",
+    "measured now and kept for later starts, for about {seconds} s less in {tokens} tokens":
+        "今カーネルを測り、次の起動のために保存しました。{tokens} トークンで約 {seconds} 秒短くなります",
+    "self:{form} takes {size} GB of memory beside the model{rest}":
+        "self:{form} はモデルのほかに {size} GB のメモリを使います{rest}",
+    "; {free} GB are free":
+        "。空きは {free} GB です",
+    # finetune
+    "{out}: checkpoint after {steps}{loss}":
+        "{out}: {steps}学習したチェックポイント{loss}",
+    "{out}: adapter after {steps}{loss}":
+        "{out}: {steps}学習したアダプター{loss}",
+    ", held-out loss {loss}":
+        "、検証損失 {loss}",
+    "{number} step":
+        "{number} ステップ",
+    "{number} steps":
+        "{number} ステップ",
+    'try it: llama-jp generate {flags} "…"':
+        '試すには: llama-jp generate {flags} "…"',
+    "--steps and --epochs both set the length of the run; leave one out":
+        "--steps と --epochs はどちらも学習の長さを決めます。片方を外してください",
+    "--eval and --held-out both choose the held-out examples; leave one out":
+        "--eval と --held-out はどちらも検証用の学習例を決めます。片方を外してください",
+    "{path} is a folder; name a JSONL file":
+        "{path} はフォルダーです。JSONL ファイルを指定してください",
+    "{file} holds no examples{place}":
+        "{file} に{place}学習例がありません",
+    " with an answer in their first {tokens} tokens; take a larger length":
+        "、先頭の {tokens} トークンに答えのある（長さを大きくしてください）",
+    "it is not JSON: {error} at character {position}; a line is one whole object":
+        "JSON ではありません: {position} 文字目: {error}。1 行に 1 つのオブジェクトを書いてください",
+    "it is not an example: JSON nested too deeply":
+        "学習例ではありません: JSON の入れ子が深すぎます",
+    "it is a {type} where an object was expected":
+        "中身は {type} です。JSON のオブジェクトが必要です",
+    "{held_out} of {all} examples are held out, so none is left to train on":
+        "{all} 個の学習例のうち {held_out} 個を検証用に取り分けるので、学習に使うものが残りません",
+    "this tokenizer has no BOS or no EOS token, with which an example begins and ends":
+        "このトークナイザーには、学習例の始めと終わりに置く BOS か EOS トークンがありません",
+    "the text is empty":
+        "文章が空です",
+    "{forms} are given; keep one":
+        "{forms} が両方あります。1 つだけにしてください",
+    "it has {keys}; an example has {forms}":
+        "キーは {keys} ですが、学習例に必要なのは {forms} です",
+    '"messages", "text", or "instruction" and "output"':
+        '"messages"、"text"、または "instruction" と "output"',
+    "no key":
+        "なし",
+    '"messages" is {kind} where a list was expected':
+        '"messages" が {kind} です。リストが必要です',
+    '"{key}" is {kind} where a text was expected':
+        '"{key}" が {kind} です。文章が必要です',
+    "message {i}, an answer of the assistant, has no text":
+        "アシスタントの答えであるメッセージ {i} に文章がありません",
+    "the last message is not an answer of the assistant, so there is nothing to learn":
+        "最後のメッセージがアシスタントの答えではないので、学ぶものがありません",
+    "the tokenizer merges {text} with any text before it; begin the answer differently":
+        "トークナイザーが {text} を前の文章と必ず結合します。答えの書き出しを変えてください",
+    "an adapter is trained in a single process; start the command without torchrun":
+        "アダプターは単独のプロセスで学習します。torchrun を使わずに実行してください",
+    "{model} is quantised, and its weights cannot be trained; train an adapter with LoRA":
+        "{model} は量子化されていて、重みを学習できません。LoRA でアダプターを学習してください",
+    "length {length} is more than the model's context of {context} tokens; choose a smaller one":
+        "長さ {length} がモデルのコンテキスト {context} トークンを超えています。小さくしてください",
+    "{name} is {value}; at least {least} is needed":
+        "{name} が {value} です。{least} 以上にしてください",
+    "{names} exclude each other; leave one of them out":
+        "{names} は同時に使えません。どれかを外してください",
+    "precision is {value}; it can be {values}":
+        "precision が {value} です。{values} のいずれかにしてください",
+    "weights are too large for {dtype}, and are written as trained":
+        "重みが {dtype} には大きすぎるので、学習したときの dtype で書き出します",
+    "example {example} has {ids} ids and {labels} labels; each id has one label":
+        "学習例 {example} の id は {ids} 個、ラベルは {labels} 個です。id ごとに 1 つのラベルが必要です",
+    "example {example} has {tokens} tokens and a row {length}; cut it, or take longer rows":
+        "学習例 {example} は {tokens} トークンですが、1 行は {length} トークンです。学習例を切るか、行を長くしてください",
+    "the run needs about {needed} and {free} are free on {device}: {need}; {way_out}":
+        "学習には約 {needed} のメモリが必要ですが、{device} の空きは {free} です（{need}）。{way_out}",
+    "weights {weights} + gradients {gradients} + AdamW's moments {moments} + activations about {activations}":
+        "重み {weights} + 勾配 {gradients} + AdamW のモーメント {moments} + 活性値 約 {activations}",
+    "take a smaller batch or length, or checkpoint the activations":
+        "バッチか長さを小さくするか、--checkpointing（checkpointing=True）を使ってください",
+    "{way_out}, or take the precision bfloat16":
+        "{way_out}か、precision を bfloat16 にしてください",
+    "train an adapter (LoRA)":
+        "アダプター（LoRA）を学習する",
+    "quantise the model":
+        "モデルを量子化する",
+    "the gradients have the norm {norm}; try a smaller learning rate, more warm-up steps, or float32":
+        "勾配のノルムが {norm} です。学習率を下げるか、ウォームアップのステップを増やすか、float32 を試してください",
+    "{file} has the parameters of another model; remove it, or choose another folder":
+        "{file} は別のモデルのパラメーターです。消すか、別のフォルダーにしてください",
+    "{folder} is a file; choose another folder":
+        "{folder} はファイルです。別のフォルダーにしてください",
+    "{folder} holds files that are no training run; choose another folder, or remove it":
+        "{folder} には学習の実行ではないファイルがあります。別のフォルダーにするか、消してください",
+    "{folder} is a run with other settings: {changes}; repeat the earlier command, or choose another folder":
+        "{folder} は別の設定の実行です: {changes}。前と同じコマンドにするか、別のフォルダーにしてください",
+    "adapters are trained with PEFT, which is missing: pip install 'llama-jp[train]'":
+        "アダプターの学習には PEFT が必要です: pip install 'llama-jp[train]'",
+    # bench
+    "no kernel choices are kept":
+        "保存したカーネルの選択はありません",
+    "{file}: removed":
+        "{file}: 消しました",
+    "writing random float16 weights of shape {shape} to {folder} …":
+        "{shape} の形の float16 の乱数の重みを {folder} に書いています…",
+    "a prompt of {tokens} tokens is left out: the context has {context} tokens":
+        "{tokens} トークンのプロンプトは省きます: コンテキストは {context} トークンです",
+    "--layers needs --random; a checkpoint has its own number of layers":
+        "--layers には --random が必要です。チェックポイントの層の数は決まっています",
+    "--{flag} belongs to a checkpoint, and --random has none":
+        "--{flag} はチェックポイントのためのものです。--random では使えません",
+    "--prompt and --batch are whole numbers of at least 1":
+        "--prompt と --batch は 1 以上の整数です",
+    "the random weights need {needed} GB, but {folder} has {free} GB free; make room, take fewer --layers, or name another folder in TMPDIR":
+        "乱数の重みには {needed} GB が必要ですが、{folder} の空きは {free} GB です。空きを作るか、--layers を減らすか、TMPDIR で別のフォルダーを指定してください",
+    # parity
+    "{words} is unknown; known are {known}":
+        "{words} はありません。使えるのは {known} です",
+    "{text} is not a whole number of at least 0":
+        "{text} は 0 以上の整数ではありません",
+    "--{flag} has no effect with --replay, which repeats the settings of the certificate":
+        "--{flag} は --replay では効果がありません。証明書の設定を繰り返すためです",
+    "--{flag} has no effect with --fullsize, which compares one pass in bfloat16 with transformers":
+        "--{flag} は --fullsize では効果がありません。bfloat16 の 1 回の計算を transformers と比べるためです",
+    "--{flag} names the checkpoint of --fullsize, which is not given":
+        "--{flag} は --fullsize のチェックポイントの場所ですが、--fullsize がありません",
+    "--{flag} is the number of layers of a random model; it needs --random or --fullsize":
+        "--{flag} は乱数のモデルの層の数です。--random か --fullsize が必要です",
+    "--{flag} has no effect: both models name their own checkpoint":
+        "--{flag} は効果がありません: どちらのモデルも自分のチェックポイントを指定しています",
+    "--{flag} has no effect: the function {function} chooses it itself":
+        "--{flag} は効果がありません: 関数 {function} が自分で決めます",
+    "--{flag} has no effect: llama.cpp runs without flash attention":
+        "--{flag} は効果がありません: llama.cpp はフラッシュアテンションなしで動かします",
+    "--{flag} is a setting of llama.cpp, which is not compared":
+        "--{flag} は llama.cpp の設定ですが、llama.cpp は比較の対象にありません",
+    "--{flag} has no effect: the mode tokenizer runs no model":
+        "--{flag} は効果がありません: モード tokenizer はモデルを動かしません",
+    "--{flag} needs a mode that generates: {modes}":
+        "--{flag} には、生成するモードが必要です: {modes}",
+    "--{flag} needs a mode that compares logits, such as whole":
+        "--{flag} には、whole のようなロジットを比べるモードが必要です",
+    "--{flag} judges single operations, which the mode gradients does not; leave one out":
+        "--{flag} は演算を 1 つずつ判定しますが、モード gradients は判定しません。どちらかを外してください",
+    "--{flag} has no effect: the ids come from --text, and no mode is random":
+        "--{flag} は効果がありません: id は --text から作られ、乱数を使うモードもありません",
+    "--fullsize writes a checkpoint of several gigabytes: name its folder with --folder":
+        "--fullsize は数 GB のチェックポイントを書き出します。--folder でフォルダーを指定してください",
+    "the model of {function} failed: {error}":
+        "{function} のモデルが失敗しました: {error}",
+    "neither model has a configuration: name a checkpoint for one of them":
+        "どちらのモデルにも設定（config）がありません。片方にチェックポイントを指定してください",
+    "the weights are random, so the file {file} cannot be compared with --random":
+        "重みが乱数なので、ファイル {file} は --random では比べられません",
+    "both models load the random checkpoint, so {model} cannot be named with --random":
+        "--random では両方のモデルが乱数のチェックポイントを読み込むので、{model} は指定できません",
+    "--text and the mode tokenizer need a checkpoint with a tokenizer; a random one has none":
+        "--text とモード tokenizer には、トークナイザーのあるチェックポイントが必要です。乱数のものにはありません",
+    "{text} has {tokens} tokens, but {rows} rows of {length} tokens need {needed}; give a longer text, or fewer --rows or --tokens":
+        "{text} は {tokens} トークンですが、{length} トークンの {rows} 行には {needed} トークンが必要です。文章を長くするか、--rows か --tokens を減らしてください",
+    "{name} returns a {type} for ids; a tensor of logits (B, T, V) is needed":
+        "{name} は id に対して {type} を返します。ロジットのテンソル (B, T, V) が必要です",
+    "{name}: {shapes}; floating-point logits (B, T, V) are needed":
+        "{name}: {shapes}。浮動小数点数のロジット (B, T, V) が必要です",
+    "ids {ids} give {dtype} logits {logits}":
+        "id {ids} に対するロジットが {dtype} {logits} です",
+    "llama.cpp computes in float32, so {model} has no dtype {dtype}; leave it out":
+        "llama.cpp は float32 で計算するので、{model} に dtype {dtype} は指定できません。外してください",
+    "llama.cpp runs one row at a time here, not {rows}; leave the number out":
+        "ここでは llama.cpp は 1 行ずつ計算します。{rows} 行は指定できないので、外してください",
+    "{spec}: there is no {file}; name the folder of a checkout of this project":
+        "{spec}: {file} がありません。このプロジェクトをチェックアウトしたフォルダーを指定してください",
+    "{model} needs a checkpoint: name a folder for the other model, or give --checkpoint":
+        "{model} にはチェックポイントが必要です。もう一方のモデルにフォルダーを指定するか、--checkpoint を付けてください",
+    "the reference is transformers, which is not installed: pip install transformers":
+        "参照実装の transformers がインストールされていません: pip install transformers",
+    "{file} is a GGUF file, of which transformers drops biases and rope scaling; write it as a folder with `llama-jp convert`, and compare that":
+        "{file} は GGUF ファイルです。transformers はバイアスと RoPE の縮尺を読み落とすので、`llama-jp convert` でフォルダーに書き出し、それを比べてください",
+    "transformers cannot load {folder} ({scheme}); compare it --against its original":
+        "transformers は {folder}（{scheme}）を読み込めません。--against に元のモデルを指定して比べてください",
+    "transformers cannot load {folder}, which is in another layout; write it with `llama-jp convert`, and name the new folder":
+        "{folder} は別の形式なので、transformers は読み込めません。`llama-jp convert` で書き出し、そのフォルダーを指定してください",
+    "transformers cannot load {folder}: {type}: {error}":
+        "transformers が {folder} を読み込めません: {type}: {error}",
+    "{model} is a {type}, which cannot be called with ids":
+        "{model} は {type} で、id を渡して呼び出せません",
+    "mode is one of {modes}, not {mode}":
+        "mode は {modes} のいずれかです。{mode} は使えません",
+    "no operation matches {pattern}, which is expected to differ; {known}":
+        "違うはずの演算 {pattern} に一致するものがありません。{known}",
+    "there are {names}, …":
+        "あるのは {names} などです",
+    "neither model has a configuration":
+        "どちらのモデルにも設定（config）がありません",
+    "{model} cannot generate: it is no model of this project and none of transformers":
+        "{model} は生成できません: このプロジェクトのモデルでも transformers のモデルでもありません",
+    "a row of 1 token has no next token, so no loss and no gradients; give at least 2 tokens":
+        "1 トークンの行には次のトークンがなく、損失も勾配もありません。2 トークン以上にしてください",
+    "{model} shows no parameters, so it has no gradients to compare":
+        "{model} のパラメーターが見えないので、比べる勾配がありません",
+    "the mode tokenizer compares checkpoints and transformers; {spec} is {kind}":
+        "モード tokenizer が比べるのはチェックポイントと transformers です。{spec} は{kind}です",
+    "a function":
+        "関数",
+    "a model in llama.cpp":
+        " llama.cpp のモデル",
+    "a checkout":
+        "チェックアウト",
+    "transformers cannot load the tokenizer of {folder}: {error}":
+        "transformers が {folder} のトークナイザーを読み込めません: {error}",
+    "{file} was made under other conditions ({changes}); write another file":
+        "{file} は別の条件（{changes}）で作られたものです。別のファイルに書いてください",
+    "{file} is not JSON: {error}":
+        "{file} は JSON ではありません: {error}",
+    "{file} is not a certificate of format {format}":
+        "{file} は形式 {format} の証明書ではありません",
+    "{file} is a damaged certificate: it needs a list of runs and an environment":
+        "{file} は壊れた証明書です: 実行のリストと環境の記録が必要です",
+    "{file} has a run that cannot be repeated: {type}: {error}":
+        "{file} に、繰り返せない実行があります: {type}: {error}",
+    "{file} is a folder, and llama.cpp loads a GGUF file: name the file":
+        "{file} はフォルダーです。llama.cpp が読み込むのは GGUF ファイルなので、ファイルを指定してください",
+    "{file} is not a GGUF file, which llama.cpp needs":
+        "{file} は、llama.cpp に必要な GGUF ファイルではありません",
+    "{file} has one weight for queries, keys and values ({name}), so they cannot be compared one by one; convert the model without --fuse-qkv":
+        "{file} ではクエリ・キー・値の重みが 1 つ（{name}）なので、1 つずつ比べられません。--fuse-qkv を付けずにモデルを変換してください",
+    "llama.cpp cannot load {file}: {error}":
+        "llama.cpp が {file} を読み込めません: {error}",
+    "llama.cpp cannot run {file} with {tokens} tokens: {error}":
+        "llama.cpp が {file} を {tokens} トークンで実行できません: {error}",
+    "llama.cpp fails on {file} with status {status}: {error}":
+        "llama.cpp の {file} の実行が、ステータス {status} で失敗しました: {error}",
+    "llama.cpp has no padding, so the mode ragged cannot compare it; use whole, steps or chunks":
+        "llama.cpp にはパディングがないので、モード ragged では比べられません。whole、steps、chunks を使ってください",
+    "llama.cpp runs one row at a time here, not {rows}; use Settings(rows=1)":
+        "ここでは llama.cpp は 1 行ずつ計算します。{rows} 行ではなく Settings(rows=1) にしてください",
+    "the KV cache of llama.cpp is {types} here, not {given}":
+        "ここでの llama.cpp の KV キャッシュは {types} です。{given} は使えません",
+    "the ids go from {least} to {most}, and {file} has {vocabulary} of them, from 0":
+        "id が {least} から {most} までありますが、{file} の id は 0 から {vocabulary} 個です",
+    "{model} computes in {dtype}, and llama.cpp in float32; load it with the dtype float32":
+        "{model} は {dtype} で、llama.cpp は float32 で計算します。dtype を float32 にして読み込んでください",
+    "llama.cpp is run by the package llama-cpp-python, which cannot be imported ({error}): pip install 'llama-jp[peers]'":
+        "llama.cpp を動かすパッケージ llama-cpp-python をインポートできません（{error}）: pip install 'llama-jp[peers]'",
+    "{file} stores {name} as {type}, and how llama.cpp rounds the inputs of its product is not known here; compare a file of another type":
+        "{file} の {name} は {type} ですが、llama.cpp がその積の入力をどう丸めるかは、ここではわかりません。別の型のファイルを比べてください",
+    "{name} has no parameter {parameter}, so it cannot take the weights of the GGUF file; compare a model that is not quantised":
+        "{name} にパラメーター {parameter} がなく、GGUF ファイルの重みを入れられません。量子化していないモデルを比べてください",
+    # adapters, weights, GGUF files
+    "there is no folder {folder} with an adapter; download one with `hf download OWNER/NAME --local-dir FOLDER`":
+        "アダプターのフォルダー {folder} がありません。`hf download OWNER/NAME --local-dir FOLDER` でダウンロードしてください",
+    "{file} is a file; name the adapter's folder, {folder}":
+        "{file} はファイルです。アダプターのフォルダー {folder} を指定してください",
+    "{folder} is a whole model, not an adapter: name it as the model":
+        "{folder} はアダプターではなく、モデル全体です。モデルとして指定してください",
+    "; its subfolders hold adapters: use {folder}":
+        "。アダプターはこの下のフォルダーにあります。{folder} を指定してください",
+    "the adapter {folder}{trained_on} does not fit this model: {problems}":
+        "アダプター {folder}{trained_on}はこのモデルに合いません: {problems}",
+    ", trained on {base},":
+        "（{base} で学習したもの）",
+    "there are no weights in {folder}: none of {names}":
+        "{folder} に重みがありません: {names} のどれもありません",
+    "{file} is not a GGUF file: it begins with {start} and not with {magic}":
+        "{file} は GGUF ファイルではありません: 先頭が {magic} ではなく {start} です",
+    "{file} is incomplete: {name} ends at byte {end}, and the file at {size}; download it again":
+        "{file} は途中までしかありません: {name} は {end} バイト目で終わりますが、ファイルは {size} バイト目までです。ダウンロードし直してください",
     "--assistant-model self:{form} is neither self:int8, self:int4, nor self: with a quantised folder of the same model":
         "--assistant-model self:{form} は、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
     "a page does not show drafts of the model's own copy; name another draft model, or none":
-        "ページは、モデル自身の写しによる下書きを見せません。別の下書きモデルを指定するか、指定をやめてください",
+        "ページは、モデル自身の写しによるドラフトトークンを見せません。別のドラフトモデルを指定するか、指定をやめてください",
     "the self-draft belongs to another model; make one of this model with speed.self_draft":
-        "この下書きは別のモデルのものです。speed.self_draft で、このモデルの下書きを作ってください",
+        "この self-draft は別のモデルのものです。speed.self_draft で、このモデルのものを作ってください",
     # argparse
     "; usage: {usage} (see {program} --help)":
         "。使い方: {usage}（詳しくは {program} --help）",
@@ -491,6 +977,10 @@ MESSAGES = {
         "{source} を指定できるのは `llama-jp parity` だけです。フォルダー、GGUF ファイル、ハブのリポジトリを指定してください",
     "{source} is no folder, no hub repository (owner/name) and no short name ({names}){hint}":
         "{source} というフォルダーはなく、ハブのリポジトリ（owner/name）でも短い名前（{names}）でもありません{hint}",
+    "there is no file {source}{hint}":
+        "{source} というファイルはありません{hint}",
+    "there is no file {owner}/{file}, and on the hub: {error}":
+        "{owner}/{file} というファイルはありません。ハブでも見つかりません: {error}",
     "the bundled model weights/demo is not installed; name a folder or a hub repository instead":
         "同梱のモデル weights/demo がインストールされていません。フォルダーかハブのリポジトリを指定してください",
     "{source} is the {kind} {folder}, and only hub repositories have revisions; drop {revision}":
@@ -581,6 +1071,8 @@ MESSAGES = {
         "{name} のモデルは attention・rope・norm を自分で持っています。関数の中で設定してください",
     "{name} returns {found}, but a {needed} is needed":
         "{name} は {found} を返しますが、{needed} が必要です",
+    "an object of the type {type}":
+        "{type} 型のオブジェクト",
     "{name} cannot be imported":
         "{name} をインポートできません",
     "{name} fails":
@@ -643,8 +1135,6 @@ MESSAGES = {
         "--system は指示テンプレートの一部です。--instruct を付けるか、--raw を外してください",
     "--top-logprobs needs --json":
         "--top-logprobs には --json が必要です",
-    "there is no folder {folder} for the cache {file}":
-        "キャッシュ {file} を書くフォルダー {folder} がありません",
     "--cache and --assistant-model work with one answer and without beam search":
         "--cache と --assistant-model は、答えが 1 つで、ビームサーチを使わないときだけ使えます",
     "the prompt has {tokens} tokens, but the context holds {context}, and the answer needs space as well":
@@ -674,8 +1164,6 @@ MESSAGES = {
         "{flag} は 1 つのプロンプトのためのものです。--prompts とは一緒に使えません",
     "--prompts writes one answer per prompt; leave out --num-return-sequences":
         "--prompts ではプロンプトごとに 1 つの答えを書きます。--num-return-sequences を外してください",
-    "there is no folder {folder} for the answers {file}":
-        "答え {file} を書くフォルダー {folder} がありません",
     "--prompts and --out are the same file {file}; choose another --out":
         "--prompts と --out が同じファイル {file} です。--out を変えてください",
     "{file} holds no prompts":
@@ -993,8 +1481,16 @@ MESSAGES = {
         "モデルの id は {ours} 個、参照モデルは {theirs} 個なので、KL ダイバージェンスは求められません。それぞれのトークナイザーで測り、1 バイトまたは 1 文字あたりのビット数を比べてください",
     "the text has several documents; --convention documents measures each for itself":
         "文章に複数の文書があります。--convention documents なら文書ごとに測れます",
-    "--type is of GGUF files, and {folder} is a folder; name it {name}.gguf, or use --dtype":
-        "--type は GGUF ファイル用ですが、{folder} はフォルダーです。{name}.gguf とするか、--dtype を使ってください",
+    "--type is of GGUF files, and {folder} is a folder; name it {file}, or use --dtype":
+        "--type は GGUF ファイル用ですが、{folder} はフォルダーです。{file} とするか、--dtype を使ってください",
+    "{file} is an ending without a name; name the file, such as model.gguf":
+        "{file} は拡張子だけで、名前がありません。model.gguf のようなファイル名を指定してください",
+    "{target} names a file, but a folder is written; name it {folder}{hint}":
+        "{target} はファイルの名前ですが、書き出すのはフォルダーです。{folder} のような名前にしてください{hint}",
+    "; llama-jp convert MODEL {file} --type q8_0 writes a GGUF file":
+        "。GGUF ファイルは llama-jp convert MODEL {file} --type q8_0 で書けます",
+    "; afterwards, llama-jp convert OUT {file} writes a GGUF file":
+        "。学習の後、GGUF ファイルは llama-jp convert OUT {file} で書けます",
     "--{flag} is of folders, and {file} is a GGUF file; {way_out}":
         "--{flag} はフォルダー用ですが、{file} は GGUF ファイルです。{way_out}",
     "use --type":
@@ -1007,6 +1503,10 @@ MESSAGES = {
         "ハブの {repository} にあるのは GGUF ファイルです。{owner}/{file} のように 1 つを指定してください{hint}",
     "; the others are {files}":
         "。ほかに {files}",
+    "{number} models make a table of what each loses; name their original with --against":
+        "{number} 個のモデルでは、それぞれが失ったものを表にします。--against で元のモデルを指定してください",
+    "--{flag} belongs to one model, and {number} are named":
+        "--{flag} は 1 つのモデルのためのものですが、{number} 個指定されています",
     "--{flag} takes one model, and {number} are named":
         "--{flag} のモデルは 1 つですが、{number} 個指定されています",
     "the loss is not finite: the model's logits hold NaN or infinity; load it with another dtype, and if that does not help, the weights hold NaN or infinity":
@@ -1029,6 +1529,8 @@ MESSAGES = {
         "--layers と --heads で合わせて {heads} ヘッド以下にするか、",
     "there is no folder {folder} for {file}; create it first":
         "{file} を書くフォルダー {folder} がありません。先に作ってください",
+    "{path} is a folder; name a text file":
+        "{path} はフォルダーです。文章のファイルを指定してください",
     "{path} is a folder; name a file, such as {file}":
         "{path} はフォルダーです。{file} のようなファイルを指定してください",
     "{folder} is not writable, so {file} cannot be written there; choose another place":

@@ -27,6 +27,8 @@ STANDS_FOR = {
     "number": r"\d+",
     "line": r"line \d+",
     "byte": "[0-9a-f]{2}",
+    "steps": r"\d+ steps?",
+    "trained_on": "|, trained on .*,",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ..speed.automatic import pays
 from ..speed.optimization import LEVELS, Optimized, optimize
 from ..speed.self_drafting import draft_memory, self_draft
 from ..text.tokenizer import Tokenizer
+from ..text.vocabulary import first_other_piece
 from ..training.memory import available_memory
 from .arguments import (
     DTYPES,
@@ -32,6 +32,7 @@ from .arguments import (
     add_trust_argument,
     thread_count,
 )
+from .console import note
 from .failures import describe
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
@@ -132,10 +133,10 @@ def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokeniz
     optimized = optimize_model(model, args.optimize, rows, ids, measure=False)
     if optimized.deviation is None:
         checked = "bit-identical to" if args.optimize == "exact" else "close to"
-        print(f"optimised with the kept choices of this machine; each product is {checked} its layers", file=sys.stderr)
+        note(f"optimised with the kept choices of this machine; each product is {checked} its layers")
         return
     tokens, deviation = ids.shape[1], optimized.deviation
-    print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
+    note(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}")
 
 
 def optimize_automatically(args: argparse.Namespace, model: Llama, rows: int) -> None:
@@ -150,9 +151,9 @@ def optimize_automatically(args: argparse.Namespace, model: Llama, rows: int) ->
             warnings.simplefilter("ignore")  # kernels that this machine lacks; nobody asked for them
             optimize(model, "exact", rows, measure=False)
     except RuntimeError as error:  # the bits cannot be kept on this machine
-        print(f"--optimize auto: as loaded, because {error}", file=sys.stderr)
+        note(f"--optimize auto: as loaded, because {error}")
         return
-    print(f"--optimize auto: exact, {reason}; the results stay bit-identical", file=sys.stderr)
+    note(f"--optimize auto: exact, {reason}; the results stay bit-identical")
 
 
 def number_of_weights(model: Llama) -> int:
@@ -242,7 +243,7 @@ def open_self_draft(model: Llama, form: str) -> SelfDraft:
     size = draft_memory(model, bits, folder)
     free = available_memory(torch.device("cpu"))
     rest = "" if free is None else f"; {free / 1e9:.2f} GB are free"
-    print(f"self:{form} takes {size / 1e9:.2f} GB of memory beside the model{rest}", file=sys.stderr)
+    note(f"self:{form} takes {size / 1e9:.2f} GB of memory beside the model{rest}")
     return self_draft(model, bits, folder)
 
 
@@ -255,12 +256,9 @@ def check_same_tokenizer(args: argparse.Namespace, tokenizer: Tokenizer) -> None
         other = Tokenizer.from_pretrained(args.assistant_model)
     except FileNotFoundError:
         return
-    pieces, drafted = tokenizer.vocabulary.pieces, other.vocabulary.pieces
-    if pieces == drafted:
-        return
-    different = next(i for i in sorted(pieces.keys() | drafted.keys()) if pieces.get(i) != drafted.get(i))
-    raise ValueError(
-        f"the draft model {args.assistant_model} has another tokenizer than {args.model}: id {different} is "
-        f"{drafted.get(different)!r} there and {pieces.get(different)!r} here; "
-        "take a draft model with the same tokenizer"
-    )
+    if different := first_other_piece(tokenizer.vocabulary, other.vocabulary):
+        i, piece, drafted = different
+        raise ValueError(
+            f"the draft model {args.assistant_model} has another tokenizer than {args.model}: id {i} is {drafted!r} "
+            f"there and {piece!r} here; take a draft model with the same tokenizer"
+        )

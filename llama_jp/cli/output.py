@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.recognise import FILE_SUFFIXES
 from ..generation.interface import TextGeneration
 from ..generation.results import Generation
 from ..generation.stop_strings import StopStringBuffer
 from ..text.tokenizer import Tokenizer
+from .language import translate
 
 
 def write_pieces(pieces: Iterable[str]) -> None:
@@ -46,7 +48,7 @@ def speed_report(
         parts.append(f"{answer.accepted} of {answer.drafted} draft tokens accepted in {answer.passes} model calls")
     if "seed" in options:
         parts.append(f"seed {options['seed']}")
-    return ", ".join(parts)
+    return translate(", ").join(map(translate, parts))
 
 
 def answer_text(tokenizer: Tokenizer, prompt: list[int], answer: Generation, stop_strings: list[str] | None) -> str:
@@ -72,10 +74,22 @@ def as_dict(answer: Generation, text: str) -> dict[str, Any]:
 
 def check_writable(target: Path) -> None:
     """Raise ValueError if nothing can be written beside the target: before hours of work, not after."""
-    folder = next(folder for folder in target.absolute().parents if folder.exists())
+    target = target.absolute()
+    folder = next((folder for folder in target.parents if folder.exists()), target)  # "/" has no parents
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         kind = "is not writable" if folder.is_dir() else "is no folder"
         raise ValueError(f"{folder} {kind}, so {target.name} cannot be written there; choose another place")
+
+
+def check_folder_name(target: Path, gguf: str) -> None:
+    """Raise ValueError for a folder with the name of a weight file, which a person means to write.
+
+    gguf  the end of the sentence for a GGUF file: "; " and how to write one
+    """
+    suffix = target.suffix.lower()
+    if suffix in FILE_SUFFIXES:
+        way_out = gguf if suffix == ".gguf" else ""
+        raise ValueError(f"{target} names a file, but a folder is written; name it {target.with_suffix('')}{way_out}")
 
 
 def count(number: int, noun: str) -> str:

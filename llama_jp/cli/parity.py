@@ -21,6 +21,7 @@ from ..parity.report.html import write_html_report
 from ..parity.report.text import text_report
 from ..parity.requests import MODES, Request, run_request
 from ..parity.run.models import Settings, spec_kind
+from ..text_files import check_file_target
 from .arguments import DTYPES, add_trust_argument, is_whole, positive_int
 
 EXAMPLE = "llama-jp parity --random tiny --mode whole,steps,ragged"
@@ -33,7 +34,7 @@ FAILURE_STATUS = 2  # nothing could be compared; 1 is the result "different"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument_group("models")
-    models.add_argument("--model", metavar="A", help=f"{SPECS} (default: {Request.model})")
+    models.add_argument("--model", metavar="A", help=f"{SPECS} (default: demo)")
     models.add_argument("--against", metavar="B", help=f"the same; B is the reference (default: {Request.against})")
     models.add_argument(
         "--checkpoint", metavar="MODEL", help="the checkpoint for transformers and functions, if A and B name none"
@@ -128,12 +129,14 @@ def refuse_unused(args: argparse.Namespace) -> None:
     given -= {"run", "parser", "failure-status"}
     if args.replay:
         refuse(
+            "--{flag} has no effect with --replay, which repeats the settings of the certificate",
             given - {"replay", "json", "trust-parts"},
-            "has no effect with --replay, which repeats the settings of the certificate",
         )
     elif args.fullsize:
-        others = given - {"fullsize", "folder", "layers", "seed", "json"}
-        refuse(others, "has no effect with --fullsize, which compares one pass in bfloat16 with transformers")
+        refuse(
+            "--{flag} has no effect with --fullsize, which compares one pass in bfloat16 with transformers",
+            given - {"fullsize", "folder", "layers", "seed", "json"},
+        )
     else:
         refuse_unused_in_comparison(args, given)
 
@@ -141,39 +144,46 @@ def refuse_unused(args: argparse.Namespace) -> None:
 def refuse_unused_in_comparison(args: argparse.Namespace, given: set[str]) -> None:
     request = to_request(args)
     modes, specs = set(request.modes), (request.model, request.against)
-    refuse(given & {"folder"}, "names the checkpoint of --fullsize, which is not given")
+    refuse("--{flag} names the checkpoint of --fullsize, which is not given", given & {"folder"})
     if not args.random:
-        refuse(given & {"layers"}, "is the number of layers of a random model; it needs --random or --fullsize")
+        refuse(
+            "--{flag} is the number of layers of a random model; it needs --random or --fullsize", given & {"layers"}
+        )
     elif args.model and names_checkpoint(args.model):
         raise ValueError(f"both models load the random checkpoint, so {args.model} cannot be named with --random")
     kinds = [spec_kind(spec) for spec in specs]
     if set(kinds) <= {"checkpoint", "llama.cpp"}:
-        refuse(given & {"checkpoint"}, "has no effect: both models name their own checkpoint")
+        refuse("--{flag} has no effect: both models name their own checkpoint", given & {"checkpoint"})
     for prefix, chosen in (("", specs), ("against-", specs[1:])):
         if all(spec_kind(spec) == "function" for spec in chosen):
-            loading = {f"{prefix}dtype", f"{prefix}attention"}
-            refuse(given & loading, f"has no effect: the function {chosen[0]} chooses it itself")
+            refuse(
+                f"--{{flag}} has no effect: the function {chosen[0]} chooses it itself",
+                given & {f"{prefix}dtype", f"{prefix}attention"},
+            )
         if all(spec_kind(spec) == "llama.cpp" for spec in chosen):
-            refuse(given & {f"{prefix}attention"}, "has no effect: llama.cpp runs without flash attention")
+            refuse("--{flag} has no effect: llama.cpp runs without flash attention", given & {f"{prefix}attention"})
         if all(spec_kind(spec) != "llama.cpp" for spec in chosen):
-            refuse(given & {f"{prefix}kv-cache"}, "is a setting of llama.cpp, which is not compared")
+            refuse("--{flag} is a setting of llama.cpp, which is not compared", given & {f"{prefix}kv-cache"})
     if modes <= {"tokenizer"}:
         ids_and_models = {"rows", "tokens", "seed", "dtype", "attention", "threads", "batch", "expect"}
         ids_and_models |= {f"against-{name}" for name in ids_and_models} | {"max-ulp", "max-kl"}
-        refuse(given & ids_and_models, "has no effect: the mode tokenizer runs no model")
+        refuse("--{flag} has no effect: the mode tokenizer runs no model", given & ids_and_models)
     if not modes & set(GENERATION_MODES):
-        refuse(given & {"new-tokens"}, f"needs a mode that generates: {' or '.join(GENERATION_MODES)}")
+        refuse(f"--{{flag}} needs a mode that generates: {' or '.join(GENERATION_MODES)}", given & {"new-tokens"})
     if modes <= {"tokenizer", "gradients"}:
-        refuse(given & {"expect", "max-kl"}, "needs a mode that compares logits, such as whole")
+        refuse("--{flag} needs a mode that compares logits, such as whole", given & {"expect", "max-kl"})
     if "gradients" in modes:
-        refuse(given & {"expect"}, "judges single operations, which the mode gradients does not; leave one out")
+        refuse(
+            "--{flag} judges single operations, which the mode gradients does not; leave one out", given & {"expect"}
+        )
     if args.text and not args.random and not modes & {"chunks", "ragged", "sampled"}:
-        refuse(given & {"seed"}, "has no effect: the ids come from --text, and no mode is random")
+        refuse("--{flag} has no effect: the ids come from --text, and no mode is random", given & {"seed"})
 
 
-def refuse(options: set[str], why: str) -> None:
+def refuse(sentence: str, options: set[str]) -> None:
+    """Raise ValueError with this sentence for the first of the options, if there is one."""
     if options:
-        raise ValueError(f"--{min(options)} {why}")
+        raise ValueError(sentence.replace("{flag}", min(options)))
 
 
 def names_checkpoint(spec: str) -> bool:
@@ -183,8 +193,7 @@ def names_checkpoint(spec: str) -> bool:
 def run_comparison(args: argparse.Namespace) -> int:
     request = to_request(args)
     for file in filter(None, (args.report, args.certificate)):  # before the comparison, which may take minutes
-        if Path(file).is_dir() or not Path(file).absolute().parent.is_dir():
-            raise ValueError(f"{file} cannot be written: it is a folder, or its folder does not exist")
+        check_file_target(Path(file), "parity.html" if file == args.report else "parity.json")
     with redirect_stdout(sys.stderr):  # a function may print, and standard output is for the result
         comparisons = run_request(request, args.trust_parts)
     if args.report:

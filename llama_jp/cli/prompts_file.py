@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,12 +23,12 @@ from ..generation.results import Generation
 from ..generation.task import as_prompts, resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from ..text_files import parse_json, read_text_file, write_whole
+from ..text_files import check_file_target, parse_json, read_text_file, write_whole
 from .arguments import positive_int
-from .console import read_standard_input
+from .console import note, read_standard_input
 from .generation_arguments import generation_options
 from .models import model_name, open_model
-from .output import answer_text, check_writable
+from .output import answer_text
 
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")
@@ -72,7 +71,7 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
     items = check_arguments(args)
     answers = read_answers(args.out, items)
     if len(answers) == len(items):
-        print(f"{args.out}: all {len(items)} prompts are answered already", file=sys.stderr)
+        note(f"{args.out}: all {len(items)} prompts are answered already")
         return 0
     if args.seed is None:  # an earlier run may have chosen one
         args.seed = next((answer["options"].get("seed") for answer in answers.values()), None)
@@ -106,10 +105,9 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
             bar.update()
     write_whole(args.out, "".join(json.dumps(answers[item.line], ensure_ascii=False) + "\n" for item in items))
     seconds = time.perf_counter() - begun
-    print(
+    note(
         f"{args.out}: {len(items)} answers, {len(waiting)} of them new, with {tokens} tokens "
-        f"after {seconds:.2f} s ({tokens / seconds:.1f} tokens/s)",
-        file=sys.stderr,
+        f"after {seconds:.2f} s ({tokens / seconds:.1f} tokens/s)"
     )
     return 0
 
@@ -122,10 +120,7 @@ def check_arguments(args: argparse.Namespace) -> list[Item]:
         if getattr(args, name) not in (None, False):
             flag = "PROMPT" if name == "prompt" else "--" + name.replace("_", "-")
             args.parser.error(f"{flag} belongs to a single prompt; leave it out with --prompts")
-    folder = args.out.absolute().parent
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder} for the answers {args.out.name}")
-    check_writable(args.out)
+    check_file_target(args.out, "answers.jsonl")
     if args.prompts != "-" and args.out.exists() and args.out.samefile(args.prompts):
         raise ValueError(f"--prompts and --out are the same file {args.out}; choose another --out")
     return read_prompts(args.prompts)
@@ -222,6 +217,6 @@ def answers_of(
     prompts, limits = [item.ids for item in items], [item.new_tokens for item in items]
     stream = stream_many(model, prompts, batch=batch, tokenizer=tokenizer, limits=limits, **named)
     rows = min(batch, len(items))
-    print(f"{rows} prompts at a time; KV cache: up to {stream.cache_bytes / 1e6:,.1f} MB", file=sys.stderr)
+    note(f"{rows} prompts at a time; KV cache: up to {stream.cache_bytes / 1e6:,.1f} MB")
     for number, answer in stream:
         yield items[number], answer

@@ -10,7 +10,7 @@ from ..linear.scheme import GROUP_SIZES, METHODS
 from ..quantization.certificate import Certificate, Verdict, verify
 from ..quantization.convert import quantize
 from .arguments import add_conversion_arguments, take_model_as_source
-from .output import check_writable
+from .output import check_folder_name, check_writable
 
 EXAMPLE = "llama-jp quantize demo demo-int4 --bits 4 --group-size 64 --method gptq"
 
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--calibrate needs --method gptq; rounding to nearest uses no text")
     if args.text is not None:
         given["text"] = args.text
+    check_folder_name(args.target, f"; llama-jp convert MODEL {args.target} --type q8_0 writes a GGUF file")
     check_writable(args.target)
     named = {"revision": args.revision, "adapter": args.adapter, "tokenizer": args.tokenizer}
     certificate = quantize(args.source, args.target, **named, **given)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +15,12 @@ from ..evaluation.perplexity import FirstDifference
 from ..evaluation.published_answers import compare_with_answer
 from ..evaluation.tasks import COLUMNS, MAX_NEW_TOKENS, Task, answer_tasks, encode_task, read_tasks, write_tasks
 from ..generation.options import Options
-from ..text_files import write_whole
+from ..text_files import check_file_target, write_whole
 from .arguments import positive_int
 from .columns import visible
+from .console import note
 from .models import model_name, open_model
-from .output import check_writable, count
+from .output import count
 
 
 def add_tasks_arguments(parser: argparse.ArgumentParser, subject: argparse._MutuallyExclusiveGroup) -> None:
@@ -60,16 +60,16 @@ def answer_file(args: argparse.Namespace) -> int:
     if args.out is None:
         args.parser.error("--tasks needs --out FILE.csv for the answers")
     tasks = read_tasks(args.tasks)
-    check_writable(args.out)
+    check_file_target(args.out, "answers.csv")
     done = read_answers(args.out, tasks, model_name(args))
     if len(done) == len(tasks):
-        print(f"{args.out}: all {len(tasks)} tasks are answered already", file=sys.stderr)
+        note(f"{args.out}: all {len(tasks)} tasks are answered already")
         return 0
     model, tokenizer = open_model(args, rows=args.batch)
     if args.seed is not None and not Options.resolve(model, None, {}).do_sample:
         raise ValueError("--seed has no effect: generation_config.json of this checkpoint does not sample")
     if tokenizer.chat_template is None:
-        print("prompt: ELYZA's chat template, because the checkpoint has none", file=sys.stderr)
+        note("prompt: ELYZA's chat template, because the checkpoint has none")
     begun, new = time.perf_counter(), len(tasks) - len(done)
     answers = answer_tasks(
         model,
@@ -89,7 +89,7 @@ def answer_file(args: argparse.Namespace) -> int:
         except ValueError as error:
             raise ValueError(f"{args.tasks}, {error}") from error
     seconds = time.perf_counter() - begun
-    print(f"{args.out}: {count(len(done), 'answer')}, {new} of them new, after {seconds:.2f} s", file=sys.stderr)
+    note(f"{args.out}: {count(len(done), 'answer')}, {new} of them new, after {seconds:.2f} s")
     return 0
 
 
@@ -114,7 +114,7 @@ def compare_file(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.published} has no answers: its last column is {column}, not a model's name")
     model, tokenizer = open_model(args)
     if Options.resolve(model, None, {}).do_sample:
-        print("the checkpoint samples its answers; they are compared with greedy decoding", file=sys.stderr)
+        note("the checkpoint samples its answers; they are compared with greedy decoding")
     found: list[FirstDifference | None] = []
     limit = args.max_new_tokens or MAX_NEW_TOKENS
     for number, task in enumerate(tqdm(tasks, unit=" tasks", disable=None, leave=False), 1):

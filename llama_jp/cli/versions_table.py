@@ -18,6 +18,7 @@ from ..evaluation.versions import Original
 from ..model import LlamaConfig
 from ..numerics import json_values
 from ..text.tokenizer import Tokenizer
+from ..text.vocabulary import first_other_piece
 from .columns import display_width, pad, visible
 from .info import count_parameters
 from .models import open_model
@@ -100,13 +101,12 @@ def check_vocabulary(source: str, tokenizer: Tokenizer, args: argparse.Namespace
         own = Tokenizer.from_pretrained(source)
     except (FileNotFoundError, ValueError) as error:
         return str(error)
-    pieces, others = tokenizer.vocabulary.pieces, own.vocabulary.pieces
-    for i in sorted(pieces.keys() & others.keys()):
-        if pieces[i] != others[i]:
-            raise ValueError(
-                f"{source} is no version of {args.against[0]}: id {i} is {others[i]!r} in its tokenizer and "
-                f"{pieces[i]!r} in the original's; measure it alone, and compare bits per character"
-            )
+    if different := first_other_piece(tokenizer.vocabulary, own.vocabulary):
+        i, piece, other = different
+        raise ValueError(
+            f"{source} is no version of {args.against[0]}: id {i} is {other!r} in its tokenizer and "
+            f"{piece!r} in the original's; measure it alone, and compare bits per character"
+        )
     return None
 
 

@@ -57,10 +57,15 @@ class Text:
 
 
 def find_text(name: str | Path) -> Path:
-    """The path of a text: a file, or the name of a text of the package. FileNotFoundError lists those names."""
+    """The path of a text: a file, or the name of a text of the package.
+
+    Raises FileNotFoundError with the names of these texts, and ValueError for a folder.
+    """
     for file in (Path(name).expanduser(), TEXTS / Path(name).name):
         if file.is_file():
             return file
+    if Path(name).is_dir():
+        raise ValueError(f"{name} is a folder; name a text file")
     bundled = ", ".join(sorted(file.name for file in TEXTS.glob("*.txt")))
     raise FileNotFoundError(f"there is no file {name}; the texts of the package are {bundled}")
 

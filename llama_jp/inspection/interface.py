@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..generation.speculation import SelfDraft
 from ..generation.task import resolve_max_new_tokens
 from ..model import Llama
 from ..text.tokenizer import Tokenizer
-from ..text_files import write_whole
+from ..text_files import check_file_target, write_whole
 from .content import page_content
 from .run import Run, run_traced
 from .text import tokens_of_text
@@ -68,7 +67,7 @@ def report(
     not there, for too many tokens, and for options that the page cannot show (beams, guidance, shifted context).
     """
     path = Path(path)
-    check_path(path)
+    check_file_target(path, "page.html")
     if tokenizer is None:
         if model.folder is None:
             raise ValueError("the model has no folder with a tokenizer; pass tokenizer=…")
@@ -120,17 +119,6 @@ def check_size(tokens: int, layers: int, heads: int) -> None:
             f"{tokens} tokens have {layers * heads * each:,} attention weights in {layers} layers of {heads} heads, "
             f"and a page holds {MOST_WEIGHTS:,}; {fewer if each <= MOST_WEIGHTS else ''}take fewer tokens"
         )
-
-
-def check_path(path: Path) -> None:
-    """Raise FileNotFoundError or ValueError for a file that cannot be written: before the run, not after it."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder} for {path.name}; create it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file, such as {path / 'page.html'}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{folder} is not writable, so {path.name} cannot be written there; choose another place")
 
 
 def write_page(path: Path, content: Mapping[str, Any]) -> None:

@@ -82,6 +82,16 @@ class Vocabulary:
         return False
 
 
+def first_other_piece(vocabulary: Vocabulary, other: Vocabulary) -> tuple[int, str, str] | None:
+    """The first id with different pieces in two vocabularies, and the two pieces; None if there is no such id.
+
+    An id that only one of them has is no difference: files may name a model's added tokens and padding rows, or not.
+    """
+    pieces, others = vocabulary.pieces, other.pieces
+    different = (i for i in sorted(pieces.keys() & others.keys()) if pieces[i] != others[i])
+    return next(((i, pieces[i], others[i]) for i in different), None)
+
+
 def first_difference(ids: Sequence[int], others: Sequence[int]) -> int | None:
     """The index of the first id that differs, the end of the shorter list included; None for equal ids."""
     one, other = list(ids), list(others)

@@ -132,8 +132,8 @@ def check_memory(need: MemoryNeed, device: torch.device, lora: int | None, proce
     fixed = need.weights + need.gradients + need.moments
     way_out = "take a smaller batch or length, or checkpoint the activations"
     if fixed + RUNTIME > available:
-        way_out = "train an adapter (LoRA)" if lora is None else "quantise the model"
-        way_out += ", or take the precision bfloat16"
+        smaller = "train an adapter (LoRA)" if lora is None else "quantise the model"
+        way_out = f"{smaller}, or take the precision bfloat16"
     raise ValueError(
         f"the run needs about {gib(need.total)} and {gib(available)} are free on {device}: {need}; {way_out}"
     )

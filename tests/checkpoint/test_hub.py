@@ -117,7 +117,7 @@ def test_a_gguf_file_on_the_hub(small, tmp_path, monkeypatch):
         find_checkpoint("owner/some-gguf/a-Q4_0.gguf")
     (tmp_path / "owner/here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="owner/here/a.gguf is no folder"):
+    with pytest.raises(FileNotFoundError, match="there is no file owner/here/a.gguf$"):
         find_checkpoint("owner/here/a.gguf")
 
 

@@ -10,7 +10,7 @@ import pytest
 from llama_jp.checkpoint.config import read_config
 from llama_jp.checkpoint.hub import find_checkpoint
 from llama_jp.checkpoint.load import load_model
-from llama_jp.checkpoint.save import save_model
+from llama_jp.checkpoint.save import check_target_is_new, save_model
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:9e55\nsize 499723\n"
 ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "elyza/ELYZA-japanese-Llama-2-7b"}).encode()
@@ -160,7 +160,10 @@ def test_an_unreadable_folder_is_named(copy, monkeypatch):
         ("elyza/ELYZA-japanese-LLama-2-7b-instuct", r"; did you mean elyza/ELYZA-japanese-Llama-2-7b-instruct\?"),
         ("nothing-like-it", r"7b-fast-instruct\)$"),
         ("/no/such/folder", r"7b-fast-instruct\)$"),
-        ("models/x.gguf", "models/x.gguf is no folder"),
+        ("models/x.gguf", "there is no file models/x.gguf$"),
+        ("nowhere.safetensors", "there is no file nowhere.safetensors$"),
+        ("a/b/nowhere.PTH", "there is no file a/b/nowhere.PTH$"),
+        ("nowhere/tokenizer.model", "there is no file nowhere/tokenizer.model$"),
         ("~nobody-here/model", "~nobody-here/model: .*home directory"),
         (
             "https://huggingface.co/elyza/ELYZA-japanese-Llama-2-7b",
@@ -185,6 +188,23 @@ def test_a_neighbouring_folder_is_suggested(tmp_path):
     (tmp_path / "my-model").mkdir()
     with pytest.raises(FileNotFoundError, match=rf"; did you mean {tmp_path}/my-model\?"):
         find_checkpoint(tmp_path / "my-modle")
+    with pytest.raises(FileNotFoundError, match=rf"; did you mean {tmp_path}/my-model\?"):
+        find_checkpoint(f"{tmp_path}/./my-modle/")
+    (tmp_path / "my-model-Q8_0.gguf").touch()
+    with pytest.raises(FileNotFoundError, match=rf"there is no file .*; did you mean {tmp_path}/my-model-Q8_0.gguf\?"):
+        find_checkpoint(tmp_path / "my-model-Q8.gguf")
+
+
+@pytest.mark.parametrize("dots", [".", "./", "..", "inside/.."])
+def test_a_folder_of_dots_has_its_name_in_the_sentence(tmp_path, monkeypatch, dots):
+    """Guards against "there is no config.json in ..", which looks like the end of a sentence."""
+    (tmp_path / "inside" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "inside")
+    folder = tmp_path if dots == ".." else tmp_path / "inside"
+    with pytest.raises(FileNotFoundError, match=f"there is no config.json in {folder}$"):
+        read_config(find_checkpoint(dots))
+    with pytest.raises(ValueError, match=f"^{folder} exists and is not an empty folder"):
+        check_target_is_new(Path(dots))
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(copy):

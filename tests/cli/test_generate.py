@@ -179,7 +179,7 @@ def test_a_longer_context(capsys, base_folder):
         (["--rope-scaling", "none:2"], "needs more than a factor"),
         (["--top-logprobs", "3"], "--top-logprobs needs --json"),
         (["--num-assistant-tokens", "3"], "--num-assistant-tokens needs --assistant-model"),
-        (["--cache", "/no/such/folder/file"], "there is no folder /no/such/folder for the cache file"),
+        (["--cache", "/no/such/folder/file"], "there is no folder /no/such/folder for file; create it"),
         (["--eos-token-id", "99999"], "eos_token_id has [99999], but ids are whole numbers from 0 to"),
     ],
 )

@@ -22,6 +22,7 @@ from llama_jp.cli import COMMANDS, main, make_parser
 from llama_jp.cli.columns import display_width
 from llama_jp.cli.conversation import forgotten_notice
 from llama_jp.cli.failures import describe_memory
+from llama_jp.cli.finetune import DATA_FORMS
 from llama_jp.cli.help_format import NOT_FIRST, wrap
 from llama_jp.cli.japanese import HELP, MESSAGES
 from llama_jp.cli.language import (
@@ -39,23 +40,27 @@ from llama_jp.generation.checks import check_range
 from llama_jp.text_files import decode_text
 
 PACKAGE = Path(llama_jp.__file__).parent
-# A beginner meets these commands. finetune, parity and bench have English help and errors.
-BEGINNERS = ("generate", "chat", "info", "tokenize", "convert", "evaluate", "quantize", "inspect")
-# Each sentence that these files raise, warn with, or give to `parser.error`, has a Japanese entry.
+# Each sentence that these files raise, warn with, or give to `parser.error`, `note` or `refuse`, has a Japanese entry.
 LISTED = [
-    *(f"cli/{name}.py" for name in BEGINNERS),
+    *(f"cli/{name}.py" for name in COMMANDS),
     *("cli/__init__.py", "cli/arguments.py", "cli/console.py", "cli/conversation.py", "cli/explain.py"),
     *("cli/failures.py", "cli/generation_arguments.py", "cli/models.py", "cli/output.py", "cli/parser.py"),
-    *("cli/prompt_cache.py", "cli/prompts_file.py", "cli/tasks_file.py"),
+    *("cli/prompt_cache.py", "cli/prompts_file.py", "cli/tasks_file.py", "cli/versions_table.py"),
     *("loading.py", "long_context.py", "text_files.py", "text/tokenizer.py"),
     *("checkpoint/hub.py", "checkpoint/json_files.py", "checkpoint/load.py", "checkpoint/recognise.py"),
     *("generation/checks.py", "generation/filter_chain.py", "generation/options.py", "generation/runner.py"),
     *("inspection/interface.py", "inspection/run.py"),
     *("generation/sampling.py", "generation/speculation.py", "generation/stop_strings.py", "generation/stopping.py"),
     *("generation/task.py", "evaluation/documents.py", "evaluation/perplexity.py", "evaluation/tasks.py"),
-    *("quantization/certificate.py", "quantization/convert.py"),
+    *("quantization/certificate.py", "quantization/convert.py", "training/data.py", "training/examples.py"),
+    *("training/finetuning.py", "training/memory.py", "training/optimization.py", "training/packing.py"),
+    *("training/state.py", "parity/requests.py", "parity/modes/forward.py", "parity/modes/generation.py"),
+    *("parity/modes/gradients.py", "parity/modes/tokenizer_mode.py", "parity/report/certificate.py"),
+    *("parity/run/models.py", "parity/run/recording.py", "parity/llamacpp/check.py", "parity/llamacpp/library.py"),
+    *("parity/llamacpp/model.py", "parity/llamacpp/rounding.py", "parity/llamacpp/weights.py"),
 ]
 RETURNING = ("cli/failures.py", "cli/parser.py", "checkpoint/hub.py", "checkpoint/recognise.py", "text_files.py")
+SAYING = ("error", "warn", "note", "refuse")  # functions whose first argument is a sentence
 JAPANESE = re.compile("[ぁ-んァ-ヴ一-龠]")
 # Flags, files, numbers and metavars.
 NAMES = re.compile(r"--[a-z][\w-]+|[\w./-]*\w+[._/]\w[\w./]*|\d+|\b[A-Z]{2,}\w*", re.ASCII)
@@ -85,10 +90,7 @@ def errors(name: str) -> set[str]:
     for node in ast.walk(ast.parse((PACKAGE / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             found += node.exc.args[:1]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
-            "error",
-            "warn",
-        ):
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in SAYING:
             found += node.args[:1]
         elif isinstance(node, ast.Return) and node.value is not None and name in RETURNING:
             found += [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
@@ -119,6 +121,7 @@ def assembled() -> list[str]:
         describe_memory("CUDA out of memory. Tried to allocate 20.00 GiB"),
         describe_memory("tried to allocate 4000000000 bytes"),
         *(f"x: {count(number, 'turn')} saved" for number in (1, 2)),
+        *(count(number, noun) for number in (1, 2) for noun in ("step", "answer", "safetensors file")),
         shorten(["a.bin", "b.bin", "c.bin"], 2),
         *(forgotten_notice([("犬", "猫")] * number, 512) for number in (1, 2)),
     ]
@@ -139,9 +142,9 @@ def of_argparse() -> set[str]:
 
 
 def help_texts() -> set[str]:
-    """Every text in the help of the program and of the commands of beginners."""
-    texts: set[str | None] = set()
-    todo = [make_parser(BEGINNERS)]
+    """Every text in the help of the program and of its commands."""
+    texts: set[str | None] = {DATA_FORMS}
+    todo = [make_parser()]
     for parser in todo:
         texts |= {parser.epilog} | {group.title for group in parser._action_groups if group._group_actions}
         texts |= {group.description for group in parser._action_groups}
@@ -149,7 +152,7 @@ def help_texts() -> set[str]:
             texts.add(action.help)
             if isinstance(action, argparse._SubParsersAction):
                 texts |= {choice.help for choice in action._choices_actions}
-                todo += [action.choices[name] for name in BEGINNERS]
+                todo += action.choices.values()
     return {text for text in texts if text and text != argparse.SUPPRESS}
 
 
@@ -157,7 +160,7 @@ def normalised(english: str) -> str:
     return PLACEHOLDER.sub("{}", english)
 
 
-def test_every_help_text_of_a_beginners_command_has_its_japanese():
+def test_every_help_text_has_its_japanese():
     """Guards against a new flag that has no Japanese. Its entry belongs to HELP in cli/japanese.py."""
     with speaking("ja"):
         assert {text for text in help_texts() if not JAPANESE.search(translate_help(text))} == set()
@@ -169,7 +172,9 @@ def test_every_error_of_a_listed_file_has_its_japanese(name):
 
     def has_japanese(sentence: str) -> bool:
         ends = (sentence, sentence.removesuffix("{}"))  # with a name at the end, or with an empty hint
-        return any(JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12"))
+        return any(
+            JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12", "2 steps")
+        )
 
     with speaking("ja"):
         assert [sentence for sentence in errors(name) if not has_japanese(sentence)] == []
@@ -244,6 +249,13 @@ def test_a_sentence_inside_a_sentence_is_translated_and_names_stay():
         )
         assert translate("there is no layer 9; the model has layers 0 to 5").startswith("層 9 はありません")
         assert translate("c.json: 1 turn saved") == "c.json: 1 往復を保存しました"
+        assert translate("out: adapter after 2 steps") == "out: 2 ステップ学習したアダプター"
+        assert translate("out: checkpoint after 1 step, held-out loss 2.5") == (
+            "out: 1 ステップ学習したチェックポイント、検証損失 2.5"
+        )
+        assert translate("the adapter a, trained on b, does not fit this model: missing c").startswith(
+            "アダプター a（b で学習したもの）は"
+        )
         assert translate("a sentence without an entry") == "a sentence without an entry"
     assert translate("there are no prompts") == "there are no prompts"
 
@@ -292,7 +304,7 @@ def test_an_unknown_language_is_wrong_usage(words, capsys):
     assert stopped.value.code == 2 and "--lang: invalid choice: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["", *BEGINNERS])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_the_help_fits_the_terminal(command, columns, capsys, monkeypatch):
     """Guards against lines measured in characters: a Japanese one takes two columns."""
@@ -300,8 +312,9 @@ def test_the_help_fits_the_terminal(command, columns, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main(["--lang", "ja", *command.split(), "--help"])
     out = capsys.readouterr().out
-    assert stopped.value.code == 0 and out.startswith("使い方: llama-jp") and "位置引数:" in out
-    body = out.partition("位置引数:")[2].partition("\n例:")[0]
+    assert stopped.value.code == 0 and out.startswith("使い方: llama-jp") and "\nオプション:" in out
+    body = out.partition("位置引数:")[2] or out.partition("オプション:")[2]
+    body = body.partition("\n例:")[0]
     assert max(map(display_width, body.splitlines())) <= columns
     assert not any(line.strip()[:1] in set(NOT_FIRST) for line in body.splitlines() if line.strip())
     if command:
@@ -319,12 +332,10 @@ def test_lines_break_between_words():
     assert wrap("one two three", 8) == ["one two", "three"]
 
 
-FIRST_WORDS = {"", "fly", "genrate", "--vesion", *BEGINNERS}
-OF_BEGINNERS = [each for each in MISTAKES if each[0].split(" ")[0] in FIRST_WORDS]
 OTHERS_SAY = "Expect|[Ee]rror|Unit 'IG'"  # sentences of Python, torch, safetensors and huggingface_hub
 
 
-@pytest.mark.parametrize(("line", "status", "sentence"), OF_BEGINNERS)
+@pytest.mark.parametrize(("line", "status", "sentence"), MISTAKES)
 def test_a_mistake_is_explained_in_japanese(capsys, monkeypatch, places, tmp_path, line, status, sentence):  # noqa: F811
     """Every mistake of test_mistakes.py: one line, in Japanese, with the same status."""
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
@@ -361,7 +372,6 @@ def test_commands_answer_the_same_in_both_languages(capsys):
         assert main(["--lang", language, "tokenize", "吾輩は猫である。", "--json"]) == 0
         results.append(capsys.readouterr().out)
     assert results[0] == results[1]
-    assert set(BEGINNERS) <= set(COMMANDS)
 
 
 def test_a_chat_speaks_japanese_and_its_answers_stay(folder, capsys, monkeypatch):

@@ -57,9 +57,9 @@ def test_a_run_that_cannot_be_repeated_is_status_2(tmp_path, capsys):
 
 def test_files_that_cannot_be_written_are_refused_before_the_comparison(tmp_path, capsys):
     for option in ("--report", "--certificate"):
-        for target in (tmp_path, tmp_path / "nowhere" / "file"):
+        for target, sentence in ((tmp_path, "is a folder"), (tmp_path / "nowhere" / "file", "there is no folder")):
             assert parity("--random", "7b", option, str(target)) == 2
-            assert "cannot be written" in capsys.readouterr().err
+            assert sentence in capsys.readouterr().err
 
 
 def test_a_certificate_of_other_versions_gets_no_further_run(tmp_path, capsys):
