@@ -90,8 +90,11 @@ class CompiledDotKernel(LinearKernel):
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > x.shape[-1]:
             return super().__call__(x)
-        dot = sum_of_products if torch.compiler.is_compiling() else compiled(sum_of_products)
-        return dot(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+        if torch.compiler.is_compiling():
+            return sum_of_products(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+        # torch.compile compiles again for another mode, an inference tensor, and a view of a base of other sizes
+        with torch.inference_mode(False), torch.no_grad():
+            return compiled(sum_of_products)(self.weight.values.data, x.flatten().clone()).view(*x.shape[:-1], -1)
 
 
 def sum_of_products(weight: Tensor, x: Tensor) -> Tensor:
