@@ -191,7 +191,7 @@ class ZenKernel(LinearKernel):
         blocks = weight.values.split(zen.BLOCK)
         for block in (0, len(blocks) - 1):  # so that `undo` restores the weight, whatever was kept or measured
             if not same_bits(zen.unpack_block(self.packed, block), blocks[block]):
-                raise RuntimeError("it packs weights in an unknown order")
+                raise RuntimeError(zen.UNKNOWN_ORDER)
 
     def __call__(self, x: Tensor) -> Tensor:
         return zen.multiply(x, self.packed)

@@ -18,6 +18,8 @@ from ..environment import package_version
 
 BLOCK = 64  # outputs whose weights are packed together
 
+UNKNOWN_ORDER = "the packed weight is not this weight in a known order"
+
 
 def is_installed() -> bool:
     """Whether the package is there. It may still be one for another torch, which `load` finds."""
@@ -68,15 +70,20 @@ def unpack_block(packed: Tensor, block: int) -> Tensor:
 
 @functools.cache  # these depend on the CPU and the library alone, which stay the same while the process runs
 def chunk_and_panel(outputs: int, inputs: int) -> tuple[int, int]:
-    """The outputs in a chunk and the inputs in a panel, measured by packing ones."""
+    """The outputs in a chunk and the inputs in a panel, measured by packing ones. RuntimeError for another order."""
     marks = torch.zeros(2 * BLOCK, inputs, dtype=torch.bfloat16, device="cpu")
     marks[BLOCK:] = 1
     panel = first_one(pack(marks)) // BLOCK
+    if panel == 0:
+        raise RuntimeError(UNKNOWN_ORDER)
     if inputs == panel:
         return outputs, panel
     marks = torch.zeros(outputs, panel + 2, dtype=torch.bfloat16, device="cpu")
     marks[0, panel:] = 1
-    return first_one(pack(marks)) // panel, panel
+    chunk = first_one(pack(marks)) // panel
+    if chunk == 0 or chunk % BLOCK:
+        raise RuntimeError(UNKNOWN_ORDER)
+    return chunk, panel
 
 
 def first_one(packed: Tensor) -> int:
