@@ -29,7 +29,9 @@ def is_installed() -> bool:
 @functools.cache  # an installed version does not change while the process runs; an exception is not kept
 def load() -> None:
     """Load the library. RuntimeError if it is missing, or built for another version of torch."""
-    installed, wanted = package_version("zentorch") or "", ".".join(torch.__version__.split(".")[:2])
+    if (installed := package_version("zentorch")) is None:
+        raise RuntimeError("zentorch is not installed: pip install -e '.[zen]'")
+    wanted = ".".join(torch.__version__.split(".")[:2])
     if not installed.startswith(f"{wanted}."):  # it has torch's C++ symbols, which differ between versions
         raise RuntimeError(
             f"zentorch {installed} is for another torch than {torch.__version__}: pip install 'zentorch=={wanted}.*'"

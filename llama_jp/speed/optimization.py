@@ -418,7 +418,8 @@ class Plan:
         if (kept := self.kept_attention(name)) is None:
             choice, notice = select_attention(self.model, self.rows)
             if notice is None:  # else the next start tries again
-                self.kept.keep(name, KeptAttention(choice and choice.kernel, choice.speedups if choice else {}))
+                kept = KeptAttention(choice.kernel, choice.speedups) if choice else KeptAttention(None, {})
+                self.kept.keep(name, kept)
             return choice, notice
         if kept.kernel is None:
             return None, None
