@@ -18,7 +18,13 @@ from llama_jp.linear.kernels import KERNELS, LinearKernel, ZenKernel, why_unavai
 from llama_jp.speed.kernel_selection import Selection
 
 # With heads of 8, every product has a multiple of 64 outputs.
-WHOLE_BLOCKS = dict(vocab_size=128, hidden_size=64, intermediate_size=96, num_attention_heads=8, num_key_value_heads=4)
+WHOLE_BLOCKS = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+}
 
 optimize_module = importlib.import_module("llama_jp.speed.optimization")
 
