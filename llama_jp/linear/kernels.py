@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..numerics import same_bits
+from . import zen
 from .weight import Weight, dequantize, pack_int4, unpack_int4
 
 BLOCK = 64  # numbers or bytes that the int8 and int4 kernels load at once
@@ -88,8 +90,11 @@ class CompiledDotKernel(LinearKernel):
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > x.shape[-1]:
             return super().__call__(x)
-        dot = sum_of_products if torch.compiler.is_compiling() else compiled(sum_of_products)
-        return dot(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+        if torch.compiler.is_compiling():
+            return sum_of_products(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
+        # torch.compile compiles again for another mode, an inference tensor, and a view of a base of other sizes
+        with torch.inference_mode(False), torch.no_grad():
+            return compiled(sum_of_products)(self.weight.values.data, x.flatten().clone()).view(*x.shape[:-1], -1)
 
 
 def sum_of_products(weight: Tensor, x: Tensor) -> Tensor:
@@ -163,6 +168,37 @@ class FBGEMMKernel(LinearKernel):
 
     def unpack(self) -> Weight:
         return Weight(torch.ops.quantized.linear_unpack_fp16(self.packed)[0].to(torch.float16))
+
+
+class ZenKernel(LinearKernel):
+    """zentorch's product with a packed weight, on AMD processors the fastest in bfloat16. Not batch-invariant."""
+
+    name = "zentorch, packed"
+    kinds = ("float",)
+    compiles = False
+    same_arithmetic = False
+    dtypes = (torch.bfloat16,)  # in float16 it may print from C, in float32 others are as fast
+
+    @classmethod
+    def fits(cls, outputs: int, inputs: int) -> bool:
+        """Whole blocks, of which the order is known. Without zentorch no shape fits, so nothing warns of it."""
+        return outputs % zen.BLOCK == 0 and inputs % 2 == 0 and zen.is_installed()
+
+    def __init__(self, weight: Weight):
+        self.packed = zen.pack(weight.values)
+        if self.packed.shape != weight.values.shape:
+            raise RuntimeError(f"it packs {tuple(weight.values.shape)} weights as {tuple(self.packed.shape)}")
+        blocks = weight.values.split(zen.BLOCK)
+        for block in (0, len(blocks) - 1):  # so that `undo` restores the weight, whatever was kept or measured
+            if not same_bits(zen.unpack_block(self.packed, block), blocks[block]):
+                raise RuntimeError(zen.UNKNOWN_ORDER)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return zen.multiply(x, self.packed)
+
+    def unpack(self) -> Weight:
+        blocks = range(len(self.packed) // zen.BLOCK)
+        return Weight(torch.cat([zen.unpack_block(self.packed, block) for block in blocks]))
 
 
 class Int8WeightKernel(LinearKernel):
@@ -353,7 +389,7 @@ def without_deprecation_warnings() -> Iterator[None]:
 
 KERNELS: tuple[type[LinearKernel], ...] = (
     LinearKernel, MatVecKernel, CompiledDotKernel, OneDNNKernel, OneDNNFloat32Kernel, MKLKernel, FBGEMMKernel,
-    Int8WeightKernel, Int4WeightKernel, Int8FBGEMMKernel, Int8OneDNNKernel, Int8OneDNNFusedKernel,
+    ZenKernel, Int8WeightKernel, Int4WeightKernel, Int8FBGEMMKernel, Int8OneDNNKernel, Int8OneDNNFusedKernel,
 )  # fmt: skip
 
 
@@ -437,7 +473,7 @@ def try_kernel(
         if reason := why_wrong(multiply, weight, dtype, SAMPLE_ROWS):
             return f"{reason} and {shape[0]} x {shape[1]} weights"
         for part, original in zip(multiply.unpack(), weight, strict=True):
-            if original is not None and (part is None or not torch.equal(part, original)):
+            if original is not None and (part is None or not same_bits(part, original)):
                 return "its packing changes the weight"
         del multiply
         # Other numbers at the same address: a library that recognises weights by address multiplies by the old ones.
@@ -445,9 +481,14 @@ def try_kernel(
         if reason := why_wrong(kernel(weight), weight, dtype, (1, SMALL_BATCH)):
             return f"{reason} and a weight at the address of an earlier one"
     except Exception as error:  # an internal operator that is missing or does not fit may raise any exception
-        lines = [line.strip() for line in str(error).splitlines()]
-        return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)
+        return reason_of(error)
     return None
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an exception that says something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)
 
 
 def why_wrong(
@@ -507,6 +548,6 @@ def probe_weight(kind: str, shape: tuple[int, int], dtype: torch.dtype) -> Weigh
         return Weight(values, scale, zero)
     numbers = numbers.clamp(min=-127)
     if kind == "float":
-        return Weight(numbers.to(dtype) * 0.0123)  # all digits of the dtype are in use
+        return Weight(numbers.to(dtype) * -0.0123)  # all digits of the dtype are in use, and zeros are -0
     numbers[0] = 127
     return Weight(numbers, (uniform(outputs) + 0.5) * (SMALL_SHAPE[1] / inputs))

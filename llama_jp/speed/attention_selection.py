@@ -43,26 +43,19 @@ def select_attention(model: Llama, rows: int) -> tuple[AttentionChoice | None, s
 
     rows  of a decoding step
 
-    The kernel has to be right at each number of keys of CONTEXTS, with a mask as well for several rows, and to need
-    less time for all of them together. The keys and values are more than the CPU cache holds, as those of all layers.
+    The kernel has to need less time for all numbers of keys together. The keys and values are more than the CPU cache
+    holds, as those of all layers.
     """
-    modules = replaceable_attentions(model)
-    if not modules:
+    if not (modules := replaceable_attentions(model)):
         return None, None
-    c, dtype = model.config, model.embed_tokens.weight.dtype
-    if reason := why_one_query_is_unavailable(dtype, c.num_attention_heads != c.num_key_value_heads):
-        return None, f"attention by {OneQueryAttention.name} is not available on this machine: {reason}"
+    if notice := why_not_usable(model, rows):
+        return None, notice
     plain = modules[0].attend
     fused: Attention = OneQueryAttention(plain)
     speedups: dict[int, float] = {}
     totals = [0.0, 0.0]
-    for keys in sorted({max(2, min(context, c.max_position_embeddings)) for context in CONTEXTS}):
-        q, k, v = random_query(rows, c.num_attention_heads, c.num_key_value_heads, keys, c.head_dim, dtype)
-        mask = torch.arange(keys) >= torch.arange(rows)[:, None]  # (B, S): row i has i tokens of padding
-        mask[:, -1] = True
-        masks = [None] if rows == 1 else [None, mask[:, None, None]]
-        if not all(is_right(fused, q, k, v, each) for each in masks):
-            return None, f"attention by {OneQueryAttention.name} is not used: its result is wrong at {keys} keys"
+    for keys in numbers_of_keys(model):
+        q, k, v = random_query_of(model, rows, keys)
         copies = max(1, min(len(modules), RING_BYTES // (2 * k.nbytes)))
         ring = [(k, v), *((copy_as_allocated(k), copy_as_allocated(v)) for _ in range(copies - 1))]
         seconds: list[list[float]] = [[], []]
@@ -72,10 +65,43 @@ def select_attention(model: Llama, rows: int) -> tuple[AttentionChoice | None, s
         medians = [statistics.median(own) for own in seconds]
         speedups[keys] = medians[0] / medians[1]
         totals = [total + median for total, median in zip(totals, medians, strict=True)]
-    if totals[1] >= totals[0]:
-        return None, None
-    choice = AttentionChoice(c.num_attention_heads, c.num_key_value_heads, c.head_dim, OneQueryAttention.name, speedups)
-    return choice, None
+    return (attention_choice(model, speedups) if totals[1] < totals[0] else None), None
+
+
+def attention_choice(model: Llama, speedups: dict[int, float]) -> AttentionChoice:
+    """The choice of `OneQueryAttention` for this model."""
+    c = model.config
+    return AttentionChoice(c.num_attention_heads, c.num_key_value_heads, c.head_dim, OneQueryAttention.name, speedups)
+
+
+def why_not_usable(model: Llama, rows: int) -> str | None:
+    """A sentence if `OneQueryAttention` is missing or wrong at the shape of this model, else None.
+
+    It has to be right at each of `numbers_of_keys`, with a mask as well for several rows.
+    """
+    c, name = model.config, OneQueryAttention.name
+    dtype = model.embed_tokens.weight.dtype
+    if reason := why_one_query_is_unavailable(dtype, c.num_attention_heads != c.num_key_value_heads):
+        return f"attention by {name} is not available on this machine: {reason}"
+    fused = OneQueryAttention(replaceable_attentions(model)[0].attend)
+    for keys in numbers_of_keys(model):
+        mask = torch.arange(keys) >= torch.arange(rows)[:, None]  # (B, S): row i has i tokens of padding
+        mask[:, -1] = True
+        masks = [None] if rows == 1 else [None, mask[:, None, None]]
+        if not all(is_right(fused, *random_query_of(model, rows, keys), each) for each in masks):
+            return f"attention by {name} is not used: its result is wrong at {keys} keys"
+    return None
+
+
+def numbers_of_keys(model: Llama) -> list[int]:
+    """CONTEXTS, up to the positions of the model."""
+    return sorted({max(2, min(context, model.config.max_position_embeddings)) for context in CONTEXTS})
+
+
+def random_query_of(model: Llama, rows: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random q, k and v of the shape of this model."""
+    c, dtype = model.config, model.embed_tokens.weight.dtype
+    return random_query(rows, c.num_attention_heads, c.num_key_value_heads, keys, c.head_dim, dtype)
 
 
 def copy_as_allocated(x: Tensor) -> Tensor:

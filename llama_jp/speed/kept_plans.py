@@ -1,8 +1,8 @@
 """What `optimize` chose on this machine, kept in the user's cache folder: a second start only packs weights.
 
 One file, `kernel-plans.json`, holds the choices of each machine on which the folder is used. A choice belongs to one
-shape of layer, one dtype, level and number of rows. It is taken on the same processor, with the same versions, number
-of threads and list of kernels only; see `describe_machine`.
+shape of layer, one dtype, level and number of rows, or to one shape of attention. It is taken on the same processor,
+with the same versions, number of threads and list of kernels only; see `describe_machine`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from ..environment import BITS_DEPEND_ON, describe_environment
+from ..environment import BITS_DEPEND_ON, describe_environment, package_version
 from ..linear.kernels import KERNELS
 from ..text_files import parse_json, read_text_file, write_whole
 from ..version import __version__
 
-FORMAT = 1  # file format version; increment on incompatible changes
+FORMAT = 2  # file format version; increment on incompatible changes
 
 FILE_NAME = "kernel-plans.json"
 
@@ -51,6 +51,33 @@ class KeptChoice:
         return cls(**raw)
 
 
+@dataclass(frozen=True)
+class KeptAttention:
+    """Whether the attention of one query has a faster kernel, with the speedups measured when it was chosen."""
+
+    kernel: str | None  # its name; None: the attention as it is
+    speedups: dict[int, float]  # by the number of keys
+
+    @classmethod
+    def from_json(cls, raw: Any) -> KeptAttention:
+        """Raises ValueError for an entry of another form."""
+        if not isinstance(raw, dict) or raw.keys() != {"kernel", "speedups"} or not isinstance(raw["speedups"], dict):
+            raise ValueError("a choice of attention has other entries")
+        if not isinstance(raw["kernel"], str | None):
+            raise ValueError("a kernel is no name")
+        if not all(isinstance(speed, int | float) and math.isfinite(speed) for speed in raw["speedups"].values()):
+            raise ValueError("a speedup is no number")
+        return cls(raw["kernel"], {int(keys): speed for keys, speed in raw["speedups"].items()})
+
+
+Kept = KeptChoice | KeptAttention
+
+
+def kept_from_json(raw: Any) -> Kept:
+    """Raises ValueError for an entry of another form."""
+    return KeptAttention.from_json(raw) if isinstance(raw, dict) and "speedups" in raw else KeptChoice.from_json(raw)
+
+
 def plan_file() -> Path | None:
     """The file in the user's cache folder (XDG_CACHE_HOME, or ~/.cache); None for a user without a home."""
     try:
@@ -65,6 +92,7 @@ def describe_machine() -> str:
     about = {name: environment[name] for name in BITS_DEPEND_ON if name != "transformers"}
     about |= {
         "llama_jp": __version__,
+        "zentorch": package_version("zentorch"),
         "threads": torch.get_num_threads(),
         "quantized_engine": torch.backends.quantized.engine,
         "kernels": [kernel.name for kernel in KERNELS],
@@ -73,7 +101,7 @@ def describe_machine() -> str:
 
 
 class KeptPlans:
-    """The choices of this machine. `get` one by its key; `keep` new ones, then `save`.
+    """The choices of this machine. `layers` and `attention` return one by its key; `keep` new ones, then `save`.
 
     A file that is damaged is ignored with a warning, and the next `save` replaces it. A folder that cannot be read or
     written is no error: nothing is kept then.
@@ -82,12 +110,19 @@ class KeptPlans:
     def __init__(self) -> None:
         self.machine = describe_machine()
         self.choices = read_plans().get(self.machine, {})
-        self.new: dict[str, KeptChoice] = {}
+        self.new: dict[str, Kept] = {}
 
-    def get(self, key: str) -> KeptChoice | None:
-        return self.choices.get(key)
+    def layers(self, key: str) -> KeptChoice | None:
+        """The choice for layers, or None."""
+        kept = self.choices.get(key)
+        return kept if isinstance(kept, KeptChoice) else None
 
-    def keep(self, key: str, choice: KeptChoice) -> None:
+    def attention(self, key: str) -> KeptAttention | None:
+        """The choice for the attention, or None."""
+        kept = self.choices.get(key)
+        return kept if isinstance(kept, KeptAttention) else None
+
+    def keep(self, key: str, choice: Kept) -> None:
         self.choices[key] = self.new[key] = choice
 
     def save(self) -> None:
@@ -111,17 +146,19 @@ class KeptPlans:
         self.new = {}
 
 
-def read_plans() -> dict[str, dict[str, KeptChoice]]:
+def read_plans() -> dict[str, dict[str, Kept]]:
     """The choices in the file, by machine and key. Empty without a file, and with a warning for a damaged one."""
     file = plan_file()
     try:
         if file is None or not file.is_file():
             return {}
         raw = parse_json(read_text_file(file))
+        if isinstance(raw, dict) and raw.get("format") == 1:  # of version 0.4, without attention
+            return {}
         if not isinstance(raw, dict) or raw.get("format") != FORMAT or not isinstance(raw.get("machines"), dict):
             raise ValueError(f"it is no object of format {FORMAT} with machines")
         return {
-            machine: {key: KeptChoice.from_json(choice) for key, choice in dict(choices).items()}
+            machine: {key: kept_from_json(choice) for key, choice in dict(choices).items()}
             for machine, choices in raw["machines"].items()
         }
     except OSError:  # such as a folder without permission to read

@@ -26,16 +26,23 @@ from ..linear.kernels import (
     LinearKernel,
     available_kernels,
     kernels_for,
-    why_unavailable,
+    reason_of,
     why_wrong,
 )
 from ..linear.layer import QuantizedLinear
 from ..linear.one_query import OneQueryAttention
 from ..linear.weight import Weight, join
-from ..model import Attention, Llama, SelfAttention
+from ..model import ATTENTIONS, Attention, Llama, SelfAttention
 from ..numerics import difference, kl_divergence
-from .attention_selection import AttentionChoice, replaceable_attentions, select_attention
-from .kept_plans import KeptChoice, KeptPlans
+from .attention_selection import (
+    AttentionChoice,
+    attention_choice,
+    numbers_of_keys,
+    replaceable_attentions,
+    select_attention,
+    why_not_usable,
+)
+from .kept_plans import KeptAttention, KeptChoice, KeptPlans
 from .kernel_selection import Selection, ring_of, same_results, select_kernel, separate_products
 
 FEW_ROWS = (1, 2, 8, 17, 64)  # at which the first product of each shape is compared again after packing
@@ -294,8 +301,12 @@ class GroupKey(NamedTuple):
     inputs: int
 
 
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 class WrongProductError(Exception):
-    """A kernel whose product of a model's own weights is wrong, or not bit-identical at level "exact"."""
+    """A kernel whose product of a model's own weights is wrong, fails, or is not bit-identical at level "exact"."""
 
     def __init__(self, key: GroupKey, kernel: type[LinearKernel], reason: str):
         super().__init__(f"{kernel.name} is not used for {' '.join(key.names)}: {reason}")
@@ -310,6 +321,7 @@ class Plan:
 
     def __init__(self, model: Llama, level: str, rows: int, fuse: bool = True):
         self.level, self.rows, self.fuse = level, rows, fuse
+        self.model = model
         self.dtype = model.embed_tokens.weight.dtype
         self.exact = level == "exact"
         self.activations = "int8" if level == "int8" else "float"
@@ -328,9 +340,18 @@ class Plan:
 
     def name(self, key: GroupKey) -> str:
         """The key of a choice in the file of kept plans: everything besides the machine on which it depends."""
-        dtype, shape = str(self.dtype).removeprefix("torch."), f"{key.outputs} x {key.inputs}"
+        dtype, shape = name_of(self.dtype), f"{key.outputs} x {key.inputs}"
         blocks = len(ring_of([layers for _, layers in self.groups[key]]))
         return f"{dtype}, {self.level}, rows {self.rows}: {' '.join(key.names)}, {key.kind} {shape}, blocks {blocks}"
+
+    def attention_name(self) -> str | None:
+        """The same for the attention of one query. None: no attention is replaced in this model, or at this level."""
+        if self.exact or not (modules := replaceable_attentions(self.model)):
+            return None
+        c, keys = self.model.config, " ".join(map(str, numbers_of_keys(self.model)))
+        shape = f"{c.num_attention_heads}/{c.num_key_value_heads} x {c.head_dim}, keys {keys}"
+        plain = next(name for name, attend in ATTENTIONS.items() if attend is modules[0].attend)
+        return f"{name_of(self.dtype)}, rows {self.rows}: attention {plain}, {shape}, blocks {len(modules)}"
 
     def candidates(self, key: GroupKey) -> list[type[LinearKernel]]:
         """The kernels of which one may be chosen for a shape, whether or not they work on this machine."""
@@ -339,26 +360,29 @@ class Plan:
 
     def kept_choice(self, key: GroupKey) -> Selection | None:
         """The kept choice for a shape, if its kernel can still be taken; None: it has to be measured."""
-        kept = self.kept.get(self.name(key))
+        kept = self.kept.layers(self.name(key))
         if kept is None:
             return None
         times = kept.speedup, kept.speedup_prompt, kept.saved_seconds
         if kept.kernel is None:
             return Selection(None, *times)
         for kernel in self.candidates(key):
-            if kernel.name == kept.kernel and why_unavailable(kernel, key.kind, self.dtype) is None:
+            if kernel.name == kept.kernel:  # without a test on a small example: each product is compared after packing
                 return Selection(kernel, *times)
         return None
 
     def is_kept(self) -> bool:
         """Whether every shape has a kept choice, so that nothing has to be measured."""
+        attention = self.attention_name()
+        if attention is not None and self.kept_attention(attention) is None:
+            return False
         return all(self.kept_choice(key) is not None for key in self.groups)
 
     def kept_times(self, tokens: int) -> tuple[float, float]:
         """Seconds saved in so many decoding steps, and seconds of packing, by the kept choices."""
         saved = packing = 0.0
         for key, groups in self.groups.items():
-            if (kept := self.kept.get(self.name(key))) is not None and kept.kernel is not None:
+            if (kept := self.kept.layers(self.name(key))) is not None and kept.kernel is not None:
                 saved += len(groups) * tokens * kept.saved_seconds
                 packing += len(groups) * kept.pack_seconds
         return saved, packing
@@ -378,6 +402,30 @@ class Plan:
         kernel = None if selection.kernel is None else selection.kernel.name
         times = selection.speedup, selection.speedup_prompt, selection.saved_seconds
         self.kept.keep(self.name(key), KeptChoice(kernel, *times, pack_seconds))
+
+    def kept_attention(self, name: str) -> KeptAttention | None:
+        """The kept choice for the attention, if its kernel can still be taken; None: it has to be measured."""
+        kept = self.kept.attention(name)
+        return kept if kept is not None and kept.kernel in (None, OneQueryAttention.name) else None
+
+    def choose_attention(self) -> tuple[AttentionChoice | None, str | None]:
+        """The kernel for the attention of one query, kept or measured now, or None; and a notice.
+
+        A kept kernel has to be right at the shape of this model again.
+        """
+        if (name := self.attention_name()) is None:
+            return None, None
+        if (kept := self.kept_attention(name)) is None:
+            choice, notice = select_attention(self.model, self.rows)
+            if notice is None:  # else the next start tries again
+                kept = KeptAttention(choice.kernel, choice.speedups) if choice else KeptAttention(None, {})
+                self.kept.keep(name, kept)
+            return choice, notice
+        if kept.kernel is None:
+            return None, None
+        if notice := why_not_usable(self.model, self.rows):
+            return None, notice
+        return attention_choice(self.model, kept.speedups), None
 
     def save(self) -> None:
         """Write the measured choices to the file of kept plans."""
@@ -416,7 +464,7 @@ def choose_and_replace(replacements: Replacements, plan: Plan) -> Report:
                     )
                 )
                 begun = time.perf_counter()
-                for group, layers, weight, product in packed_products(selection.kernel, groups):
+                for group, layers, weight, product in packed_products(key, selection.kernel, groups):
                     rows = (plan.rows, *FEW_ROWS) if layers is groups[0][1] else (plan.rows,)
                     if reason := why_different(product, layers, weight, plan, rows):
                         raise WrongProductError(key, selection.kernel, reason)
@@ -425,23 +473,28 @@ def choose_and_replace(replacements: Replacements, plan: Plan) -> Report:
                 pack_seconds = (time.perf_counter() - begun) / len(groups)
             if is_new:
                 plan.keep(key, selection, pack_seconds)
-    if plan.level != "exact":
-        report.attention, notice = select_attention(replacements.model, plan.rows)
-        report.notices += [notice] if notice else []
-        for module in replaceable_attentions(replacements.model) if report.attention else ():
-            replacements.replace_attention(module)
+    report.attention, notice = plan.choose_attention()
+    report.notices += [notice] if notice else []
+    for module in replaceable_attentions(replacements.model) if report.attention else ():
+        replacements.replace_attention(module)
     return report
 
 
 def packed_products(
-    kernel: type[LinearKernel], groups: Groups
+    key: GroupKey, kernel: type[LinearKernel], groups: Groups
 ) -> Iterator[tuple[LayerGroup, list[LinearLayer], Weight, LinearKernel]]:
-    """Pack group by group: one of them is in memory twice, or one for each thread where packing uses one core."""
+    """Pack group by group: one of them is in memory twice, or one for each thread where packing uses one core.
+
+    Raises WrongProductError if the kernel fails: a kept one has not been tested at this shape since the start.
+    """
 
     def pack(layers: list[LinearLayer]) -> tuple[Weight, LinearKernel]:
         with torch.no_grad():  # a mode of each thread
             weight = join([weight_of(layer) for layer in layers])
-            return weight, kernel(weight)
+            try:
+                return weight, kernel(weight)
+            except Exception as error:  # an operator of another library may raise any exception
+                raise WrongProductError(key, kernel, reason_of(error)) from error
 
     threads = torch.get_num_threads() if kernel.packs_alone else 1
     with ThreadPoolExecutor(threads) as pool:
@@ -458,7 +511,10 @@ def why_different(
     if plan.exact and weight.kind == "float":
         same = same_results(separate_products(layers), product, weight.inputs, plan.dtype, rows)
         return None if same else "its results are not bit-identical on the model's weights"
-    return why_wrong(product, weight, plan.dtype, rows, sample=True)
+    try:
+        return why_wrong(product, weight, plan.dtype, rows, sample=True)
+    except Exception as error:  # as in packed_products
+        return reason_of(error)
 
 
 @torch.inference_mode()

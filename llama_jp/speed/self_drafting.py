@@ -197,6 +197,7 @@ def pack(draft: Llama) -> None:
         replacements = Replacements(draft)
         try:
             choose_and_replace(replacements, plan)
+            plan.save()  # the choice of the attention
             return
         except WrongProductError as wrong:
             replacements.undo()

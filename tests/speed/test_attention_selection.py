@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from llama_jp.linear.one_query import OneQueryAttention
 from llama_jp.model import attend_eager, attend_sdpa
 from llama_jp.speed import attention_selection
 from llama_jp.speed.attention_selection import select_attention
+from llama_jp.speed.kept_plans import plan_file
 from llama_jp.speed.static_steps import StaticLlama
 
 
@@ -89,6 +93,71 @@ def test_a_kernel_that_is_wrong_at_the_real_shape_is_not_taken(small, monkeypatc
     )
     choice, notice = select_attention(model, 1)
     assert choice is None and f"its result is wrong at {wrong_at} keys" in notice
+
+
+@pytest.mark.parametrize("plain", [2.0, 0.5], ids=["faster", "slower"])
+def test_a_second_start_measures_no_attention(model, monkeypatch, plain):
+    """Guards against seconds of measuring at each start, and against another choice than the first time."""
+    take_seconds(monkeypatch, plain, 1.0)
+    first = llama_jp.optimize(model, "close", measure=False)
+    assert (first.attention is not None) == (plain > 1)
+    first.undo()
+    monkeypatch.setattr(attention_selection, "mean_seconds", lambda *_: pytest.fail("nothing is measured"))
+    second = llama_jp.optimize(model, "close", measure=False)
+    assert second.attention == first.attention and second.deviation is None
+    second.undo()
+    assert llama_jp.optimize(model, "int8", measure=False).attention == first.attention
+
+
+@pytest.mark.parametrize("difference", ["rows", "attention", "heads"])
+def test_a_kept_attention_belongs_to_its_shape(small, monkeypatch, difference):
+    take_seconds(monkeypatch, 2.0, 1.0)
+    llama_jp.optimize(Llama.from_pretrained(small, dtype="float32"), "close")
+    take_seconds(monkeypatch, 1.0, 2.0)
+    model = Llama.from_pretrained(small, dtype="float32", attention="eager" if difference == "attention" else "sdpa")
+    if difference == "heads":
+        model.layers = model.layers[:1]
+    assert llama_jp.optimize(model, "close", rows=2 if difference == "rows" else 1).attention is None
+
+
+@pytest.mark.parametrize("wrong", ["64", "512", "missing", "renamed"])
+def test_a_kept_attention_is_tested_at_the_real_shape_again(small, monkeypatch, wrong):
+    """Guards against trust in a file, as for the products."""
+    model = Llama.from_pretrained(small, dtype="float32")
+    model.config.max_position_embeddings = 1024
+    take_seconds(monkeypatch, 2.0, 1.0)
+    llama_jp.optimize(model, "close", measure=False).undo()
+    right, sentence = one_query.weigh_values, f"its result is wrong at {wrong} keys"
+    if wrong == "missing":
+        sentence = "no compiler"
+        monkeypatch.setattr(attention_selection, "why_one_query_is_unavailable", lambda *_: sentence)
+    elif wrong == "renamed":
+        take_seconds(monkeypatch, 1.0, 2.0)
+        plan_file().write_text(plan_file().read_text().replace(OneQueryAttention.name, "another kernel"))
+        assert llama_jp.optimize(model, "close").attention is None
+        return
+    else:
+        monkeypatch.setattr(
+            one_query,
+            "weigh_values",
+            lambda q, k, v, visible: right(q, k, v, visible) * (1.001 if k.shape[1] == int(wrong) else 1),
+        )
+    with pytest.warns(UserWarning, match=sentence):
+        assert llama_jp.optimize(model, "close", measure=False).attention is None
+    assert attentions(model) == [attend_sdpa] * len(model.layers)
+
+
+def test_a_wrong_attention_is_tried_again_at_the_next_start(model, monkeypatch):
+    """Guards against a kept "no" of a machine that gets a compiler later."""
+    take_seconds(monkeypatch, 2.0, 1.0)
+    with monkeypatch.context() as context, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        context.setattr(attention_selection, "why_one_query_is_unavailable", lambda *_: "no compiler")
+        llama_jp.optimize(model, "close").undo()
+    assert not any(
+        "attention" in key for kept in json.loads(plan_file().read_text())["machines"].values() for key in kept
+    )
+    assert llama_jp.optimize(model, "close").attention is not None
 
 
 def test_an_attention_function_of_your_own_stays(small, monkeypatch):

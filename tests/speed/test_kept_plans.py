@@ -57,7 +57,7 @@ def test_a_second_start_only_packs(model, monkeypatch):
     assert torch.equal(model(IDS), expected)
 
 
-@pytest.mark.parametrize("difference", ["level", "rows", "dtype", "threads", "machine", "kernels"])
+@pytest.mark.parametrize("difference", ["level", "rows", "dtype", "threads", "machine", "kernels", "zentorch"])
 def test_a_plan_belongs_to_its_machine_and_settings(small, monkeypatch, difference):
     """Guards against a plan that was measured for something else."""
     llama_jp.optimize(Llama.from_pretrained(small, dtype="float32"), "exact", rows=1)
@@ -69,22 +69,38 @@ def test_a_plan_belongs_to_its_machine_and_settings(small, monkeypatch, differen
         monkeypatch.setattr(kept_plans, "describe_environment", lambda: here | {"cpu": "another"})
     elif difference == "kernels":
         monkeypatch.setattr(kept_plans, "KERNELS", kernels.KERNELS[:-1])
+    elif difference == "zentorch":
+        monkeypatch.setattr(kept_plans, "package_version", lambda name: f"another {name}")
     model = Llama.from_pretrained(small, dtype="bfloat16" if difference == "dtype" else "float32")
     llama_jp.optimize(model, "close" if difference == "level" else "exact", rows=2 if difference == "rows" else 1)
     assert len(measured) == 5
-    assert len(json.loads(plan_file().read_text())["machines"]) == 1 + (difference in ("threads", "machine", "kernels"))
+    assert len(json.loads(plan_file().read_text())["machines"]) == 1 + (
+        difference in ("threads", "machine", "kernels", "zentorch")
+    )
+
+
+def with_attention(text: str, choice: dict) -> str:
+    """The file with one more choice."""
+    content = json.loads(text)
+    next(iter(content["machines"].values()))["attention"] = choice
+    return json.dumps(content)
 
 
 DAMAGES = {
     "cut": lambda text: text[: len(text) // 2],
     "empty": lambda text: "",
     "list": lambda text: "[]",
-    "no machines": lambda text: '{"format": 1}',
+    "no machines": lambda text: json.dumps({"format": kept_plans.FORMAT}),
     "nested": lambda text: "[" * 100_000,
-    "machine is a number": lambda text: json.dumps({"format": 1, "machines": {"here": 7}}),
+    "machine is a number": lambda text: json.dumps({"format": kept_plans.FORMAT, "machines": {"here": 7}}),
     "speed is a text": lambda text: text.replace('"speedup": 1.0', '"speedup": "1"').replace('"speedup": ', '"x": '),
     "speed is NaN": lambda text: text.replace('"pack_seconds": ', '"pack_seconds": NaN, "y": '),
-    "another format": lambda text: text.replace('"format": 1', '"format": 999'),
+    "another format": lambda text: text.replace(f'"format": {kept_plans.FORMAT}', '"format": 999'),
+    "attention without speedups": lambda text: with_attention(text, {"kernel": None}),
+    "speedups in a list": lambda text: with_attention(text, {"kernel": None, "speedups": [2.0]}),
+    "keys are a word": lambda text: with_attention(text, {"kernel": None, "speedups": {"many": 2.0}}),
+    "a speedup is null": lambda text: with_attention(text, {"kernel": None, "speedups": {"64": None}}),
+    "attention by a number": lambda text: with_attention(text, {"kernel": 7, "speedups": {}}),
 }
 
 
@@ -102,6 +118,16 @@ def test_a_damaged_plan_is_ignored(model, damage):
         warnings.simplefilter("error")
         llama_jp.optimize(model)
     assert torch.equal(model(IDS), expected)
+
+
+def test_a_file_without_choices_of_attention_is_measured_again(model):
+    """Guards against a warning of damage at the first start of a newer version."""
+    llama_jp.optimize(model).undo()
+    plan_file().write_text(plan_file().read_text().replace(f'"format": {kept_plans.FORMAT}', '"format": 1'))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        llama_jp.optimize(model)
+    assert json.loads(plan_file().read_text())["format"] == kept_plans.FORMAT
 
 
 @pytest.mark.parametrize("obstacle", ["file", "no permission", "unreadable", "no home"])
@@ -158,6 +184,44 @@ def test_a_kept_kernel_that_is_wrong_now_is_not_taken(model, monkeypatch, level)
     with pytest.warns(UserWarning, match="wrong later is not used for"):
         second = llama_jp.optimize(model, level, measure=False)
     assert {choice.kernel for choice in second.choices} <= {"plain"}
+    assert torch.equal(model(IDS), expected)
+
+
+class FailsLater(LinearKernel):
+    """Right when it is tested, and failing with the model's weights."""
+
+    name = "fails later"
+    kinds = ("float",)
+    fails_in: str | None = None
+
+    def __init__(self, weight):
+        if FailsLater.fails_in == "packing":
+            raise RuntimeError("no such operator")
+        super().__init__(weight)
+
+    def __call__(self, x):
+        if FailsLater.fails_in == "product":
+            raise OSError("no such operator")
+        return super().__call__(x)
+
+
+@pytest.mark.parametrize("fails_in", ["packing", "product"])
+@torch.no_grad()
+def test_a_kept_kernel_that_fails_now_is_not_taken(model, monkeypatch, fails_in):
+    """Guards against a traceback of a library that was replaced since: one sentence, and another kernel."""
+    expected = model(IDS)
+    monkeypatch.setattr(kernels, "KERNELS", (LinearKernel, FailsLater))
+    monkeypatch.setattr(FailsLater, "fails_in", None)
+    with monkeypatch.context() as context:
+        context.setattr(optimize_module, "select_kernel", lambda *_: optimize_module.Selection(FailsLater, 2.0))
+        llama_jp.optimize(model, "close").undo()
+    kernels.try_kernel(FailsLater, "float", torch.float32, kernels.SMALL_SHAPE, torch.backends.quantized.engine)
+    monkeypatch.setattr(FailsLater, "fails_in", fails_in)
+    with pytest.warns(UserWarning, match="fails later is not used for .*: no such operator$"):
+        second = llama_jp.optimize(model, "close", measure=False)
+    assert {choice.kernel for choice in second.choices} <= {"plain"}
+    assert torch.allclose(model(IDS), expected, atol=1e-5)
+    second.undo()
     assert torch.equal(model(IDS), expected)
 
 
