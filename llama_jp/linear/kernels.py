@@ -212,8 +212,8 @@ class Int4WeightKernel(LinearKernel):
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        many = len(rows) > INT4_ROWS and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return (self.multiply_floats if many else self.multiply_packed)(rows).view(*x.shape[:-1], -1)
+        multiply = self.multiply_floats if len(rows) > INT4_ROWS and multiplies_bfloat16() else self.multiply_packed
+        return multiply(rows).view(*x.shape[:-1], -1)
 
     def multiply_packed(self, x: Tensor) -> Tensor:
         """x (M, K) -> (M, N), faster for few rows: the operator converts every number again for each few of them."""
@@ -234,6 +234,11 @@ class Int4WeightKernel(LinearKernel):
     def unpack(self) -> Weight:
         scale, zero = (part.t().contiguous() for part in self.scale_and_zero.unbind(-1))
         return Weight(deinterleave_int4(self.packed, rows_in_int4_block() // 2), scale, zero)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 matrices on this CPU. Without it, torch's product of them is slow."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @functools.cache  # no key: the packing depends on the CPU alone, which stays the same while the process runs

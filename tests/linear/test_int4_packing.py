@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.reference import SEED
 
-from llama_jp.linear import int4_packing
+from llama_jp.linear import int4_packing, kernels
 from llama_jp.linear.int4_packing import deinterleave_int4, dequantize_interleaved, interleave_int4
 from llama_jp.linear.kernels import INT4_ROWS, Int4WeightKernel, rows_in_int4_block, why_unavailable
 from llama_jp.linear.weight import Weight, dequantize, unpack_int4
@@ -27,8 +27,9 @@ def int4_weight(outputs: int, inputs: int, group_size: int) -> Weight:
 
 @pytest.fixture
 def half():
-    if reason := why_unavailable(Int4WeightKernel, "int4", torch.bfloat16):
-        pytest.skip(reason)
+    if (cpu := torch.backends.cpu.get_cpu_capability()) not in ("AVX2", "AVX512"):
+        pytest.skip(f"torch's int4 kernel has another layout on {cpu}")
+    assert why_unavailable(Int4WeightKernel, "int4", torch.bfloat16) is None
     return rows_in_int4_block() // 2
 
 
@@ -83,3 +84,12 @@ def test_many_rows_are_as_near_to_the_definition_as_few(half, outputs):
     expected = x.float() @ dequantize(weight, torch.float32).T
     for rows in (INT4_ROWS, INT4_ROWS + 1):
         assert (kernel(x[:rows]).float() - expected[:rows]).norm() < 0.005 * expected.norm(), rows
+
+
+def test_a_cpu_without_bfloat16_products_multiplies_packed_numbers(half, monkeypatch):
+    """Guards against torch's slow product of bfloat16 matrices on other processors."""
+    kernel = Int4WeightKernel(int4_weight(64, 256, 64))
+    x = torch.ones(INT4_ROWS + 1, 256, dtype=torch.bfloat16)
+    monkeypatch.setattr(kernels, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(Int4WeightKernel, "multiply_floats", None)
+    assert torch.equal(kernel(x), kernel.multiply_packed(x))
