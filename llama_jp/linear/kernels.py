@@ -22,13 +22,16 @@ from torch import Tensor
 
 from ..numerics import same_bits
 from . import zen
-from .weight import Weight, dequantize, pack_int4, unpack_int4
+from .int4_packing import deinterleave_int4, dequantize_interleaved, interleave_int4
+from .weight import Weight, dequantize
 
 BLOCK = 64  # numbers or bytes that the int8 and int4 kernels load at once
 
 OUTPUTS_AT_ONCE = 512
 
 SMALL_BATCH = 16  # rows up to which loading the weight takes longer than multiplying by it
+
+INT4_ROWS = 64  # rows up to which multiplying packed int4 numbers is faster than converting them to floats first
 
 PROMPT_ROWS = 256  # of the prompt for which kernels are tested and compared
 
@@ -226,7 +229,7 @@ class Int8WeightKernel(LinearKernel):
 
 
 class Int4WeightKernel(LinearKernel):
-    """int4 weights, packed for this CPU, times bfloat16 rows."""
+    """int4 weights, packed for this CPU, times bfloat16 rows. For many rows, blocks of the weight become floats."""
 
     name = "int4 weights"
     kinds = ("int4",)
@@ -240,30 +243,38 @@ class Int4WeightKernel(LinearKernel):
     def __init__(self, weight: Weight):
         assert weight.scale is not None and weight.zero is not None
         self.group_size = weight.group_size
-        self.packed = torch.empty_like(weight.values)
-        blocks = zip(self.packed.split(OUTPUTS_AT_ONCE), weight.values.split(OUTPUTS_AT_ONCE), strict=True)
-        for packed, values in blocks:  # in blocks, since the operator needs each number as an int32
-            packed.copy_(
-                torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack_int4(values).int(), 1).view_as(packed)
-            )
+        self.packed = interleave_int4(weight.values, rows_in_int4_block() // 2)
         self.scale_and_zero = torch.stack((weight.scale.t(), weight.zero.t()), -1).contiguous()  # (G, N, 2)
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = aligned(x.reshape(-1, x.shape[-1]))
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, self.group_size, self.scale_and_zero)
-        return y.view(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1])
+        multiply = self.multiply_floats if len(rows) > INT4_ROWS and multiplies_bfloat16() else self.multiply_packed
+        return multiply(rows).view(*x.shape[:-1], -1)
+
+    def multiply_packed(self, x: Tensor) -> Tensor:
+        """x (M, K) -> (M, N), faster for few rows: the operator converts every number again for each few of them."""
+        multiply = torch.ops.aten._weight_int4pack_mm_for_cpu
+        return multiply(aligned(x), self.packed, self.group_size, self.scale_and_zero)
+
+    def multiply_floats(self, x: Tensor) -> Tensor:
+        """x (M, K) -> (M, N), faster for many rows. Each weight is rounded to bfloat16, as the layer is defined."""
+        half, outputs = rows_in_int4_block() // 2, 2 * OUTPUTS_AT_ONCE  # small enough to stay in the CPU cache
+        y = x.new_empty(len(x), len(self.packed))
+        for begin in range(0, len(self.packed), outputs):
+            block = slice(begin, begin + outputs)
+            weights = dequantize_interleaved(self.packed[block], self.scale_and_zero[:, block], half)
+            for part, weight in zip(y[:, block].view(len(x), -1, 2, half).unbind(2), weights, strict=True):
+                part.copy_((x @ weight).view_as(part))
+        return y
 
     def unpack(self) -> Weight:
-        """Undo the packing.
-
-        For each input, the low halves of the bytes hold the first half of a block of outputs. The high halves hold the
-        second half.
-        """
-        outputs, half = len(self.packed), rows_in_int4_block() // 2
-        packed = self.packed.view(-1, 2 * self.packed.shape[1], half)  # (blocks, K, half a block)
-        values = torch.cat((packed & 15, packed >> 4), -1).transpose(1, 2).reshape(outputs, -1)
         scale, zero = (part.t().contiguous() for part in self.scale_and_zero.unbind(-1))
-        return Weight(pack_int4(values), scale, zero)
+        return Weight(deinterleave_int4(self.packed, rows_in_int4_block() // 2), scale, zero)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether oneDNN multiplies bfloat16 matrices on this CPU. Without it, torch's product of them is slow."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @functools.cache  # no key: the packing depends on the CPU alone, which stays the same while the process runs
@@ -398,7 +409,7 @@ def default_kernel(weight: Weight, dtype: torch.dtype) -> LinearKernel:
     kernel: type[LinearKernel] = {"int8": Int8WeightKernel, "int4": Int4WeightKernel}[weight.kind]
     if dtype not in kernel.dtypes or not kernel.fits(len(weight.values), weight.inputs):
         return LinearKernel(weight)
-    shape = min(len(weight.values), OUTPUTS_AT_ONCE), weight.inputs  # few outputs: a model waits for this test
+    shape = min(len(weight.values), 2 * BLOCK), weight.inputs  # few outputs: a model waits for this test
     if reason := why_unavailable(kernel, weight.kind, dtype, shape):
         warnings.warn(
             f"the kernel for {kernel.name} is not available on this machine: {reason}; "
