@@ -29,7 +29,7 @@ from .arguments import positive_int
 from .console import read_standard_input
 from .generation_arguments import generation_options
 from .models import model_name, open_model
-from .output import answer_text, check_writable
+from .output import answer_text, check_writable, count
 
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")
@@ -107,7 +107,7 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
     write_whole(args.out, "".join(json.dumps(answers[item.line], ensure_ascii=False) + "\n" for item in items))
     seconds = time.perf_counter() - begun
     print(
-        f"{args.out}: {len(items)} answers, {len(waiting)} of them new, with {tokens} tokens "
+        f"{args.out}: {count(len(items), 'answer')}, {len(waiting)} of them new, with {count(tokens, 'token')} "
         f"after {seconds:.2f} s ({tokens / seconds:.1f} tokens/s)",
         file=sys.stderr,
     )
@@ -222,6 +222,6 @@ def answers_of(
     prompts, limits = [item.ids for item in items], [item.new_tokens for item in items]
     stream = stream_many(model, prompts, batch=batch, tokenizer=tokenizer, limits=limits, **named)
     rows = min(batch, len(items))
-    print(f"{rows} prompts at a time; KV cache: up to {stream.cache_bytes / 1e6:,.1f} MB", file=sys.stderr)
+    print(f"{count(rows, 'prompt')} at a time; KV cache: up to {stream.cache_bytes / 1e6:,.1f} MB", file=sys.stderr)
     for number, answer in stream:
         yield items[number], answer
