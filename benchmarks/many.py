@@ -6,7 +6,8 @@
 
 Random prompts of 16 to 512 tokens, and answers of 8 to 200 tokens, the same for all contenders. None of them knows the
 length of an answer before it ends: in flight a criterion ends it, and a padded batch runs until its longest answer
-ends. The prompts are sorted by length, so that padding costs little. Each contender runs in its own process, in turn. Prints the tokens of answers per second, and a JSON line last.
+ends. The prompts are sorted by length, so that padding costs little. Each contender runs in its own process, in turn.
+Prints the tokens of answers per second, and a JSON line last.
 """
 
 from __future__ import annotations

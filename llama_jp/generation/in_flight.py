@@ -25,7 +25,7 @@ from .results import Generation
 from .stop_strings import StopStringBuffer
 from .task import DecodingTask, prepare_task, resolve_max_new_tokens
 
-PROMPT_TOKENS = 64  # of prompts, in a call with decoding rows: most of their arithmetic runs while weights are loaded
+PROMPT_TOKENS = 512  # of prompts, in a call with decoding rows: smaller parts need more calls, which cost more time
 
 
 class ManyGenerations:
@@ -181,8 +181,8 @@ def groups_of_prompts(prompts: list[Row]) -> list[dict[Row, int]]:
 def parts_of_prompts(prompts: list[Row], whole: bool) -> dict[Row, int]:
     """Tokens of prompts to process in a call with decoding rows: the first prompts, up to PROMPT_TOKENS.
 
-    While the weights are loaded for the decoding rows, the arithmetic units are free for some tokens more. Without
-    decoding rows (`whole`) the first prompt is processed to its end. See: "Sarathi-Serve", arXiv:2403.02310.
+    So the weights are loaded once for both, and decoding rows never wait for a whole long prompt. Without decoding rows
+    (`whole`) the first prompt is processed to its end. See: "Sarathi-Serve", arXiv:2403.02310.
     """
     counts: dict[Row, int] = {}
     for row in prompts:

@@ -10,7 +10,7 @@ import torch
 from helpers.reference import SEED, random_config, save_random
 
 import llama_jp
-from llama_jp import Cache, generate, generate_many, stream_many
+from llama_jp import Cache, Options, generate, generate_many, stream_many
 from llama_jp.checkpoint.load import load_model
 from llama_jp.generation.ragged import row_by_row
 from llama_jp.generation.runner import ModelRunner
@@ -233,6 +233,45 @@ def test_dynamic_rope_depends_on_the_row_alone(tmp_path):
     for prompt, answer in zip(prompts, generate_many(model, prompts, batch=3, **options), strict=True):
         (single,) = generate(model, [prompt], **options)
         assert answer.ids == single.ids and answer.logprobs == pytest.approx(single.logprobs, abs=2e-6)
+
+
+def test_dynamic_rope_does_not_divide_a_prompt(tmp_path, monkeypatch):
+    """Guards against parts of a prompt with the angles of a shorter text."""
+    config = random_config(random.Random(3), "default") | {
+        "vocab_size": V,
+        "intermediate_size": 128,
+        "max_position_embeddings": 16,
+        "rope_scaling": {"rope_type": "dynamic", "factor": 4.0},
+    }
+    model = load_model(save_random(tmp_path, 3, **config), dtype=torch.float32, device="cpu")
+    monkeypatch.setattr("llama_jp.generation.in_flight.PROMPT_TOKENS", 8)
+    calls = list[int]()
+    model.register_forward_pre_hook(lambda module, args: calls.append(args[0].numel()))
+    prompts, options = [[1, 2], list(range(3, 33))], {"max_new_tokens": 4, "eos_token_id": [], "exact": False}
+    answers = generate_many(model, prompts, batch=2, **options)
+    assert calls == [2 + 30, 2, 2, 2]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        (single,) = generate(model, [prompt], **options)
+        assert answer.ids == single.ids and answer.logprobs == pytest.approx(single.logprobs, abs=2e-6)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_each_prompt_can_have_options_of_its_own(model, exact):
+    """Guards against filters, lengths, seeds and ends of a neighbour."""
+    prompts = [[3, 4], [5], [6, 7, 8], [9], [10]]
+    options = [
+        Options(max_new_tokens=7, repetition_penalty=1.4, eos_token_id=[]),
+        Options(max_new_tokens=3, suppress_tokens=list(range(100)), eos_token_id=[]),
+        Options(max_new_tokens=9, do_sample=True, temperature=1.3, seed=5),
+        Options(max_new_tokens=9, eos_token_id=list(range(0, V, 3))),
+        Options(max_new_tokens=6, do_sample=True, seed=[5]),
+    ]
+    answers = ids_and_reasons(generate_many(model, prompts, options, batch=3, exact=exact))
+    for prompt, own, answer in zip(prompts, options, answers, strict=True):
+        seed = {"seed": [5]} if own.do_sample else {}
+        assert [answer] == ids_and_reasons(generate(model, [prompt], own, exact=exact, **seed))
+    with pytest.raises(ValueError, match="5 options for 4 prompts; give one object for all, or one for each"):
+        generate_many(model, prompts[:4], options)
 
 
 def test_a_seed_repeats_and_torch_gives_one_without(model):
