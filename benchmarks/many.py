@@ -4,9 +4,10 @@
     python benchmarks/many.py FOLDER --optimize close
     python benchmarks/many.py --prompts 16 --only in-flight padded
 
-Random prompts of 16 to 512 tokens, and answers of 8 to 200 tokens, the same for all contenders. A padded batch runs
-until its longest answer ends; its prompts are sorted by length, so that padding costs little. Each contender runs in
-its own process, in turn. Prints the tokens of answers per second, and a JSON line last.
+Random prompts of 16 to 512 tokens, and answers of 8 to 200 tokens, the same for all contenders. None of them knows the
+length of an answer before it ends: in flight a criterion ends it, and a padded batch runs until its longest answer
+ends. The prompts are sorted by length, so that padding costs little. Each contender runs in its own process, in turn.
+Prints the tokens of answers per second, and a JSON line last.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ import torch
 from llama_jp import Llama, generate, generate_many, optimize
 from llama_jp.checkpoint.hub import find_checkpoint
 
+LONGEST_ANSWER = 200  # tokens
+KEY = 16  # tokens that tell one prompt from the others
 CONTENDERS = ("in-flight", "padded", "transformers")
 
 
 def make_work(V: int, number: int, context: int) -> list[tuple[list[int], int]]:
     """Prompts and the lengths of their answers, the longest prompt first."""
     rng = random.Random(0)
-    longest = min(512, context - 200)
+    longest = min(512, context - LONGEST_ANSWER)
     work = [
-        ([rng.randrange(300, V) for _ in range(rng.randint(16, longest))], rng.randint(8, 200)) for _ in range(number)
+        ([rng.randrange(300, V) for _ in range(rng.randint(KEY, longest))], rng.randint(8, LONGEST_ANSWER))
+        for _ in range(number)
     ]
     return sorted(work, key=lambda pair: -len(pair[0]))
 
@@ -56,7 +60,15 @@ def measure(name: str, args: argparse.Namespace) -> float:
     generate_many(model, prompts[:2], batch=2, max_new_tokens=2, **options)  # a warm-up
     begun = time.perf_counter()
     if name == "in-flight":
-        generate_many(model, prompts, batch=args.batch, limits=limits, **options)
+        ends = {tuple(prompt[:KEY]): len(prompt) + limit for prompt, limit in work}
+
+        def has_ended(ids: torch.Tensor, scores: torch.Tensor) -> bool:
+            return ids.shape[1] >= ends[tuple(ids[0, :KEY].tolist())]
+
+        answers = generate_many(
+            model, prompts, batch=args.batch, max_new_tokens=LONGEST_ANSWER, stopping_criteria=has_ended, **options
+        )
+        assert [len(answer.ids) for answer in answers] == limits
     else:
         for batch, steps in batches(work, args.batch):
             generate(model, batch, max_new_tokens=steps, **options)

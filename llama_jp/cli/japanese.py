@@ -528,10 +528,18 @@ MESSAGES = {
         "{file}: プロンプトの {cached} トークンを再利用し、{saved} トークンを保存しました",
     "{file}: all {all} prompts are answered already":
         "{file}: {all} 個のプロンプトにはすべて答えてあります",
-    "{file}: {answers} answers, {new} of them new, with {tokens} tokens after {seconds} s ({rate} tokens/s)":
-        "{file}: 答え {answers} 個（新しいものは {new} 個、{tokens} トークン）、{seconds} 秒（{rate} tokens/s）",
-    "{rows} prompts at a time; KV cache: up to {size} MB":
-        "一度に {rows} 個のプロンプト。KV キャッシュ: 最大 {size} MB",
+    "{file}: {answers}, {new} of them new, with {tokens} after {seconds} s ({rate} tokens/s)":
+        "{file}: {answers}（新しいものは {new} 個、{tokens}）、{seconds} 秒（{rate} tokens/s）",
+    "{rows} at a time; KV cache: up to {size} MB":
+        "一度に{rows}。KV キャッシュ: 最大 {size} MB",
+    "{number} prompt":
+        "プロンプト {number} 個",
+    "{number} prompts":
+        "プロンプト {number} 個",
+    "{number} token":
+        "{number} トークン",
+    "{number} tokens":
+        "{number} トークン",
     "{file}: all {all} tasks are answered already":
         "{file}: {all} 個の課題にはすべて答えてあります",
     "{file}: {answers}, {new} of them new, after {seconds} s":

@@ -28,7 +28,7 @@ from .arguments import positive_int
 from .console import note, read_standard_input
 from .generation_arguments import generation_options
 from .models import model_name, open_model
-from .output import answer_text
+from .output import answer_text, count
 
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")
@@ -106,7 +106,7 @@ def answer_prompts(args: argparse.Namespace, encode: Encode) -> int:
     write_whole(args.out, "".join(json.dumps(answers[item.line], ensure_ascii=False) + "\n" for item in items))
     seconds = time.perf_counter() - begun
     note(
-        f"{args.out}: {len(items)} answers, {len(waiting)} of them new, with {tokens} tokens "
+        f"{args.out}: {count(len(items), 'answer')}, {len(waiting)} of them new, with {count(tokens, 'token')} "
         f"after {seconds:.2f} s ({tokens / seconds:.1f} tokens/s)"
     )
     return 0
@@ -217,6 +217,6 @@ def answers_of(
     prompts, limits = [item.ids for item in items], [item.new_tokens for item in items]
     stream = stream_many(model, prompts, batch=batch, tokenizer=tokenizer, limits=limits, **named)
     rows = min(batch, len(items))
-    note(f"{rows} prompts at a time; KV cache: up to {stream.cache_bytes / 1e6:,.1f} MB")
+    note(f"{count(rows, 'prompt')} at a time; KV cache: up to {stream.cache_bytes / 1e6:,.1f} MB")
     for number, answer in stream:
         yield items[number], answer

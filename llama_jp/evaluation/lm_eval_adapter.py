@@ -1,20 +1,26 @@
 """The lm-evaluation-harness with this model: `lm_eval.simple_evaluate(model=LlamaJpLM(model, tokenizer), …)`.
 
-Results are bit-identical to those of the harness's transformers backend (`HFLM`) with the same batch size, because
-batches, padding and the dtype of the log softmax are the same. One thing may differ, the ids of text that follows a
-special token: see `segmentation`.
+Log-likelihoods are bit-identical to those of the harness's transformers backend (`HFLM`) with the same batch size,
+because batches, padding and the dtype of the log softmax are the same. Answers are those of the harness's backend with
+one request at a time: `batch_size` requests run in flight, without padding. With batching="padded" they are those of
+the harness's backend with the same batch size. One thing may differ, the ids of text that follows a special token: see
+`segmentation`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
 from ..checkpoint.chat_template import elyza_template
+from ..generation.in_flight import ManyGenerations
 from ..generation.interface import generate
+from ..generation.options import Options
+from ..generation.results import Generation
+from ..generation.task import as_prompts
 from ..model import Llama
 from ..text.rendering import render
 from ..text.tokenizer import Tokenizer
@@ -36,6 +42,8 @@ except ImportError as error:
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
+BATCHING = ("in-flight", "padded")
+TextRequest = tuple[str, dict[str, Any], int]  # (context, options, number)
 TokenRequest = tuple[Any, list[int], list[int]]  # (request for the harness's cache, ids of context, of continuation)
 
 
@@ -44,6 +52,9 @@ class LlamaJpLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     max_length     tokens that the model sees at most; default: its context
     softmax_dtype  of the log softmax; default: that of the logits
+    batching       "in-flight": the answer of a request does not depend on the others, except for near ties (see
+                   docs/generation.md). Each sampled answer has random numbers of its own, from torch's seed.
+                   "padded": the harness's batches, of requests with the same options
     segmentation   "published" encodes as the checkpoint was trained; "transformers5" as HFLM does, which differs after
                    special tokens and in leading spaces (see `Tokenizer.encode`)
     """
@@ -58,13 +69,16 @@ class LlamaJpLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
         batch_size: int = 1,
         max_length: int | None = None,
         softmax_dtype: torch.dtype | None = None,
+        batching: str = "in-flight",
         segmentation: str = "published",
     ) -> None:
         super().__init__()
+        if batching not in BATCHING:
+            raise ValueError(f"batching is {' or '.join(map(repr, BATCHING))}, not {batching!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, but a batch has at least one row")
         self.model, self.tokenizer = model, tokenizer
-        self.batch_size = batch_size
+        self.batch_size, self.batching = batch_size, batching
         self.max_length = max_length or model.config.context_length
         self.max_gen_toks = 256
         self.softmax_dtype, self.segmentation = softmax_dtype, segmentation
@@ -147,41 +161,71 @@ class LlamaJpLM(TemplateLM):  # type: ignore[misc]  # lm_eval has no types
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer each context until a stop sequence, EOS or the length. `Options` has the options by name."""
-        groups = Collator(
-            [request.args for request in requests],
-            sort_fn=lambda args: (-len(self.tok_encode(args[0])), args[0]),
-            group_by="gen_kwargs",
-            group_fn=lambda args: args[1],
-        )
-        texts: list[str] = []
+        arguments = [request.args for request in requests]
+        texts: dict[int, str] = {}
         with tqdm(total=len(requests), desc="generating", disable=disable_tqdm or None, leave=False) as bar:
-            for batch in groups.get_batched(n=self.batch_size):
-                answers = self.answer([context for context, _ in batch], batch[0][1])
-                for args, text in zip(batch, answers, strict=True):
-                    self.cache_hook.add_partial("generate_until", args, text)
-                texts += answers
-                bar.update(len(batch))
-        return groups.get_original(texts)
+            for number, text in self.answers(arguments):
+                self.cache_hook.add_partial("generate_until", arguments[number], text)
+                texts[number] = text
+                bar.update()
+        return [texts[number] for number in range(len(requests))]
+
+    def answers(self, arguments: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[tuple[int, str]]:
+        """The answers to (context, options), as they end, with the number of each. Beam search has padded batches."""
+        in_flight = self.batching == "in-flight" and self.batch_size > 1
+        flying, padded = list[TextRequest](), list[TextRequest]()
+        for number, (context, options) in enumerate(arguments):
+            flies = in_flight and options.get("num_beams") in (None, 1)
+            (flying if flies else padded).append((context, options, number))
+
+        def longest_first(request: TextRequest) -> tuple[int, str]:
+            return -len(self.tok_encode(request[0])), request[0]
+
+        if flying:
+            yield from self.answers_in_flight(sorted(flying, key=longest_first))
+        groups = Collator(padded, sort_fn=longest_first, group_by="gen_kwargs", group_fn=lambda request: request[1])
+        for batch in groups.get_batched(n=self.batch_size):
+            texts = self.answer([context for context, _, _ in batch], batch[0][1])
+            yield from zip([number for _, _, number in batch], texts, strict=True)
+
+    def answers_in_flight(self, requests: Sequence[TextRequest]) -> Iterator[tuple[int, str]]:
+        """The answers to (context, options, number), `batch_size` of them at a time."""
+        prompts, options, stops = [], [], []
+        for context, gen_kwargs, _ in requests:
+            named, own_stops = self.read_options(gen_kwargs)
+            prompts.append(self.encode_context(context, named["max_new_tokens"]))
+            named["stopping_criteria"] = [stop_after(own_stops, self.tokenizer, len(prompts[-1]))]
+            options.append(Options.resolve(self.model, None, named))
+            stops.append(own_stops)
+        rows = as_prompts(prompts, self.model)
+        for place, answer in ManyGenerations(self.model, rows, options, self.batch_size, self.tokenizer, None):
+            yield requests[place][2], self.text_of(answer, stops[place])
 
     def answer(self, contexts: Sequence[str], gen_kwargs: dict[str, Any]) -> list[str]:
         """Answer a batch of contexts with the same options."""
+        options, stops = self.read_options(gen_kwargs)
+        prompts = [self.encode_context(context, options["max_new_tokens"]) for context in contexts]
+        criteria = [stop_after(stops, self.tokenizer, max(map(len, prompts)))]
+        answers = generate(self.model, prompts, tokenizer=self.tokenizer, stopping_criteria=criteria, **options)
+        return [self.text_of(each, stops) for each in answers]
+
+    def read_options(self, gen_kwargs: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The harness's options of a request as options of `generate`, and its stop sequences."""
         options: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, self.max_gen_toks))
         eos = self.tokenizer.decode([self.eot_token_id], skip_special=False)
         stops = handle_stop_sequences(options.pop("until"), eos=eos)
-        new_tokens = options.pop("max_gen_toks")
+        options["max_new_tokens"] = options.pop("max_gen_toks")
         if not options["do_sample"]:
             options.pop("temperature", None)
+        return options, stops
+
+    def encode_context(self, context: str, new_tokens: int) -> list[int]:
+        """The ids of a context, of which the last ones are kept if not all fit."""
         room = self.max_length - new_tokens
         if room < 1:
             raise ValueError(f"max_gen_toks is {new_tokens}, but the context holds {self.max_length} tokens in all")
-        prompts = [self.tok_encode(context)[-room:] for context in contexts]
-        begin = max(map(len, prompts))
-        answers = generate(
-            self.model,
-            prompts,
-            tokenizer=self.tokenizer,
-            max_new_tokens=new_tokens,
-            stopping_criteria=[stop_after(stops, self.tokenizer, begin)],
-            **options,
-        )
-        return [postprocess_generated_text(self.tokenizer.decode(each.ids), stops, None) for each in answers]
+        return self.tok_encode(context)[-room:]
+
+    def text_of(self, answer: Generation, stops: list[str]) -> str:
+        """The text of an answer up to the first stop sequence."""
+        return str(postprocess_generated_text(self.tokenizer.decode(answer.ids), stops, None))

@@ -1,39 +1,37 @@
 """Many prompts, a few at a time: when an answer ends, the next prompt takes its place (in-flight batching).
 
 Each row is a decoding task of its own: options, filters, random numbers and a KV cache, as for `generate` with this
-prompt alone. Only the model's call for the newest tokens is shared. The weights are loaded once for all rows; rotation
-and attention run row by row, each at the row's own length, so there is no padding. See: "Orca", OSDI 2022.
+prompt alone. Only the model's call for new tokens is shared (ragged.py), so the weights are loaded once for all rows.
+See: "Orca", OSDI 2022.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..cache import Cache, LayerCache
-from ..model import Attention, Llama, SelfAttention
-from ..rope import Rope
+from ..model import Llama, SelfAttention
 from ..text.tokenizer import Tokenizer
 from .checks import check_range
 from .decoding import next_tokens
 from .filter_chain import make_filters
 from .options import Options, warn
+from .ragged import is_pointwise, logits_of_rows
 from .results import Generation
-from .runner import group_by_length, pad_left
 from .stop_strings import StopStringBuffer
 from .task import DecodingTask, prepare_task, resolve_max_new_tokens
+
+PROMPT_TOKENS = 512  # of prompts, in a call with decoding rows: smaller parts need more calls, which cost more time
 
 
 class ManyGenerations:
     """Answers to many prompts: iterate over (number of the prompt, answer), in the order in which they end.
 
+    options: for all prompts, or a list with those of each
     cache_bytes: the most memory for keys and values of running rows, known before the first token
     exact: False after a step whose batch size is not batch-invariant; with the option exact=False, from the start
     """
@@ -42,104 +40,82 @@ class ManyGenerations:
         self,
         model: Llama,
         prompts: Sequence[Sequence[int]],
-        options: Options,
+        options: Options | Sequence[Options],
         batch: int,
         tokenizer: Tokenizer | None,
         limits: Sequence[int] | None,
     ) -> None:
         check_range("batch", batch, least=1, whole=True)
-        refuse_options(options)
         refuse_attention(model)
         if limits is not None and len(limits) != len(prompts):
             raise ValueError(f"{len(limits)} limits for {len(prompts)} prompts; give one for each prompt")
+        if not isinstance(options, Options) and len(options) != len(prompts):
+            raise ValueError(
+                f"{len(options)} options for {len(prompts)} prompts; give one object for all, or one for each"
+            )
+        for own in [options] if isinstance(options, Options) else {id(each): each for each in options}.values():
+            refuse_options(own)
+            make_filters(own)
+            StopStringBuffer(tokenizer, own.strings)
         self.model, self.prompts, self.batch, self.tokenizer = model, prompts, batch, tokenizer
-        seeds = seeds_of_rows(options, len(prompts))
-        self.options = [
-            options_of_row(options, number, seed, None if limits is None else limits[number])
-            for number, seed in enumerate(seeds)
-        ]
-        make_filters(options)
-        StopStringBuffer(tokenizer, options.strings)
-        lengths = []
+        self.options = options_of_rows(options, len(prompts), limits)
+        self.limits: list[int] = []  # the most new tokens of each answer
         for number, (prompt, own) in enumerate(zip(prompts, self.options, strict=True)):
             try:
-                lengths.append(len(prompt) + resolve_max_new_tokens(model, [prompt], own))
+                self.limits.append(resolve_max_new_tokens(model, [prompt], own))
             except ValueError as error:
                 raise ValueError(f"prompt {number}: {error}") from error
-        if options.past_context == "shift":
-            lengths = [min(length, model.config.context_length) for length in lengths]
+        context = model.config.context_length
+        lengths = [
+            min(len(prompt) + new, context) if own.past_context == "shift" else len(prompt) + new
+            for prompt, new, own in zip(prompts, self.limits, self.options, strict=True)
+        ]
         self.cache_bytes = bytes_per_position(model) * sum(sorted(lengths)[-batch:])
-        self.exact = options.exact
+        self.exact = any(own.exact for own in self.options)
+        self.mixes = not self.exact  # whether prompts share calls with decoding rows
 
     def __iter__(self) -> Iterator[tuple[int, Generation]]:
-        waiting, running = deque(range(len(self.prompts))), list[Row]()
+        # the longest answers first: one that begins last would run alone
+        waiting = deque(sorted(range(len(self.prompts)), key=lambda number: -self.limits[number]))
+        running = list[Row]()
         while waiting or running:
-            new = [self.start(waiting.popleft()) for _ in range(min(self.batch - len(running), len(waiting)))]
+            running += [self.start(waiting.popleft()) for _ in range(min(self.batch - len(running), len(waiting)))]
             with torch.no_grad():  # not around the yield, where it would reach the caller
-                self.step(running)
-                self.prefill(new)
-                running += new
-                ended = [row for row in running if row.append_token()]
+                for call in self.calls(running):
+                    compute_logits(self.model, call)
+                ended = [row for row in running if not row.unprocessed and row.append_token()]
             running = [row for row in running if row not in ended]
             answers = [(row.number, row.answer) for row in ended]
-            del ended  # and their caches, before those of the next prompts are made
+            del call, ended  # and their caches, before those of the next prompts are made
             yield from answers
 
     def start(self, number: int) -> Row:
         """A row for one prompt, with an empty cache."""
         prompt, options = self.prompts[number], self.options[number]
         task = prepare_task(self.model, [prompt], options, 1)
-        return Row(number, task, StopStringBuffer(self.tokenizer, options.strings, prompt), len(prompt))
+        row = Row(number, task, StopStringBuffer(self.tokenizer, options.strings, prompt), len(prompt))
+        row.has_parts = self.mixes and is_pointwise(self.model.rope, len(prompt), task.ids.device)
+        return row
 
-    def prefill(self, rows: list[Row]) -> None:
-        """Compute the logits after each prompt. Prompts of the same length share a call where that keeps the bits.
-
-        With exact=False, prompts of similar length share a padded call.
-        """
-        for group in self.groups(rows):
-            if len(group) == 1:
-                (row,) = group
-                row.logits = row.task.runner.next_logits(row.task.ids[:, : row.length])
-            else:
-                prefill_together(self.model, group)
-
-    def groups(self, rows: list[Row]) -> list[list[Row]]:
-        """The rows to prefill in one call."""
-        if any(row.task.options.prefill_chunk_size is not None for row in rows):
-            return [[row] for row in rows]
-        if not self.options[0].exact:
-            return [[rows[i] for i in group] for group in group_by_length([row.length for row in rows])]
-        by_length: dict[int, list[Row]] = {}
-        for row in rows:
-            by_length.setdefault(row.length, []).append(row)
-        groups = []
-        for group in by_length.values():
-            together = len(group) == 1 or group[0].task.runner.prefill_is_batch_invariant(len(group), 1)
-            groups += [group] if together else [[row] for row in group]
-        return groups
-
-    def step(self, rows: list[Row]) -> None:
-        """Process the newest token of each row, in one call for all rows that have space in their cache."""
-        together = [row for row in rows if row.task.runner.has_space()]
-        if len(together) < 2:
-            together = []
-        for row in rows:
-            if row not in together:  # the only row, or one whose context has to shift
-                row.logits = row.task.runner.next_logits(row.task.ids[:, : row.length])
-        if not together:
-            return
-        if self.exact and not together[0].task.runner.is_batch_invariant(len(together), 1):
+    def calls(self, rows: list[Row]) -> list[dict[Row, int]]:
+        """The calls of the model in one step: rows, and how many of their unprocessed tokens to process."""
+        alone = [{row: row.unprocessed} for row in rows if not row.fits_context()]  # the context has to shift
+        rows = [row for row in rows if row.fits_context()]
+        decoding = {row: 1 for row in rows if row.unprocessed == 1}
+        prompts = [row for row in rows if row.unprocessed > 1]
+        if self.mixes:
+            return [*alone, decoding | parts_of_prompts(prompts, whole=not decoding)] if rows else alone
+        if (
+            self.exact
+            and len(decoding) > 1
+            and not next(iter(decoding)).task.runner.is_batch_invariant(len(decoding), 1)
+        ):
             self.exact = False
             warn(
-                f"{len(together)} rows round differently from one row in this model, so a near tie may be decided "
+                f"{len(decoding)} rows round differently from one row in this model, so a near tie may be decided "
                 "differently than for the prompt alone; batch=1 keeps the bits, exact=False hides this warning"
             )
-        caches = RowCaches([row.task.runner.cache for row in together])
-        ids = torch.cat([row.task.ids[:, row.length - 1 : row.length] for row in together])  # (B, 1)
-        with separate_rows(self.model):
-            logits = self.model(ids, caches, mask=caches.mask(ids.device), last_only=True)  # (B, 1, V)
-        for row, own in zip(together, logits, strict=True):
-            row.logits = row.task.runner.checked(own)
+        return [*alone, *([decoding] if decoding else []), *groups_of_prompts(prompts)]
 
 
 @dataclass(eq=False)
@@ -152,6 +128,22 @@ class Row:
     length: int  # tokens of prompt and answer
     answer: Generation = field(default_factory=Generation)
     logits: Tensor = field(default_factory=lambda: torch.empty(0))  # (1, V): of the next token
+    has_parts: bool = False  # whether the prompt can be processed in parts
+
+    @property
+    def processed(self) -> int:
+        """Tokens that are in the cache, or were before the context shifted."""
+        return self.task.runner.cache.length + self.task.runner.dropped_tokens
+
+    @property
+    def unprocessed(self) -> int:
+        """Tokens that wait: the prompt at first, then one."""
+        return self.length - self.processed
+
+    def fits_context(self) -> bool:
+        """Whether the unprocessed tokens fit the context without a shift."""
+        context = self.task.runner.context
+        return context is None or self.task.runner.cache.length + self.unprocessed <= context
 
     def append_token(self) -> bool:
         """Choose the next token. Returns True if it ends the answer."""
@@ -161,129 +153,90 @@ class Row:
         return token.finish_reason is not None
 
 
-def prefill_together(model: Llama, rows: list[Row]) -> None:
-    """Compute the logits after several prompts in one left-padded call, and give each row its part of the cache."""
-    prompts = [row.task.ids[0, : row.length].tolist() for row in rows]
-    ids, mask = pad_left(prompts, 0, rows[0].task.ids.device)
-    B, N = ids.shape
-    shared = model.new_cache(B, N)
-    logits = model(ids.clamp(min=0), shared, mask=mask, last_only=True)  # (B, 1, V)
-    for number, row in enumerate(rows):
-        cache = row.task.runner.cache
-        cache.reserve(1, row.length)
-        for name, tensor in cache.tensors().items():
-            tensor[:, :, : row.length] = shared.tensors()[name][number : number + 1, :, N - row.length : N]
-        cache.length = row.length
-        row.logits = row.task.runner.checked(logits[number])
+def compute_logits(model: Llama, call: dict[Row, int]) -> None:
+    """Process tokens of each row in one call of the model, and keep the logits after the last one."""
+    (row, count), *others = call.items()
+    if not others and count == row.unprocessed:
+        row.logits = row.task.runner.next_logits(row.task.ids[:, : row.length])
+        return
+    new = [row.task.ids[0, row.processed : row.processed + count] for row, count in call.items()]
+    logits = logits_of_rows(model, [row.task.runner.cache for row in call], new)  # (N, V)
+    for row, own in zip(call, logits.split(1), strict=True):
+        row.logits = row.task.runner.checked(own)
 
 
-class RowLayer:
-    """The part of `RowCaches` that one layer uses."""
-
-    def __init__(self, layers: Sequence[LayerCache]) -> None:
-        self.layers = layers
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Append to each row; return all keys and values of each row: (B, K, 1, D) -> B tensors (1, K, S of row, D)."""
-        pairs = [layer.append(*new) for layer, *new in zip(self.layers, k.split(1), v.split(1), strict=True)]
-        return [keys for keys, _ in pairs], [values for _, values in pairs]
-
-
-class RowCaches(Cache):
-    """The caches of several rows, each with a length of its own, as the cache of one batch in one step."""
-
-    def __init__(self, caches: Sequence[Cache]) -> None:
-        self.caches = caches
-        self.batch_size = len(caches)
-
-    @property
-    def length(self) -> int:
-        """The length of the longest row."""
-        return max(cache.length for cache in self.caches)
-
-    @length.setter
-    def length(self, length: int) -> None:
-        new = length - self.length
-        for cache in self.caches:
-            cache.length += new
-
-    def layer(self, index: int) -> Any:
-        return RowLayer([cache.layer(index) for cache in self.caches])
-
-    def reserve(self, batch_size: int, tokens: int) -> None:
-        for cache in self.caches:
-            cache.reserve(1, tokens)
-
-    def mask(self, device: torch.device) -> Tensor:
-        """The mask (B, S) for one new token per row, as if the rows were left-padded. It decides the positions."""
-        own = torch.tensor([cache.length for cache in self.caches], device=device)[:, None] + 1  # (B, 1)
-        index = torch.arange(self.length + 1, device=device)
-        return (index >= self.length + 1 - own).long()
+def groups_of_prompts(prompts: list[Row]) -> list[dict[Row, int]]:
+    """One call for each prompt. Those of equal length share one where that keeps the bits."""
+    by_length: dict[int, list[Row]] = {}
+    for row in prompts:
+        by_length.setdefault(row.unprocessed, []).append(row)
+    groups = list[list[Row]]()
+    for group in by_length.values():
+        chunked = any(row.task.options.prefill_chunk_size is not None for row in group)
+        together = not chunked and group[0].task.runner.prefill_is_batch_invariant(len(group), 1)
+        groups += [group] if together else [[row] for row in group]
+    return [{row: row.unprocessed for row in group} for group in groups]
 
 
-@contextmanager
-def separate_rows(model: Llama) -> Iterator[None]:
-    """Inside, rotation and attention run row by row, on the tensors of `RowCaches`.
+def parts_of_prompts(prompts: list[Row], whole: bool) -> dict[Row, int]:
+    """Tokens of prompts to process in a call with decoding rows: the first prompts, up to PROMPT_TOKENS.
 
-    Each row gets the arguments of a call without other rows. So it has the same bits, an attention function of your own
-    sees no padding, and a rope that depends on the longest position sees one row only.
+    So the weights are loaded once for both, and decoding rows never wait for a whole long prompt. Without decoding rows
+    (`whole`) the first prompt is processed to its end. See: "Sarathi-Serve", arXiv:2403.02310.
     """
-    changes: list[tuple[dict[str, Any], str, Any]] = [(vars(model), "rope", partial(rotate_rows, model.rope))]
-    for module in model.modules():
-        if isinstance(module, SelfAttention):
-            changes.append((vars(module), "attend", partial(attend_rows, module.attend)))
-    before = [attributes.get(name) for attributes, name, _ in changes]
-    try:
-        for attributes, name, function in changes:
-            attributes[name] = function
-        yield
-    finally:
-        for (attributes, name, _), function in zip(changes, before, strict=True):
-            if function is None:  # it is a module, which the attribute has hidden
-                attributes.pop(name, None)
-            else:
-                attributes[name] = function
+    counts: dict[Row, int] = {}
+    for row in prompts:
+        space = (row.task.options.prefill_chunk_size or PROMPT_TOKENS) - sum(counts.values())
+        if space < 1:
+            break
+        in_parts = row.has_parts and (counts or not whole)
+        counts[row] = min(row.unprocessed, space) if in_parts else row.unprocessed
+    return counts
 
 
-def attend_rows(
-    attend: Attention, q: Tensor, keys: list[Tensor], values: list[Tensor], mask: Tensor | None, *positions: Tensor
-) -> Tensor:
-    """Call `attend` for each row of q (B, H, 1, D) with the row's own keys and values (1, K, S of row, D)."""
-    return torch.cat(
-        [
-            attend(own, k, v, None, *(torch.arange(k.shape[2], device=k.device)[None] for _ in positions))
-            for own, k, v in zip(q.split(1), keys, values, strict=True)
-        ]
-    )
+def options_of_rows(options: Options | Sequence[Options], rows: int, limits: Sequence[int] | None) -> list[Options]:
+    """The options of each row, which is row 0 of its own batch and has random numbers of its own."""
+    given = [options] * rows if isinstance(options, Options) else list(options)
+    return [
+        replace(
+            own,
+            seed=None if seed is None else [seed],
+            max_new_tokens=own.max_new_tokens if limits is None else limits[number],
+            prefix_allowed_tokens_fn=with_number(own.prefix_allowed_tokens_fn, number),
+        )
+        for number, (own, seed) in enumerate(zip(given, seeds_of_rows(options, rows), strict=True))
+    ]
 
 
-def rotate_rows(rope: Rope, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Call `rope` for each row of the positions (B or 1, 1): cos and sin, each (B or 1, 1, D)."""
-    cos, sin = zip(*map(rope, positions.split(1)), strict=True)
-    return torch.cat(cos), torch.cat(sin)
+def seeds_of_rows(options: Options | Sequence[Options], rows: int) -> list[int | None]:
+    """A seed for each row that samples. The options of one row have its own seed.
 
-
-def seeds_of_rows(options: Options, rows: int) -> list[int | None]:
-    """A seed for each row: those of a list; seed, seed + 1, … of an int; else the same from torch's generator."""
-    if not options.do_sample:
+    Options for all rows have a list of seeds, or an int, which means seed, seed + 1, … Without a seed, torch's
+    generator gives the first one.
+    """
+    given = [options] * rows if isinstance(options, Options) else list(options)
+    sampling = [own.do_sample for own in given]
+    if not any(sampling):
         return [None] * rows
-    seed = options.seed if options.seed is not None else int(torch.randint(2**62, ()))
-    if isinstance(seed, int):
-        return [seed + number for number in range(rows)]
-    if len(seed) != rows:
-        raise ValueError(f"{len(seed)} seeds for {rows} prompts; give one for each prompt, or a single number")
-    return list(seed)
+    drawn = any(own.seed is None for own in given if own.do_sample)
+    first = int(torch.randint(2**62, ())) if drawn else 0
+    if not isinstance(options, Options):
+        own_seeds = [first + number if own.seed is None else own.seed for number, own in enumerate(given)]
+        seeds = [seed if isinstance(seed, int) else seed[0] for seed in own_seeds]
+    elif options.seed is None or isinstance(options.seed, int):
+        seeds = [(options.seed or first) + number for number in range(rows)]
+    else:
+        seeds = list(options.seed)
+        if len(seeds) != rows:
+            raise ValueError(f"{len(seeds)} seeds for {rows} prompts; give one for each prompt, or a single number")
+    return [seed if samples else None for seed, samples in zip(seeds, sampling, strict=True)]
 
 
-def options_of_row(options: Options, number: int, seed: int | None, limit: int | None) -> Options:
-    """The options of one row, which is row 0 of its own batch."""
-    allowed = options.prefix_allowed_tokens_fn
-    return replace(
-        options,
-        seed=None if seed is None else [seed],
-        max_new_tokens=options.max_new_tokens if limit is None else limit,
-        prefix_allowed_tokens_fn=None if allowed is None else lambda _, ids: allowed(number, ids),
-    )
+def with_number(
+    allowed: Callable[[int, Tensor], Sequence[int]] | None, number: int
+) -> Callable[[int, Tensor], Sequence[int]] | None:
+    """`prefix_allowed_tokens_fn` of a row: with the number of the prompt, not 0."""
+    return None if allowed is None else lambda _, ids: allowed(number, ids)
 
 
 def refuse_options(options: Options) -> None:

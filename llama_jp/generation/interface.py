@@ -122,7 +122,7 @@ def stream_batch(
 def generate_many(
     model: Llama,
     prompts: Sequence[Sequence[int]] | Tensor,
-    options: Options | None = None,
+    options: Options | Sequence[Options] | None = None,
     *,
     batch: int = 8,
     tokenizer: Tokenizer | None = None,
@@ -133,12 +133,14 @@ def generate_many(
 
     When an answer ends, the next prompt takes its place, so no row waits for the longest one.
 
-    prompts, options, tokenizer: as in `generate`. Without max_new_tokens, each answer has its own limit.
+    prompts, options, tokenizer: as in `generate`, or a list with the options of each prompt. Without max_new_tokens,
+        each answer has its own limit.
     batch: rows in a decoding step. The KV cache grows with it; see `stream_many`.
     limits: max_new_tokens of each prompt.
 
     Each answer has the ids of `generate(model, [prompt], options)`, whatever the other prompts are. With sampling,
-    prompt i has the seed of a list at i, or `seed + i`. Without a seed, torch's generator gives the first one.
+    prompt i has the seed of a list at i, or `seed + i`; in a list of options, each its own. Without a seed, torch's
+    generator gives the first one.
     The ids are exact where the model is batch-invariant, which is measured (docs/generation.md). Otherwise a near tie
     can be decided differently, and a warning says so. `exact=False` accepts that without a warning.
 
@@ -153,7 +155,7 @@ def generate_many(
 def stream_many(
     model: Llama,
     prompts: Sequence[Sequence[int]] | Tensor,
-    options: Options | None = None,
+    options: Options | Sequence[Options] | None = None,
     *,
     batch: int = 8,
     tokenizer: Tokenizer | None = None,
@@ -163,9 +165,13 @@ def stream_many(
     """Generate as `generate_many`, and iterate over (number of the prompt, answer) as the answers end.
 
     An interruption leaves the answers that have ended. Before the first token, `cache_bytes` is the most memory that
-    keys and values need. Prompts start in the order given.
+    keys and values need. Prompts start in the order given, but those with the largest limits first.
     """
-    resolved = Options.resolve(model, options, named)
+    resolved: Options | list[Options]
+    if options is None or isinstance(options, Options):
+        resolved = Options.resolve(model, options, named)
+    else:
+        resolved = [Options.resolve(model, own, named) for own in options]
     return ManyGenerations(model, as_prompts(prompts, model), resolved, batch, tokenizer, limits)
 
 

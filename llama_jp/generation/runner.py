@@ -71,10 +71,6 @@ class ModelRunner:
             self.expand_rows()
         return self.logits
 
-    def has_space(self) -> bool:
-        """Whether the next token fits the context without a shift."""
-        return self.context is None or self.cache.length < self.context
-
     def checked(self, logits: Tensor) -> Tensor:
         """Logits (N, V) in float32. Raises ValueError for NaN or infinity, unless `finite` is False."""
         if self.finite and not logits.isfinite().all():

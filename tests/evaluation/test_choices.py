@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 
 import pytest
@@ -16,6 +17,7 @@ from llama_jp.evaluation.choices import score_continuations
 lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
 
 from llama_jp.evaluation.lm_eval_adapter import LlamaJpLM  # noqa: E402
 
@@ -28,13 +30,13 @@ def requests(kind: str, arguments: list[tuple]) -> list[Instance]:
     return [Instance(kind, {}, each, number) for number, each in enumerate(arguments)]
 
 
-def backends(dtype: torch.dtype, batch_size: int, **options) -> tuple[HFLM, LlamaJpLM]:
+def backends(dtype: torch.dtype, batch_size: int, batching: str = "padded") -> tuple[HFLM, LlamaJpLM]:
     """lm-eval's own backend and ours, with a context of 64 tokens."""
     model = transformers.AutoModelForCausalLM.from_pretrained(demo_folder(), dtype=dtype)
     tokenizer = transformers.AutoTokenizer.from_pretrained(demo_folder())
-    options |= {"batch_size": batch_size, "max_length": 64}
+    options = {"batch_size": batch_size, "max_length": 64}
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, **options)
-    return theirs, LlamaJpLM(*llama_jp.load("demo", dtype=dtype, device="cpu"), **options)
+    return theirs, LlamaJpLM(*llama_jp.load("demo", dtype=dtype, device="cpu"), batching=batching, **options)
 
 
 @pytest.mark.filterwarnings("ignore:the first")
@@ -62,6 +64,72 @@ def test_the_adapter_is_bit_identical_to_lm_evals_backend(dtype, batch_size):
         torch.manual_seed(0)
         answers.append(backend.generate_until(requests("generate_until", prompts), disable_tqdm=True))
     assert answers[0] == answers[1] and all(answers[0])
+
+
+TASK = """
+task: answers_in_flight
+dataset_path: json
+dataset_kwargs: {data_files: {test: FOLDER/data.jsonl}, cache_dir: FOLDER}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{text}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["。"], max_gen_toks: 14, do_sample: false}
+metric_list: [{metric: exact_match}]
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*round differently from one row")
+def test_a_task_in_flight_has_the_answers_of_one_request_at_a_time(tmp_path):
+    """A whole run of the harness, offline, beside its own backend with a batch size of 1."""
+    texts = ["クマ", "むかしむかし、", CONTEXT * 9, "犬と猫が", "海"]
+    data = "".join(json.dumps({"text": text, "answer": "。"}, ensure_ascii=False) + "\n" for text in texts)
+    (tmp_path / "data.jsonl").write_text(data, encoding="utf-8")
+    (tmp_path / "task.yaml").write_text(TASK.replace("FOLDER", str(tmp_path)), encoding="utf-8")
+    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    theirs, _ = backends(torch.float32, 1)
+    _, ours = backends(torch.float32, 3, batching="in-flight")
+    found = []
+    for backend in (ours, theirs):
+        results = lm_eval.simple_evaluate(backend, tasks=["answers_in_flight"], task_manager=tasks, bootstrap_iters=0)
+        samples = results["samples"]["answers_in_flight"]
+        found.append({sample["doc"]["text"]: sample["resps"][0][0] for sample in samples})
+    assert found[0] == found[1] and len(found[0]) == len(texts)
+
+
+@pytest.mark.filterwarnings("ignore:.*round differently from one row")
+def test_requests_of_all_options_share_the_flight():
+    """Guards against a stop sequence, a length or a seed of another request, and against rows that wait."""
+    _, ours = backends(torch.float32, 2, batching="in-flight")
+    prompts = [
+        ("クマ", {"max_gen_toks": 9}),
+        ("犬と猫が", {"max_gen_toks": 3, "until": ["X"]}),
+        (CONTEXT, {"until": ["、"], "max_gen_toks": 9}),
+        ("海", {"max_gen_toks": 2}),
+        ("猫が", {"max_gen_toks": 4, "num_beams": 2}),
+        ("犬", {"do_sample": True, "temperature": 0.9, "max_gen_toks": 6}),
+        ("犬", {"do_sample": True, "temperature": 0.9, "max_gen_toks": 6}),
+    ]
+    calls = list[int]()
+    handle = ours.model.register_forward_pre_hook(lambda module, args: calls.append(args[0].numel()))
+    torch.manual_seed(0)
+    answers = ours.generate_until(requests("generate_until", prompts[:4]), disable_tqdm=True)
+    handle.remove()
+    assert answers == [ours.answer([text], options)[0] for text, options in prompts[:4]]
+    steps, prefills = [count for count in calls if count < 3], [count for count in calls if count > 2]
+    lengths = [len(ours.tok_encode(answer)) for answer in answers]
+    assert len(prefills) <= 5 and len(steps) < sum(lengths), "fewer calls than one request at a time needs"
+    torch.manual_seed(0)
+    everything = ours.generate_until(requests("generate_until", prompts), disable_tqdm=True)
+    assert everything[:4] == answers and everything[4] == ours.answer([prompts[4][0]], prompts[4][1])[0]
+    assert everything[5] != everything[6], "each request has random numbers of its own"
+    torch.manual_seed(0)
+    assert ours.generate_until(requests("generate_until", prompts), disable_tqdm=True) == everything
+
+
+def test_a_wrong_batching_is_named():
+    with pytest.raises(ValueError, match="batching is 'in-flight' or 'padded', not 'none'"):
+        backends(torch.float32, 2, batching="none")
 
 
 def test_a_stop_sequence_is_not_searched_in_the_prompt():

@@ -10,9 +10,9 @@ import torch
 from helpers.reference import SEED, random_config, save_random
 
 import llama_jp
-from llama_jp import Cache, generate, generate_many, stream_many
+from llama_jp import Cache, Options, generate, generate_many, stream_many
 from llama_jp.checkpoint.load import load_model
-from llama_jp.generation.in_flight import separate_rows
+from llama_jp.generation.ragged import row_by_row
 from llama_jp.generation.runner import ModelRunner
 from llama_jp.model import SelfAttention, attend_eager
 
@@ -65,6 +65,7 @@ def ids_and_reasons(answers) -> list[tuple[list[int], str]]:
 SAMPLED = {"do_sample": True, "temperature": 1.3, "top_p": 0.9}
 
 
+@pytest.mark.parametrize("part", [3, 64])
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize(
     "options",
@@ -75,7 +76,7 @@ SAMPLED = {"do_sample": True, "temperature": 1.3, "top_p": 0.9}
         SAMPLED | {"presence_penalty": 0.5, "penalty_generated_only": True, "exact": False},
     ],
 )
-def test_every_answer_is_that_of_the_prompt_alone(model, batch, options):
+def test_every_answer_is_that_of_the_prompt_alone(model, batch, options, part, monkeypatch):
     """Guards against rows that are mixed up, random numbers of a neighbour, and penalties that count its tokens."""
     rng = random.Random(SEED + batch)
     prompts = random_prompts(rng, 11)
@@ -107,18 +108,36 @@ def test_sixteen_bits_keep_every_bit(folder, dtype):
     assert sum(a == b for a, b in pairs) >= (0.98 if dtype == "bfloat16" else 1) * len(pairs)
 
 
-def test_the_next_prompt_takes_the_place_of_an_answer_that_ends(model):
+@pytest.fixture
+def calls(model):
+    """The new tokens of each call of the model."""
+    calls = list[int]()
+    handle = model.register_forward_pre_hook(lambda module, args: calls.append(args[0].numel()))
+    yield calls
+    handle.remove()
+
+
+def test_the_next_prompt_takes_the_place_of_an_answer_that_ends(model, calls):
     """Guards against rows that wait for the longest one, and against padding: every step has only running rows."""
-    calls = []
-    handle = model.register_forward_pre_hook(lambda module, args: calls.append(tuple(args[0].shape)))
     limits = [9, 2, 3, 1, 4]
-    try:
-        answers = generate_many(model, [[1]] * 5, batch=2, limits=limits, eos_token_id=[], exact=False)
-    finally:
-        handle.remove()
+    answers = generate_many(model, [[1]] * 5, batch=2, limits=limits, eos_token_id=[], exact=False)
     assert [len(answer.ids) for answer in answers] == limits
-    # prefill of 0 and 1, one step; 2 joins 0, two steps; 3 ends at once; 4 joins 0, which ends before it
-    assert [rows for rows, _ in calls] == [2, 2, 1, 1, 2, 2, 1, 1, 1, 1, 2, 2, 1]
+    # the largest limits first: 0 and 4; after four steps 2 joins 0, then 1, which ends with it; 3 is left
+    assert calls == [2] * 9 + [1]
+
+
+def test_prompts_are_processed_in_parts_beside_decoding_rows(model, calls, monkeypatch):
+    """Guards against decoding rows that wait for a long prompt, and against parts that lose or repeat a token."""
+    monkeypatch.setattr("llama_jp.generation.in_flight.PROMPT_TOKENS", 8)
+    prompts = [list(range(1, 6)), list(range(1, 31)), list(range(40, 43))]
+    options = {"max_new_tokens": 6, "eos_token_id": [], "exact": False}
+    answers = generate_many(model, prompts, batch=3, **options)
+    # without a decoding row the first prompt runs whole, and beside it the first tokens of the second
+    assert calls == [5 + 3, 1 + 8, 1 + 8, 1 + 8, 1 + 3 + 3, 3, 2, 2, 2, 2]
+    assert ids_and_reasons(answers) == alone(model, prompts, 0, **options)
+    calls.clear()
+    generate_many(model, prompts, batch=3, prefill_chunk_size=4, **options)
+    assert max(calls) <= 4 + 3
 
 
 def test_answers_stream_as_they_end_and_come_back_in_order(model):
@@ -141,11 +160,11 @@ def test_an_interruption_leaves_the_answers_that_have_ended(model):
 
     with pytest.raises(KeyboardInterrupt):
         for number, _ in stream_many(
-            model, [[1], [2], [3], [4]], batch=2, limits=[2, 3, 9, 9], eos_token_id=[], stopping_criteria=interrupted
+            model, [[1], [2], [3], [4]], batch=2, limits=[4, 3, 3, 3], eos_token_id=[], stopping_criteria=interrupted
         ):
             finished.append(number)
-    assert finished == [0, 1]
-    with pytest.raises(KeyboardInterrupt), separate_rows(model):
+    assert finished == [1, 0]
+    with pytest.raises(KeyboardInterrupt), row_by_row(model, [1], [torch.tensor([[0]])], [None]):
         raise KeyboardInterrupt
     assert ([layer.self_attn.attend for layer in model.layers], model.rope) == before
 
@@ -214,6 +233,45 @@ def test_dynamic_rope_depends_on_the_row_alone(tmp_path):
     for prompt, answer in zip(prompts, generate_many(model, prompts, batch=3, **options), strict=True):
         (single,) = generate(model, [prompt], **options)
         assert answer.ids == single.ids and answer.logprobs == pytest.approx(single.logprobs, abs=2e-6)
+
+
+def test_dynamic_rope_does_not_divide_a_prompt(tmp_path, monkeypatch):
+    """Guards against parts of a prompt with the angles of a shorter text."""
+    config = random_config(random.Random(3), "default") | {
+        "vocab_size": V,
+        "intermediate_size": 128,
+        "max_position_embeddings": 16,
+        "rope_scaling": {"rope_type": "dynamic", "factor": 4.0},
+    }
+    model = load_model(save_random(tmp_path, 3, **config), dtype=torch.float32, device="cpu")
+    monkeypatch.setattr("llama_jp.generation.in_flight.PROMPT_TOKENS", 8)
+    calls = list[int]()
+    model.register_forward_pre_hook(lambda module, args: calls.append(args[0].numel()))
+    prompts, options = [[1, 2], list(range(3, 33))], {"max_new_tokens": 4, "eos_token_id": [], "exact": False}
+    answers = generate_many(model, prompts, batch=2, **options)
+    assert calls == [2 + 30, 2, 2, 2]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        (single,) = generate(model, [prompt], **options)
+        assert answer.ids == single.ids and answer.logprobs == pytest.approx(single.logprobs, abs=2e-6)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_each_prompt_can_have_options_of_its_own(model, exact):
+    """Guards against filters, lengths, seeds and ends of a neighbour."""
+    prompts = [[3, 4], [5], [6, 7, 8], [9], [10]]
+    options = [
+        Options(max_new_tokens=7, repetition_penalty=1.4, eos_token_id=[]),
+        Options(max_new_tokens=3, suppress_tokens=list(range(100)), eos_token_id=[]),
+        Options(max_new_tokens=9, do_sample=True, temperature=1.3, seed=5),
+        Options(max_new_tokens=9, eos_token_id=list(range(0, V, 3))),
+        Options(max_new_tokens=6, do_sample=True, seed=[5]),
+    ]
+    answers = ids_and_reasons(generate_many(model, prompts, options, batch=3, exact=exact))
+    for prompt, own, answer in zip(prompts, options, answers, strict=True):
+        seed = {"seed": [5]} if own.do_sample else {}
+        assert [answer] == ids_and_reasons(generate(model, [prompt], own, exact=exact, **seed))
+    with pytest.raises(ValueError, match="5 options for 4 prompts; give one object for all, or one for each"):
+        generate_many(model, prompts[:4], options)
 
 
 def test_a_seed_repeats_and_torch_gives_one_without(model):
