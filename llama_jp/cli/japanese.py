@@ -231,10 +231,10 @@ HELP = {
         "1 回に最大 N 個のドラフトトークンを、プロンプトや答えの前の箇所から写す。まず 10 を試すとよい",
     "with --prompt-lookup-num-tokens: match up to N of the newest tokens to find that place (default: 2)":
         "--prompt-lookup-num-tokens の指定時: その箇所を、最新の最大 N トークンとの一致で探す（既定値: 2）",
-    "draft with this smaller model, which has the same tokenizer; self:int8, self:int4: with a quantised copy of the model itself; self:FOLDER: with its quantised folder":
-        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self:int8、self:int4: モデル自身を量子化した写しで下書き。self:FOLDER: その量子化したフォルダーで下書き",
-    "with --assistant-model: draft up to N tokens per call (default: 4; 5 with self:)":
-        "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4。self: では 5）",
+    "draft with this smaller model, which has the same tokenizer; self: with an int8 copy of the model itself, or int4 if memory is short; self:int8, self:int4: with that copy; self:FOLDER: with its quantised folder":
+        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self: モデル自身の int8 の写しで下書き（メモリが足りなければ int4）。self:int8、self:int4: その写しで下書き。self:FOLDER: その量子化したフォルダーで下書き",
+    "with --assistant-model: draft up to N tokens per call (default: 4; 5 with self)":
+        "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4。self では 5）",
     # context
     "context and memory":
         "コンテキストとメモリ",
@@ -354,8 +354,10 @@ HELP = {
 }
 
 MESSAGES = {
-    "--assistant-model self:{form} is neither self:int8, self:int4, nor self: with a quantised folder of the same model":
-        "--assistant-model self:{form} は、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
+    "--assistant-model self needs {needed} of memory beside the model, and {rest}; generate without it, or with --optimize none":
+        "--assistant-model self には、モデルのほかに {needed} のメモリが必要ですが、空きは足りません（{rest}）。指定をやめるか、--optimize none を付けてください",
+    "--assistant-model self:{form} is neither self, self:int8, self:int4, nor self: with a quantised folder of the same model":
+        "--assistant-model self:{form} は、self、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
     "a page does not show drafts of the model's own copy; name another draft model, or none":
         "ページは、モデル自身の写しによる下書きを見せません。別の下書きモデルを指定するか、指定をやめてください",
     "the self-draft belongs to another model; make one of this model with speed.self_draft":
