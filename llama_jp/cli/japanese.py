@@ -354,8 +354,8 @@ HELP = {
 }
 
 MESSAGES = {
-    "--assistant-model self needs {needed} of memory beside the model, and {rest}; generate without it, or with --optimize none":
-        "--assistant-model self には、モデルのほかに {needed} のメモリが必要ですが、空きは足りません（{rest}）。指定をやめるか、--optimize none を付けてください",
+    "--assistant-model self needs memory beside the model: {needed}; {free_gb} GB are free, of which --optimize may take {packed_gb}; generate without it, or with --optimize none":
+        "--assistant-model self には、モデルのほかにメモリが必要です: {needed}。空きは {free_gb} GB で、--optimize がそのうち {packed_gb} GB を使うことがあります。指定をやめるか、--optimize none を付けてください",
     "--assistant-model self:{form} is neither self, self:int8, self:int4, nor self: with a quantised folder of the same model":
         "--assistant-model self:{form} は、self、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
     "a page does not show drafts of the model's own copy; name another draft model, or none":

@@ -244,19 +244,23 @@ def choose_bits(model: Llama, packed: bool) -> int:
     sizes = {8: draft_memory(model, 8)}
     if free is None or sizes[8] + weights <= free:
         return 8
-    rest = f"{free / 1e9:.2f} GB are free{', of which --optimize may take %.2f' % (weights / 1e9) if packed else ''}"
+    free_gb, packed_gb = f"{free / 1e9:.2f}", f"{weights / 1e9:.2f}"
     try:
         sizes[4] = draft_memory(model, 4)
     except ValueError:
         pass  # int4 does not fit the sizes or the dtype of the model
     else:
         if sizes[4] + weights <= free:
-            print(f"self: int4, because int8 would take {sizes[8] / 1e9:.2f} GB and {rest}", file=sys.stderr)
+            print(
+                f"self: int4, because int8 would take {sizes[8] / 1e9:.2f} GB, and {free_gb} GB are free, of which "
+                f"--optimize may take {packed_gb}",
+                file=sys.stderr,
+            )
             return 4
-    needed = " or ".join(f"{size / 1e9:.2f} GB (int{bits})" for bits, size in sizes.items())
+    needed = ", ".join(f"{size / 1e9:.2f} GB (int{bits})" for bits, size in sizes.items())
     raise ValueError(
-        f"--assistant-model self needs {needed} of memory beside the model, and {rest}; "
-        "generate without it, or with --optimize none"
+        f"--assistant-model self needs memory beside the model: {needed}; {free_gb} GB are free, of which "
+        f"--optimize may take {packed_gb}; generate without it, or with --optimize none"
     )
 
 

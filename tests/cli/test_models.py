@@ -148,11 +148,11 @@ def test_the_bits_of_a_self_draft_follow_the_memory(tmp_path, capsys, monkeypatc
     assert chosen(int8 + weights, "--optimize", "exact").startswith("self:int8 takes")
     first, second = chosen(int8 + weights - 1, "--optimize", "exact").splitlines()
     assert first == (
-        "self: int4, because int8 would take 0.00 GB and 0.00 GB are free, of which --optimize may take 0.00"
+        "self: int4, because int8 would take 0.00 GB, and 0.00 GB are free, of which --optimize may take 0.00"
     ) and second.startswith("self:int4 takes 0.00 GB")
-    with pytest.raises(ValueError, match=r"self needs 0\.00 GB \(int8\) or 0\.00 GB \(int4\) of memory beside"):
+    with pytest.raises(ValueError, match=r"beside the model: 0\.00 GB \(int8\), 0\.00 GB \(int4\); 0\.00 GB are"):
         chosen(int4 - 1, "--optimize", "none")
-    with pytest.raises(ValueError, match=r"needs 0\.00 GB \(int8\) of memory beside the model, and 0\.00 GB are"):
+    with pytest.raises(ValueError, match=r"beside the model: 0\.00 GB \(int8\); 0\.00 GB are free, of which"):
         model.float()  # int4 needs bfloat16
         chosen(int8 - 1, "--optimize", "none")
 
