@@ -4,12 +4,14 @@
     python benchmarks/compare.py --shape tiny --dtype float32  # 15 million parameters: time to start operations
     python benchmarks/compare.py --layers 32 --only llama_jp transformers "llama.cpp BF16"
     python benchmarks/compare.py --context 64 512 2048         # decoding after texts of these lengths
+    python benchmarks/compare.py --ids 64                      # compare greedy ids with transformers'
 
 Random weights are written once, to --folder or to a temporary folder, and converted to the format of each contender.
 Each contender runs in its own process. All of them run in turn in several rounds, so that a slow quarter of an hour
 affects all. Prints a table of medians with their spread, and one JSON line last. Rates are tokens per second over the
-whole batch. The machine's limits are measured before every round, and the highest values count. A contender that is not
-installed is left out:
+whole batch. The text of the random weights repeats itself, so nearly every draft token of prompt lookup and of
+self-drafts is accepted: their rates are upper bounds. The machine's limits are measured before every round, and the
+highest values count. A contender that is not installed is left out:
 
     pip install llama-cpp-python gguf ctranslate2 tiktoken sentencepiece
     git clone https://github.com/pytorch-labs/gpt-fast; export GPT_FAST=$PWD/gpt-fast
@@ -26,7 +28,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from peers import contenders, missing_packages
+from peers import Answer, contenders, missing_packages, prompt_ids
 
 from llama_jp import LlamaConfig
 from llama_jp.checkpoint.random_checkpoint import random_config, write_random
@@ -76,13 +78,15 @@ def measure_contender(name: str, folder: Path, args: argparse.Namespace) -> dict
             for context in args.context if batch <= contender.max_batch else ():
                 column = f"decode {batch}" if context == CONTEXT else f"decode {batch} at {context}"
                 result[column] = batch / contender.step(batch, args.steps, context)  # includes a warm-up
+        if args.ids and contender.ids is not None:
+            result["ids"] = contender.ids(prompt_ids(1, CONTEXT)[0], args.ids)
     return result
 
 
 def run_in_process(name: str, folder: Path, args: argparse.Namespace) -> dict | str:
     command = [sys.executable, __file__, "--work", name, "--folder", str(folder), "--dtype", args.dtype]
     command += ["--prompt", *map(str, args.prompt), "--batch", *map(str, args.batch), "--steps", str(args.steps)]
-    command += ["--context", *map(str, args.context)]
+    command += ["--context", *map(str, args.context), "--ids", str(args.ids)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -102,6 +106,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ids", type=int, default=0, metavar="N", help="compare N greedy ids with transformers'")
     parser.add_argument("--only", nargs="*", help="contenders by name")
     parser.add_argument("--folder", type=Path, help="for weights in all formats, kept for the next comparison")
     parser.add_argument("--work", help=argparse.SUPPRESS)  # the contender of this process
@@ -124,6 +129,7 @@ def main() -> None:
         base = make_weights((args.folder or Path(temporary)) / "weights", args.shape, args.layers, dtype)
         limits: dict[str, float] = {}
         found: dict[str, list[dict]] = {name: [] for name in names}
+        answers: dict[str, Answer] = {}
         for round_ in range(args.rounds):
             for limit, measured in measure_machine(dtype, torch.device("cpu"))._asdict().items():
                 limits[limit] = max(limits.get(limit, 0.0), measured)
@@ -131,10 +137,26 @@ def main() -> None:
                 result = run_in_process(name, base, args)
                 print(f"round {round_ + 1}, {name}: {result}", file=sys.stderr, flush=True)
                 if not isinstance(result, str):
+                    if "ids" in result:
+                        answers[name] = Answer(*result.pop("ids"))
                     found[name].append(result)
     summary = report(found, limits)
+    for name, answer in answers.items():
+        print(f"{name:32}{compare_ids(answer, answers.get('transformers'))}")
     settings = {key: getattr(args, key) for key in ("shape", "layers", "dtype", "steps", "rounds")}
     print(json.dumps({"settings": settings, "limits": limits, "rates": summary, "environment": describe_environment()}))
+
+
+def compare_ids(answer: Answer, expected: Answer | None) -> str:
+    """Whether an answer has transformers' ids. In an answer of ours that differs, how near the tie was."""
+    if expected is None:
+        return "no ids of transformers to compare with"
+    pairs = zip(answer.ids, expected.ids, strict=True)
+    different = next((i for i, (own, their) in enumerate(pairs) if own != their), None)
+    if different is None:
+        return f"the {len(answer.ids)} ids of transformers"
+    tie = f"; the two best logits were {answer.margins[different]:.4f} apart" if answer.margins else ""
+    return f"other ids than transformers from id {different + 1} of {len(answer.ids)} on{tie}"
 
 
 def report(found: dict[str, list[dict]], limits: dict[str, float]) -> dict:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -32,11 +33,20 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
+class Answer(NamedTuple):
+    ids: list[int]
+    margins: list[float]  # between the two most probable tokens, in nats; nothing where it is not known
+
+
+ANSWER_OPTIONS = {"do_sample": False, "no_repeat_ngram_size": 1}  # else random weights repeat one token for ever
+
+
 class Contender:
     """An implementation to measure. `needs` names the packages that must be installed."""
 
     needs: tuple[str, ...] = ()
     max_batch: float = math.inf  # rows
+    ids: Callable[[list[int], int], Answer] | None = None  # a greedy answer to a prompt, without repeated tokens
     generate: Callable[[list[list[int]], int], None]  # decode a number of tokens greedily, without stopping early
 
     def prefill(self, tokens: int) -> float:
@@ -55,7 +65,7 @@ class Contender:
 
 
 class Ours(Contender):
-    """llama_jp: as loaded, optimised at a level, quantised, with prompt lookup, with compiled static steps."""
+    """llama_jp: as loaded, optimised at a level, quantised, with draft tokens, with compiled static steps."""
 
     def __init__(
         self,
@@ -64,6 +74,7 @@ class Ours(Contender):
         level: str | None = None,
         bits: int | None = None,
         lookup: int = 0,
+        draft: int | None = None,
         compiled: bool = False,
     ):
         from llama_jp import Llama
@@ -71,10 +82,17 @@ class Ours(Contender):
         if bits is not None:
             folder = quantized(folder, bits)
         self.model = self.plain = Llama.from_pretrained(folder, dtype=dtype, device="cpu")
-        self.compiled = compiled
-        self.level, self.lookup = level, lookup
+        self.compiled, self.level = compiled, level
         self.optimized = self.prepared = None
-        if lookup:
+        self.drafts = lookup  # the most draft tokens in a call
+        self.options = {"prompt_lookup_num_tokens": lookup} if lookup else {}
+        if draft is not None:
+            from llama_jp.generation.speculation import SELF_DRAFT_TOKENS
+            from llama_jp.speed import self_draft
+
+            self.drafts = SELF_DRAFT_TOKENS
+            self.options = {"assistant_model": self_draft(self.plain, draft)}  # of weights that are not packed yet
+        if self.drafts:
             self.max_batch = 1
 
     def prepare(self, rows: int) -> None:
@@ -95,11 +113,18 @@ class Ours(Contender):
     def generate(self, prompts: list[list[int]], tokens: int) -> None:
         from llama_jp import generate
 
-        options = {"prompt_lookup_num_tokens": self.lookup} if self.lookup else {}
-        generate(self.model, prompts, max_new_tokens=tokens, do_sample=False, eos_token_id=[], **options)
+        generate(self.model, prompts, max_new_tokens=tokens, do_sample=False, eos_token_id=[], **self.options)
+
+    def ids(self, prompt: list[int], tokens: int) -> Answer:
+        from llama_jp import generate
+
+        self.prepare(1 + self.drafts)
+        options = self.options | ANSWER_OPTIONS | {"top_logprobs": 2, "eos_token_id": []}
+        (answer,) = generate(self.plain, [prompt], max_new_tokens=tokens, **options)
+        return Answer(answer.ids, [best - second for (_, best), (_, second) in answer.top_logprobs])
 
     def prefill(self, tokens: int) -> float:
-        self.prepare(1)
+        self.prepare(1 + self.drafts)
         ids = torch.tensor(prompt_ids(1, tokens))
         with torch.inference_mode():
             return seconds(lambda: self.model(ids, self.model.new_cache(1, tokens), last_only=True))
@@ -107,8 +132,8 @@ class Ours(Contender):
     def step(self, batch: int, steps: int, prompt: int) -> float:
         from llama_jp.speed.benchmark import time_decoding
 
-        self.prepare(batch * (1 + self.lookup))
-        if self.lookup:
+        self.prepare(batch * (1 + self.drafts))
+        if self.drafts:
             return super().step(batch, steps, prompt)
         return time_decoding(self.model, batch, steps, 1, prompt).median
 
@@ -163,6 +188,12 @@ class Transformers(Contender):
                 **self.options,
             )
         return (times[-1] - times[WARM_UP_STEPS - 1]) / steps
+
+    def ids(self, prompt: list[int], tokens: int) -> Answer:
+        ids = torch.tensor([prompt])
+        options = ANSWER_OPTIONS | {"attention_mask": torch.ones_like(ids), "pad_token_id": 0, "eos_token_id": None}
+        answer = self.model.generate(ids, max_new_tokens=tokens, **options)
+        return Answer(answer[0, len(prompt) :].tolist(), [])
 
     def prefill(self, tokens: int) -> float:
         ids = torch.tensor(prompt_ids(1, tokens))
@@ -439,6 +470,8 @@ def contenders(dtype: str) -> dict[str, Callable[[Path], Contender]]:
         "llama_jp, int8": lambda f: Ours(f, dtype, "int8", bits=8),
         "llama_jp, int4 as loaded": lambda f: Ours(f, dtype, bits=4),
         "llama_jp, int4": lambda f: Ours(f, dtype, "int8", bits=4),
+        "llama_jp, exact, self:int8": lambda f: Ours(f, dtype, "exact", draft=8),
+        "llama_jp, exact, self:int4": lambda f: Ours(f, dtype, "exact", draft=4),
         "llama_jp, exact, lookup": lambda f: Ours(f, dtype, "exact", lookup=7),
         "llama_jp, int8, lookup": lambda f: Ours(f, dtype, "int8", bits=8, lookup=7),
     }

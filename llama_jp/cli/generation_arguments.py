@@ -363,8 +363,9 @@ def add_speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Acti
     group.add_argument(
         "--assistant-model",
         metavar="MODEL",
-        help="draft with this smaller model, which has the same tokenizer; self:int8, self:int4: with a quantised copy "
-        "of the model itself; self:FOLDER: with its quantised folder",
+        help="draft with this smaller model, which has the same tokenizer; self: with an int8 copy of the model "
+        "itself, or int4 if memory is short; self:int8, self:int4: with that copy; self:FOLDER: with its quantised "
+        "folder",
     )
     return [
         *flags,
@@ -372,7 +373,7 @@ def add_speculation_flags(parser: argparse.ArgumentParser) -> list[argparse.Acti
             "--num-assistant-tokens",
             type=positive_int,
             metavar="N",
-            help="with --assistant-model: draft up to N tokens per call (default: 4; 5 with self:)",
+            help="with --assistant-model: draft up to N tokens per call (default: 4; 5 with self)",
         ),
     ]
 

@@ -231,10 +231,10 @@ HELP = {
         "1 回に最大 N 個のドラフトトークンを、プロンプトや答えの前の箇所から写す。まず 10 を試すとよい",
     "with --prompt-lookup-num-tokens: match up to N of the newest tokens to find that place (default: 2)":
         "--prompt-lookup-num-tokens の指定時: その箇所を、最新の最大 N トークンとの一致で探す（既定値: 2）",
-    "draft with this smaller model, which has the same tokenizer; self:int8, self:int4: with a quantised copy of the model itself; self:FOLDER: with its quantised folder":
-        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self:int8、self:int4 ではモデル自身を量子化した写しで、self:FOLDER ではモデルを量子化したフォルダーで作る",
-    "with --assistant-model: draft up to N tokens per call (default: 4; 5 with self:)":
-        "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4。self: では 5）",
+    "draft with this smaller model, which has the same tokenizer; self: with an int8 copy of the model itself, or int4 if memory is short; self:int8, self:int4: with that copy; self:FOLDER: with its quantised folder":
+        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self: モデル自身を int8 に量子化した写しで（メモリが足りなければ int4）。self:int8、self:int4: その写しで。self:FOLDER: モデルを量子化したフォルダーで",
+    "with --assistant-model: draft up to N tokens per call (default: 4; 5 with self)":
+        "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4。self では 5）",
     # context
     "context and memory":
         "コンテキストとメモリ",
@@ -848,8 +848,10 @@ MESSAGES = {
         "{file} は GGUF ファイルではありません: 先頭が {magic} ではなく {start} です",
     "{file} is incomplete: {name} ends at byte {end}, and the file at {size}; download it again":
         "{file} は途中までしかありません: {name} は {end} バイト目で終わりますが、ファイルは {size} バイト目までです。ダウンロードし直してください",
-    "--assistant-model self:{form} is neither self:int8, self:int4, nor self: with a quantised folder of the same model":
-        "--assistant-model self:{form} は、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
+    "--assistant-model self needs memory beside the model: {needed}; {free_gb} GB are free, of which --optimize may take {packed_gb}; generate without it, or with --optimize none":
+        "--assistant-model self には、モデルのほかにメモリが必要です: {needed}。空きは {free_gb} GB で、--optimize がそのうち {packed_gb} GB を使うことがあります。指定をやめるか、--optimize none を付けてください",
+    "--assistant-model self:{form} is neither self, self:int8, self:int4, nor self: with a quantised folder of the same model":
+        "--assistant-model self:{form} は、self、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
     "a page does not show drafts of the model's own copy; name another draft model, or none":
         "ページは、モデル自身の写しによるドラフトトークンを見せません。別のドラフトモデルを指定するか、指定をやめてください",
     "the self-draft belongs to another model; make one of this model with speed.self_draft":

@@ -165,7 +165,7 @@ def rows_of_step(args: argparse.Namespace) -> int:
     assistant = getattr(args, "assistant_model", None)
     default = 0
     if assistant is not None:
-        default = SELF_DRAFT_TOKENS if assistant.startswith("self:") else ASSISTANT_TOKENS
+        default = SELF_DRAFT_TOKENS if assistant.partition(":")[0] == "self" else ASSISTANT_TOKENS
     return 1 + (args.prompt_lookup_num_tokens or getattr(args, "num_assistant_tokens", None) or default)
 
 
@@ -219,9 +219,10 @@ def open_assistant(
         return None
     if args.prompt_lookup_num_tokens is not None:
         raise ValueError("--assistant-model and --prompt-lookup-num-tokens both draft; remove one of them")
-    prefix, _, form = args.assistant_model.partition(":")
+    prefix, colon, form = args.assistant_model.partition(":")
     if model is not None and prefix == "self":
-        return open_self_draft(model, form)
+        bits = None if colon else choose_bits(model, packed=args.optimize != "none")
+        return open_self_draft(model, f"int{bits}" if bits else form)
     check_same_tokenizer(args, tokenizer)
     return load_model(
         args.assistant_model,
@@ -232,13 +233,45 @@ def open_assistant(
     )
 
 
+def choose_bits(model: Llama, packed: bool) -> int:
+    """The bits of --assistant-model self: 8 if the memory allows, else 4.
+
+    packed  whether --optimize may pack the model's weights, which then take memory besides the memory-mapped file
+
+    Raises ValueError if the memory allows neither.
+    """
+    free = available_memory(torch.device("cpu"))
+    weights = sum(parameter.nbytes for parameter in model.parameters()) if packed else 0
+    sizes = {8: draft_memory(model, 8)}
+    if free is None or sizes[8] + weights <= free:
+        return 8
+    free_gb, packed_gb = f"{free / 1e9:.2f}", f"{weights / 1e9:.2f}"
+    try:
+        sizes[4] = draft_memory(model, 4)
+    except ValueError:
+        pass  # int4 does not fit the sizes or the dtype of the model
+    else:
+        if sizes[4] + weights <= free:
+            print(
+                f"self: int4, because int8 would take {sizes[8] / 1e9:.2f} GB, and {free_gb} GB are free, of which "
+                f"--optimize may take {packed_gb}",
+                file=sys.stderr,
+            )
+            return 4
+    needed = ", ".join(f"{size / 1e9:.2f} GB (int{bits})" for bits, size in sizes.items())
+    raise ValueError(
+        f"--assistant-model self needs memory beside the model: {needed}; {free_gb} GB are free, of which "
+        f"--optimize may take {packed_gb}; generate without it, or with --optimize none"
+    )
+
+
 def open_self_draft(model: Llama, form: str) -> SelfDraft:
     """The draft of --assistant-model self:FORM, after a line with the memory that it takes."""
     bits, folder = {"int8": (8, None), "int4": (4, None)}.get(form, (8, form))
     if folder is not None and not Path(folder).is_dir():
         raise ValueError(
-            f"--assistant-model self:{form} is neither self:int8, self:int4, nor self: with a quantised folder of the "
-            "same model"
+            f"--assistant-model self:{form} is neither self, self:int8, self:int4, nor self: with a quantised folder "
+            "of the same model"
         )
     size = draft_memory(model, bits, folder)
     free = available_memory(torch.device("cpu"))

@@ -65,8 +65,10 @@ def self_draft(model: Llama, bits: int = 8, folder: str | Path | None = None) ->
 
 
 def draft_memory(model: Llama, bits: int = 8, folder: str | Path | None = None) -> int:
-    """The bytes that `self_draft` with these arguments takes beside the model."""
-    return size_of_copy(model, draft_scheme(model, bits) if folder is None else stored_scheme(folder))
+    """The bytes that `self_draft` with these arguments takes beside the model. Raises its ValueError for int4."""
+    scheme = draft_scheme(model, bits) if folder is None else stored_scheme(folder)
+    check_dtype(model, scheme)
+    return size_of_copy(model, scheme)
 
 
 def blank_copy(model: Llama, scheme: Scheme | None) -> Llama:

@@ -8,12 +8,15 @@ import pytest
 import torch
 from helpers.changed_models import no_rope
 from helpers.checkpoint_files import edit_config
+from helpers.quantized import SHAPE
+from helpers.reference import save_random
 
+from llama_jp.checkpoint.load import load_model
 from llama_jp.cli import COMMANDS, main, make_parser, models
 from llama_jp.cli.models import open_assistant, open_model
 from llama_jp.linear.fused import FusedSlice
 from llama_jp.model import Llama
-from llama_jp.speed import automatic
+from llama_jp.speed import automatic, draft_memory
 from llama_jp.speed.kept_plans import plan_file
 from llama_jp.text.tokenizer import Tokenizer
 
@@ -123,9 +126,35 @@ def test_a_self_draft_states_its_memory_first(folder, capsys):
     assert out == plain and err.startswith("self:int8 takes 0.00 GB of memory beside the model; ")
     assert "draft tokens accepted" in err
     assert main([*words, "--assistant-model", "self:int5"]) == 1
-    assert "self:int5 is neither self:int8, self:int4, nor self: with a quantised folder" in capsys.readouterr().err
+    assert "self:int5 is neither self, self:int8, self:int4, nor self: with a quantised" in capsys.readouterr().err
     assert main([*words, "--assistant-model", "self:int4"]) == 1
     assert "no group size of int4 divides the inputs of every layer (32, 48); use 8 bits" in capsys.readouterr().err
+
+
+def test_the_bits_of_a_self_draft_follow_the_memory(tmp_path, capsys, monkeypatch):
+    """Guards against a copy that does not fit beside weights that are packed, and against a silent choice."""
+    model = load_model(save_random(tmp_path, 4, **SHAPE), dtype="bfloat16", device="cpu")
+    tokenizer = Tokenizer.from_pretrained("demo")
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    int8, int4 = draft_memory(model, 8), draft_memory(model, 4)
+
+    def chosen(free: int | None, *flags: str) -> str:
+        monkeypatch.setattr(models, "available_memory", lambda device: free)
+        open_assistant(parse("--assistant-model", "self", *flags), tokenizer, model)
+        return capsys.readouterr().err
+
+    assert chosen(None, "--optimize", "none").startswith("self:int8 takes")
+    assert chosen(int8, "--optimize", "none").startswith("self:int8 takes")
+    assert chosen(int8 + weights, "--optimize", "exact").startswith("self:int8 takes")
+    first, second = chosen(int8 + weights - 1, "--optimize", "exact").splitlines()
+    assert first == (
+        "self: int4, because int8 would take 0.00 GB, and 0.00 GB are free, of which --optimize may take 0.00"
+    ) and second.startswith("self:int4 takes 0.00 GB")
+    with pytest.raises(ValueError, match=r"beside the model: 0\.00 GB \(int8\), 0\.00 GB \(int4\); 0\.00 GB are"):
+        chosen(int4 - 1, "--optimize", "none")
+    with pytest.raises(ValueError, match=r"beside the model: 0\.00 GB \(int8\); 0\.00 GB are free, of which"):
+        model.float()  # int4 needs bfloat16
+        chosen(int8 - 1, "--optimize", "none")
 
 
 def test_the_assistant_model_is_optional(folder):

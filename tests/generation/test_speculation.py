@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -167,6 +170,62 @@ def test_draft_length_is_near_the_best(share, least):
             cost += 1 + 0.5 * drafted
         tokens += end
     assert tokens / cost > least
+
+
+def cost_of_answer(schedule: DraftLengthSchedule, new_tokens: int, agrees: Callable[[int], bool]) -> float:
+    """The calls of the model for an answer: one for the prompt, and 1 + k c for each call with k draft tokens.
+
+    agrees  whether the draft token at a position of the answer is the model's
+    """
+    end, cost = 1, 1.0
+    while end < new_tokens:
+        drafted, accepted = min(schedule.next(), new_tokens - end - 1), 0
+        while accepted < drafted and agrees(end + accepted):
+            accepted += 1
+        schedule.update(drafted, accepted)
+        end += accepted + 1
+        cost += 1 + drafted * schedule.cost
+    assert end == new_tokens
+    return cost
+
+
+COSTS = [(0.1, 7), (0.5, 5), (1.0, 4)]  # of a lookup, a self-draft, and a draft model as large as the model
+
+
+@pytest.mark.parametrize("new_tokens", [48, 49, 128, 512])
+@pytest.mark.parametrize(("cost", "most"), COSTS)
+def test_drafting_costs_at_most_a_tenth_of_plain_decoding(cost, most, new_tokens):
+    """Guards against texts on which it loses more: drafts always wrong, right at the start only, in runs, at random."""
+    rng = random.Random(SEED)
+    texts = [lambda i, right=right: i < right for right in (0, 1, 2, 5, 9, 20, 40, new_tokens // 2)]
+    for right, wrong in itertools.product((1, 2, 3, 5, 8, 13, 34), repeat=2):
+        texts += [lambda i, n=right, m=wrong, first=first: (i + first) % (n + m) < n for first in (0, right)]
+    for _ in range(100):
+        share = rng.random()
+        texts.append([rng.random() < share for _ in range(new_tokens)].__getitem__)
+    worst = max(cost_of_answer(DraftLengthSchedule(most, cost), new_tokens, agrees) for agrees in texts)
+    assert worst <= 1.1 * new_tokens
+
+
+@pytest.mark.parametrize(("cost", "most"), COSTS)
+def test_an_adversary_cannot_make_drafting_cost_more(cost, most):
+    """Guards against texts made against the schedule: a search that continues the worst and the best answers."""
+    rng, tokens, states = random.Random(SEED), 128, [(1.0, 1, DraftLengthSchedule(most, cost))]
+    worst = 0.0
+    while states:
+        after = []
+        for spent, end, schedule in states:
+            following = copy.copy(schedule)
+            drafted = min(following.next(), tokens - end - 1)
+            for accepted in range(drafted + 1):
+                updated = copy.copy(following)
+                updated.update(drafted, accepted)
+                after.append((spent + 1 + drafted * cost, end + accepted + 1, updated))
+        worst = max([worst, *(spent / end for spent, end, _ in after if end >= 48)])
+        rng.shuffle(after)
+        after.sort(key=lambda state: state[0] - state[1], reverse=True)
+        states = [state for state in after[:40] + after[-40:] if state[1] < tokens]
+    assert 1 < worst <= 1.1
 
 
 def test_rejected_draft_tokens_cost_little(pair):
