@@ -252,10 +252,9 @@ def choose_bits(model: Llama, packed: bool) -> int:
         pass  # int4 does not fit the sizes or the dtype of the model
     else:
         if sizes[4] + weights <= free:
-            print(
+            note(
                 f"self: int4, because int8 would take {sizes[8] / 1e9:.2f} GB, and {free_gb} GB are free, of which "
-                f"--optimize may take {packed_gb}",
-                file=sys.stderr,
+                f"--optimize may take {packed_gb}"
             )
             return 4
     needed = ", ".join(f"{size / 1e9:.2f} GB (int{bits})" for bits, size in sizes.items())

@@ -107,8 +107,7 @@ class FusedLinear:
         if pending is not None and pending.depends_on(x):
             y = pending.outputs.pop(index, None)
         if pending is None or y is None:
-            # rounding: contiguous, as if computed alone; operations on strided rows may round differently
-            parts = [part.contiguous() for part in self.kernel(x).split(self.sizes, dim=-1)]
+            parts = self.kernel.split(x, self.sizes)
             version, copy = (None, x.clone()) if x.is_inference() else (version_of(x), None)
             pending = Pending(x, version, copy, compute_mode(), dict(enumerate(parts)))
             y = pending.outputs.pop(index)

@@ -65,6 +65,11 @@ class LinearKernel:
         y = F.linear(x.reshape(-1, x.shape[-1]), dequantize(self.weight, x.dtype))
         return y.view(*x.shape[:-1], -1)
 
+    def split(self, x: Tensor, sizes: list[int]) -> list[Tensor]:
+        """The product in parts of `sizes` outputs, which are N together: x (..., K) -> contiguous (..., size) each."""
+        # rounding: contiguous, as if computed alone; operations on strided rows may round differently
+        return [part.contiguous() for part in self(x).split(sizes, dim=-1)]
+
     def unpack(self) -> Weight:
         """The weight, bit-identical to the one that the kernel was made from."""
         return self.weight
@@ -305,11 +310,17 @@ class Int8FBGEMMKernel(LinearKernel):
         with without_deprecation_warnings():
             values = torch._make_per_channel_quantized_tensor(weight.values.contiguous(), scale.double(), zeros, 0)
             self.packed = torch.ops.quantized.linear_prepack(values, None)
+        self.outputs = len(scale)
 
     def __call__(self, x: Tensor) -> Tensor:
-        largest = largest_of_row(x)
+        return self.split(x, [self.outputs])[0]
+
+    def split(self, x: Tensor, sizes: list[int]) -> list[Tensor]:
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        return multiply(x.float() / largest, 1 / 127, 128, self.packed).mul_(largest).to(x.dtype)
+        scaled, largest = in_one_loop(scale_rows, x.reshape(-1, x.shape[-1]))
+        y = multiply(scaled, 1 / 127, 128, self.packed)
+        parts = [in_one_loop(unscale_rows, part, largest, x.dtype) for part in y.split(sizes, dim=-1)]
+        return [part.view(*x.shape[:-1], -1) for part in parts]
 
     def unpack(self) -> Weight:
         values, _ = torch.ops.quantized.linear_unpack(self.packed)
@@ -363,6 +374,17 @@ def largest_of_row(x: Tensor) -> Tensor:
     return x.abs().amax(-1, keepdim=True).float().clamp_(min=1e-30)
 
 
+def scale_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row divided by its largest absolute value: (M, K) -> (M, K) float32 in [-1, 1], (M, 1) float32."""
+    largest = largest_of_row(x)
+    return x / largest, largest  # float32, the wider of the two dtypes
+
+
+def unscale_rows(y: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows multiplied by their largest values: y (M, N) float32, largest (M, 1) -> (M, N), contiguous."""
+    return (y * largest).to(dtype)
+
+
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows in eight bits, and the value of each row's largest byte: (..., K) -> (..., K) uint8, (..., 1) float32.
 
@@ -375,6 +397,16 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 @functools.cache  # the key is the function; torch.compile itself compiles again for other dtypes, shapes and modes
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
+
+
+def in_one_loop(function: Callable[..., Any], rows: Tensor, *arguments: Any) -> Any:
+    """An elementwise function of rows (M, …), compiled for many rows. For few, to start the loop takes longer."""
+    if len(rows) <= SMALL_BATCH:
+        return function(rows, *arguments)
+    arguments = tuple(each.data if isinstance(each, Tensor) else each for each in arguments)
+    # no_grad and .data: torch.compile compiles again for another mode, and for a view of a base of other sizes
+    with torch.no_grad():
+        return compiled(function)(rows.data, *arguments)
 
 
 def aligned(x: Tensor) -> Tensor:

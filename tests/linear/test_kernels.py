@@ -65,6 +65,24 @@ def test_every_kernel_multiplies_by_the_same_weight(kind, dtype, shape):
 
 
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if k.activations == "int8"], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_parts_of_many_rows_are_those_of_one_row(kernel, dtype):
+    """Guards against a compiled loop for many rows that rounds differently than the operations for few."""
+    if reason := why_unavailable(kernel, "int8", dtype):
+        pytest.skip(reason)
+    multiply = kernel(random_weight("int8", dtype))
+    x = torch.randn(2, SMALL_BATCH, 256, generator=torch.Generator().manual_seed(SEED)).to(dtype)
+    x[0, 3] = 0
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            parts = multiply.split(x, [64, 24, 8])
+            assert all(part.is_contiguous() and part.dtype == dtype for part in parts)
+            assert [part.shape for part in parts] == [(2, SMALL_BATCH, size) for size in (64, 24, 8)]
+            one_by_one = torch.stack([multiply(row) for row in x.flatten(0, 1).split(1)]).view(2, SMALL_BATCH, 96)
+            assert torch.equal(torch.cat(parts, dim=-1), one_by_one)
+
+
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.activations == "int8"], ids=lambda kernel: kernel.name)
 def test_a_row_of_activations_has_its_own_scale(kernel):
     """Guards against one scale for all rows: a row gives the same result beside a row a thousand times as large."""
     if reason := why_unavailable(kernel, "int8", torch.float32):
