@@ -22,6 +22,7 @@ from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
 from ..speed.kept_plans import forget_plans
 from ..speed.optimization import LEVELS
+from ..speed.static_steps import StaticLlama
 from .arguments import (
     DTYPES,
     add_adapter_argument,
@@ -31,7 +32,7 @@ from .arguments import (
     positive_int,
     thread_count,
 )
-from .models import optimize_model
+from .models import add_compile_argument, optimize_model, print_compiling
 
 if TYPE_CHECKING:
     from ..speed.benchmark import Rates
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure again after optimising for the first batch size. Levels: "
         + "; ".join(f"{level}: {description}" for level, description in LEVELS.items()),
     )
+    add_compile_argument(parser)
     parser.add_argument(
         "--forget",
         action="store_true",
@@ -178,6 +180,10 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
         result["optimization"] = optimized.as_dict()
         print_rates(f"optimised ({args.optimize})", rates)
         print(optimized)
+    if args.compile:
+        rates = measure(StaticLlama(model, on_compile=print_compiling), workload, limits, size)
+        result["compiled"] = asdict(rates)
+        print_rates("compiled", rates)
     result["peak_memory"] = peak_memory()
     return result
 
