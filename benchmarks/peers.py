@@ -181,7 +181,8 @@ class GptFast(Contender):
         from model import ModelArgs, Transformer
 
         from llama_jp.checkpoint.config import read_config
-        from llama_jp.checkpoint.tensors import find_tensors, read_tensors
+        from llama_jp.checkpoint.layouts import find_tensors
+        from llama_jp.checkpoint.tensors import read_tensors
 
         c = read_config(folder)
         args = ModelArgs(
@@ -334,7 +335,8 @@ def write_gguf(folder: Path, file: Path, kind: str) -> None:
     import gguf
 
     from llama_jp.checkpoint.config import read_config
-    from llama_jp.checkpoint.tensors import find_tensors, read_tensors
+    from llama_jp.checkpoint.layouts import find_tensors
+    from llama_jp.checkpoint.tensors import read_tensors
 
     config, stored = read_config(folder), find_tensors(folder)
     writer = gguf.GGUFWriter(file, "llama")

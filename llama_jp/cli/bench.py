@@ -32,7 +32,7 @@ from .arguments import (
     positive_int,
     thread_count,
 )
-from .models import add_compile_argument, optimize_model, print_compiling
+from .models import add_compile_argument, check_compile, optimize_model, print_compiling
 
 if TYPE_CHECKING:
     from ..speed.benchmark import Rates
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     for flag in ("revision", "adapter"):
         if args.random is not None and getattr(args, flag) is not None:
             args.parser.error(f"--{flag} belongs to a checkpoint, and --random has none")
+    check_compile(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     if 0 in (*args.prompt, *args.batch):

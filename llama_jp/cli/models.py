@@ -137,8 +137,7 @@ def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokeniz
     """Apply --optimize for `rows` in a decoding step, and report the numerical deviation."""
     rows = rows or rows_of_step(args)
     if getattr(args, "compile", False):
-        if args.optimize == "exact":
-            raise ValueError("--compile changes the rounding, which --optimize exact excludes; leave out one of them")
+        check_compile(args)
         if args.optimize not in LEVELS:
             return  # auto is "exact"
     if args.optimize == "auto" or (args.optimize == "large" and number_of_weights(model) > LARGE):
@@ -154,6 +153,12 @@ def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokeniz
         return
     tokens, deviation = ids.shape[1], optimized.deviation
     print(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}", file=sys.stderr)
+
+
+def check_compile(args: argparse.Namespace) -> None:
+    """Raise ValueError for --compile with a level whose promise it would break."""
+    if args.compile and args.optimize == "exact":
+        raise ValueError("--compile changes the rounding, which --optimize exact excludes; leave out one of them")
 
 
 def compile_as_asked(args: argparse.Namespace, model: Llama) -> Llama:
