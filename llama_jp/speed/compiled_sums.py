@@ -23,7 +23,7 @@ def compile_with_sums(graph: fx.GraphModule, examples: list[Any]) -> Callable[..
         if node.op == "call_function" and node.target is F.linear and is_one_row(node.args[0]):
             node.target = linear_of_one_row
     graph.recompile()
-    compiled: Callable[..., Any] = torch._inductor.compile(graph, examples)  # type: ignore[no-untyped-call]
+    compiled: Callable[..., Any] = torch._inductor.compile(graph, examples)
     return compiled
 
 

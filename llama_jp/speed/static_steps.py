@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FunctionType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,8 @@ class StaticCache(Cache):
 class StaticLlama(Llama):
     """A model with static decoding steps, on the modules of `model`, which stays as it is.
 
-    Both have the same module tree: a weight, layer or hook that changes in one changes in the other.
+    Both have the same module tree: a weight or layer that changes in one changes in the other. Hooks have to be
+    registered before the first step, since torch.compile does not look for later ones.
 
     compile     False runs the same steps without torch.compile
     on_compile  called with a sentence before a step is compiled for a new batch size and cache size
@@ -124,7 +125,7 @@ class StaticLlama(Llama):
             )
         nn.Module.__init__(self)
         self.__dict__.update(model.__dict__)
-        self.compile, self.on_compile = compile, on_compile
+        self.compiles, self.on_compile = compile, on_compile
         self.programs: dict[tuple[int, int], Callable[..., Tensor]] = {}  # by batch size and cache size
 
     def new_cache(self, batch_size: int = 1, max_length: int | None = None) -> StaticCache:
@@ -161,7 +162,7 @@ class StaticLlama(Llama):
         x = self.embed_tokens(cache.ids)  # (B, 1, C); outside of the program, for its error for a wrong id
         arguments = self, x, cache.position, cache.rotations, cache.layers
         key = cache.batch_size, cache.max_length
-        if not self.compile:
+        if not self.compiles:
             return run_step(*arguments)
         if key in self.programs:
             return self.programs[key](*arguments)
@@ -227,7 +228,7 @@ def run_step(
 def compile_step(model: Llama) -> Callable[..., Tensor]:
     """`run_step` as one program where that pays, else with a compiled block and a compiled head."""
 
-    def compiled(function: FunctionType) -> Callable[..., Tensor]:
+    def compiled(function: Any) -> Callable[..., Tensor]:
         # torch counts compilations by code object and gives up after a few: each shape of step gets a code of its own
         code = function.__code__.replace()
         own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
@@ -256,4 +257,5 @@ def is_traced(module: nn.Module) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)

@@ -102,18 +102,18 @@ def test_every_shape_is_compiled(small, graphs):
     assert sentences[2] == "compiling the decoding step (batch size 3, 128 positions)"
 
 
-def test_a_changed_layer_is_compiled_again(small, graphs):
-    """A weight or a hook that changes in the model changes in its static steps."""
+def test_a_weight_that_changes_in_the_model_changes_in_its_steps(small, graphs):
+    """Guards against weights that are constants of the program; and hooks are part of it."""
     plain = load_model(small, dtype="float32", device="cpu")
+    plain.layers = plain.layers[:1]  # to trace fewer operations
+    plain.layers[0].mlp.register_forward_hook(lambda module, inputs, output: 2 * output)
     static = StaticLlama(plain)
     ids = torch.ones(1, 1, dtype=torch.long)
     with torch.no_grad():
         static(ids, static.new_cache(1, 8))
         plain.layers[0].mlp.up_proj.weight.mul_(2)
         plain.lm_head.weight = torch.nn.Parameter(3 * plain.lm_head.weight)
-        for _ in range(2):
-            torch.testing.assert_close(static(ids, static.new_cache(1, 8)), plain(ids))
-            plain.layers[1].mlp.register_forward_hook(lambda module, inputs, output: 2 * output)
+        torch.testing.assert_close(static(ids, static.new_cache(1, 8)), plain(ids))
 
 
 def test_a_full_cache_and_a_wrong_id_are_errors(small, graphs):
