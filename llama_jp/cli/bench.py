@@ -22,6 +22,7 @@ from ..checkpoint.random_checkpoint import SHAPES, random_config
 from ..model import ATTENTIONS, Llama
 from ..speed.kept_plans import forget_plans
 from ..speed.optimization import LEVELS
+from ..speed.static_steps import StaticLlama
 from .arguments import (
     DTYPES,
     add_adapter_argument,
@@ -32,7 +33,7 @@ from .arguments import (
     thread_count,
 )
 from .console import note
-from .models import optimize_model
+from .models import add_compile_argument, check_compile, optimize_model, print_compiling
 
 if TYPE_CHECKING:
     from ..speed.benchmark import Rates
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure again after optimising for the first batch size; exact: the logits stay bit-identical; close: "
         "rounding may differ; int8: activations of int8 weights are also rounded to int8",
     )
+    add_compile_argument(parser)
     parser.add_argument(
         "--forget",
         action="store_true",
@@ -88,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     for flag in ("revision", "adapter"):
         if args.random is not None and getattr(args, flag) is not None:
             args.parser.error(f"--{flag} belongs to a checkpoint, and --random has none")
+    check_compile(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     if 0 in (*args.prompt, *args.batch):
@@ -179,6 +182,10 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
         result["optimization"] = optimized.as_dict()
         print_rates(f"optimised ({args.optimize})", rates)
         print(optimized)
+    if args.compile:
+        rates = measure(StaticLlama(model, on_compile=print_compiling), workload, limits, size)
+        result["compiled"] = asdict(rates)
+        print_rates("compiled", rates)
     result["peak_memory"] = peak_memory()
     return result
 

@@ -21,7 +21,14 @@ from .failures import describe
 from .generation_arguments import add_generation_arguments, generation_options
 from .language import translate
 from .message_input import open_message_input
-from .models import add_computation_arguments, load_model_of, open_assistant, optimize_as_asked
+from .models import (
+    add_compile_argument,
+    add_computation_arguments,
+    compile_as_asked,
+    load_model_of,
+    open_assistant,
+    optimize_as_asked,
+)
 from .output import count
 from .parser import did_you_mean
 
@@ -54,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-history", action="store_true", help="do not keep the messages for the next session")
     add_generation_arguments(parser, several_answers=False)
     add_computation_arguments(parser, optimize="auto")
+    add_compile_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     model, tokenizer = load_model_of(args)
     assistant = open_assistant(args, tokenizer, model)  # a self-draft is made of weights that are not packed
     optimize_as_asked(args, model, tokenizer)
+    model = compile_as_asked(args, model)
     if tokenizer.chat_template is None:
         print_message(f"warning: {BASE_MODEL_WARNING}")
     check_options(args, model)  # refuses wrong values before the first turn

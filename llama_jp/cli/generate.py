@@ -17,7 +17,14 @@ from ..text.tokenizer import Tokenizer
 from ..text_files import check_file_target
 from .console import check_decoded, note, read_standard_input
 from .generation_arguments import add_generation_arguments, generation_options
-from .models import add_model_arguments, load_model_of, open_assistant, optimize_as_asked
+from .models import (
+    add_compile_argument,
+    add_model_arguments,
+    compile_as_asked,
+    load_model_of,
+    open_assistant,
+    optimize_as_asked,
+)
 from .output import answer_text, as_dict, speed_report, write_pieces
 from .prompt_cache import fingerprint, open_cache, save_cache
 from .prompts_file import add_prompts_arguments, answer_prompts
@@ -60,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_generation_arguments(parser)
     add_model_arguments(parser, optimize="large")
+    add_compile_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     written_by = fingerprint(model) if args.cache else ""  # before a kernel packs a weight
     assistant = open_assistant(args, tokenizer, model)  # a self-draft is made of weights that are not packed
     optimize_as_asked(args, model, tokenizer)
+    model = compile_as_asked(args, model)
     ids = encode_prompt(prompt, tokenizer, args)
     options = generation_options(args, model)
     if args.top_logprobs is not None:

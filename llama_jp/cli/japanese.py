@@ -83,6 +83,8 @@ HELP = {
         "CPU のスレッド数（既定値: PyTorch の値）",
     "measure and choose faster kernels for the CPU; exact: the logits stay bit-identical; close: rounding may differ; int8: activations of int8 weights are also rounded to int8; auto: exact if it saves more time in an answer than it takes (default: {default})":
         "CPU 用の速いカーネルを測定して選ぶ。exact: ロジットはビット単位で一致したまま。close: 丸めが変わることがある。int8: int8 の重みの入力も int8 に丸める。auto: かかる時間より、答えで短くなる時間が長ければ exact（既定値: {default}）",
+    "compile the decoding step, which speeds up small models on the CPU and all models on a GPU; it takes from some seconds to minutes at the first start, and less at later ones; rounding may differ (as --optimize close)":
+        "デコードステップをコンパイルする。CPU では小さいモデル、GPU ではすべてのモデルが速くなる。初回は数秒から数分、2 回目以降はそれより短くかかる。丸めが変わることがある（--optimize close と同じ程度）",
     "auto for over a billion parameters, else none":
         "10 億パラメーターを超えるモデルでは auto、ほかは none",
     # generate
@@ -1288,6 +1290,12 @@ MESSAGES = {
         "past_context='shift' は投機的デコードと組み合わせられません",
     "guidance_scale cannot be combined with speculation":
         "guidance_scale は投機的デコードと組み合わせられません",
+    "--compile changes the rounding, which --optimize exact excludes; leave out one of them":
+        "--compile は丸めを変えますが、--optimize exact はそれを認めません。どちらか一方を外してください",
+    "compiling the decoding step (batch size {rows}, {positions} positions)":
+        "デコードステップをコンパイルしています（バッチサイズ {rows}、{positions} 位置）",
+    "the decoding step cannot be compiled on this machine: {reason}; install a C++ compiler such as g++, or use the model without compilation":
+        "このマシンではデコードステップをコンパイルできません: {reason}。g++ などの C++ コンパイラーを入れるか、コンパイルせずにモデルを使ってください",
     "--optimize int8 needs int8 weights, but this model has {weights}; write them with `llama-jp quantize MODEL OUT --bits 8`, or use --optimize close":
         "--optimize int8 には int8 の重みが必要ですが、このモデルのものは違います（{weights}）。`llama-jp quantize MODEL OUT --bits 8` で作るか、--optimize close を使ってください",
     "float weights":

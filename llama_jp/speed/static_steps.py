@@ -4,27 +4,35 @@
     llama_jp.generate(model, prompts, max_new_tokens=100)
 
 A decoding step has a few hundred small operations, and starting them takes longer than a GPU needs to run them. Here a
-step attends to the whole cache with a mask, and its position is a tensor. So every step is the same program: one
-compiled block serves all layers, and a CUDA graph holds the whole step. Prefill, and batches with padding, run as in
-`Llama`.
+step attends to the whole cache with a mask, and its position is a tensor. So every step is the same program. On the
+CPU, a small model is compiled whole: one call runs all layers. For other models one compiled block serves all layers,
+since the time of compilation grows with their number, and a CUDA graph holds the whole step. Prefill, and batches with
+padding, run as in `Llama`.
 
-There are three costs. Compiled arithmetic rounds in other places, so logits differ in their last bits. Each step loads
-its whole cache, used or not. Every new batch size and cache size is compiled again, so cache sizes are powers of two.
+There are three costs. Compiled arithmetic rounds in other places, and on the CPU the product of one row is summed in
+another order, so logits differ in their last bits: within level "close" of `optimize`, not "exact". Each step loads its
+whole cache, used or not. Every new batch size and cache size is compiled again, so cache sizes are powers of two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..cache import Cache
+from ..linear.fused import FusedSlice
+from ..linear.layer import QuantizedLinear
 from ..linear.one_query import without_kernel
 from ..model import ATTENTIONS, Llama, SelfAttention
+from .compiled_sums import compile_with_sums
+
+SMALL_LAYER = 32e6  # bytes of weights up to which starting the operations of a layer takes a good part of its time
 
 
 class StaticLayer:
@@ -83,17 +91,19 @@ class StaticCache(Cache):
 class StaticLlama(Llama):
     """A model with static decoding steps, on the modules of `model`, which stays as it is.
 
-    Both have the same module tree: a weight, layer or hook that changes in one changes in the other.
+    Both have the same module tree: a weight or layer that changes in one changes in the other. Hooks have to be
+    registered before the first step, since torch.compile does not look for later ones.
 
-    compile  False runs the same steps without torch.compile
+    compile     False runs the same steps without torch.compile
+    on_compile  called with a sentence before a step is compiled for a new batch size and cache size
 
     Raises ValueError for rope_type "dynamic" and for a "longrope" with two lists, with which the rotation of old
     positions changes as the text grows; for an attention function of your own, since the keys of a static step go on
     beyond the query; and for a class with its own `forward`, `hidden` or `new_cache`, which a static step does not
-    call.
+    call. The first step raises ValueError on a machine without a C++ compiler.
     """
 
-    def __init__(self, model: Llama, compile: bool = True):
+    def __init__(self, model: Llama, compile: bool = True, on_compile: Callable[[str], None] | None = None):
         attentions = [without_kernel(module.attend) for module in model.modules() if isinstance(module, SelfAttention)]
         if own := [attend for attend in attentions if attend not in ATTENTIONS.values()]:
             name = getattr(own[0], "__name__", "another attention")
@@ -115,8 +125,8 @@ class StaticLlama(Llama):
             )
         nn.Module.__init__(self)
         self.__dict__.update(model.__dict__)
-        self.run_block = torch.compile(run_block, dynamic=False) if compile else run_block
-        self.run_head = torch.compile(run_head, dynamic=False) if compile else run_head
+        self.compiles, self.on_compile = compile, on_compile
+        self.programs: dict[tuple[int, int], Callable[..., Tensor]] = {}  # by batch size and cache size
 
     def new_cache(self, batch_size: int = 1, max_length: int | None = None) -> StaticCache:
         """Make an empty cache for at least `max_length` tokens (default: max_position_embeddings)."""
@@ -136,43 +146,51 @@ class StaticLlama(Llama):
         """As `Llama.forward`. One new token per row, without a mask and with a cache of `new_cache`: a static step."""
         if not isinstance(cache, StaticCache) or ids.dim() != 2 or ids.shape[1] != 1 or mask is not None:
             return super().forward(ids, cache, mask=mask, last_only=last_only)
-        cache.reserve(*ids.shape)
+        cache.reserve(*ids.shape)  # first: a compiled program would write beyond the end of a full cache
         cache.ids.copy_(ids)
         cache.position.fill_(cache.length)
         with torch.no_grad():
             if cache.rotations is None:
                 cache.rotations = self.rope(torch.arange(cache.max_length, device=ids.device)[None])
-            cos, sin = cache.rotations
-            on_gpu = ids.device.type == "cuda"
-            logits = self.replay(cache, cos, sin) if on_gpu else self.step(cache, cos, sin)
+            logits = self.replay(cache) if ids.device.type == "cuda" else self.step(cache)
         cache.length += 1
         return logits
 
-    def step(self, cache: StaticCache, cos: Tensor, sin: Tensor) -> Tensor:
-        """Logits after the token `cache.ids` at `cache.position`: (B, 1, V). The program depends on no Python number.
+    def step(self, cache: StaticCache) -> Tensor:
+        """Logits after the token `cache.ids` at `cache.position`: (B, 1, V). No Python number changes the program."""
+        assert cache.rotations is not None
+        x = self.embed_tokens(cache.ids)  # (B, 1, C); outside of the program, for its error for a wrong id
+        arguments = self, x, cache.position, cache.rotations, cache.layers
+        key = cache.batch_size, cache.max_length
+        if not self.compiles:
+            return run_step(*arguments)
+        if key in self.programs:
+            return self.programs[key](*arguments)
+        if self.on_compile is not None:
+            self.on_compile(f"compiling the decoding step (batch size {key[0]}, {key[1]} positions)")
+        program = compile_step(self)
+        try:
+            logits = program(*arguments)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            raise ValueError(
+                f"the decoding step cannot be compiled on this machine: {first_line(error)}; install a C++ compiler "
+                "such as g++, or use the model without compilation"
+            ) from error
+        self.programs[key] = program
+        return logits
 
-        cos and sin of every position: (1, max_length, D).
-        """
-        x = self.embed_tokens(cache.ids)  # (B, 1, C)
-        index = torch.arange(cache.max_length, device=x.device)
-        visible = (index <= cache.position)[None, None, None]  # (1, 1, 1, max_length)
-        cos, sin = (table.index_select(1, cache.position).to(x.dtype) for table in (cos, sin))  # (1, 1, D)
-        for layer, own in zip(self.layers, cache.layers, strict=True):
-            x = self.run_block(layer, x, cos, sin, visible, own)
-        return self.run_head(self.norm, self.lm_head, x)
-
-    def replay(self, cache: StaticCache, cos: Tensor, sin: Tensor) -> Tensor:
+    def replay(self, cache: StaticCache) -> Tensor:
         """The step as a CUDA graph, recorded at the first call. A step that runs twice writes the same numbers."""
         if cache.recorded is None:
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(2):  # compiles, and lets the libraries choose their kernels
-                    self.step(cache, cos, sin)
+                    self.step(cache)
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                logits = self.step(cache, cos, sin)
+                logits = self.step(cache)
             cache.recorded = RecordedStep(graph, logits)
         cache.recorded.graph.replay()
         return cache.recorded.logits.clone()
@@ -184,3 +202,60 @@ def run_block(layer: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, visible: Te
 
 def run_head(norm: nn.Module, head: nn.Module, x: Tensor) -> Tensor:
     return head(norm(x))
+
+
+def run_step(
+    model: Llama,
+    x: Tensor,
+    position: Tensor,
+    rotations: tuple[Tensor, Tensor],
+    layers: list[StaticLayer],
+    run_block: Callable[..., Tensor] = run_block,
+    run_head: Callable[..., Tensor] = run_head,
+) -> Tensor:
+    """All layers for one new token per row.
+
+    Shapes: x (B, 1, C), position (1,) int64, rotations: cos and sin (1, max_length, D) -> logits (B, 1, V)
+    """
+    index = torch.arange(layers[0].keys.shape[2], device=x.device)
+    visible = (index <= position)[None, None, None]  # (1, 1, 1, max_length)
+    cos, sin = (table.index_select(1, position).to(x.dtype) for table in rotations)  # (1, 1, D)
+    for i, layer in enumerate(model.layers):
+        x = run_block(layer, x, cos, sin, visible, layers[i])
+    return run_head(model.norm, model.lm_head, x)
+
+
+def compile_step(model: Llama) -> Callable[..., Tensor]:
+    """`run_step` as one program where that pays, else with a compiled block and a compiled head."""
+
+    def compiled(function: Any) -> Callable[..., Tensor]:
+        # torch counts compilations by code object and gives up after a few: each shape of step gets a code of its own
+        code = function.__code__.replace()
+        own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+        backend = compile_with_sums if model.embed_tokens.weight.device.type == "cpu" else "inductor"
+        return torch.compile(own, dynamic=False, backend=backend)
+
+    if is_compiled_whole(model):
+        return compiled(run_step)
+    return partial(run_step, run_block=compiled(run_block), run_head=compiled(run_head))
+
+
+def is_compiled_whole(model: Llama) -> bool:
+    """Whether one program holds all layers: on the CPU, small layers, each of which the compiler can trace."""
+    if model.embed_tokens.weight.device.type != "cpu":
+        return False
+    if any(isinstance(module, QuantizedLinear) or not is_traced(module) for module in model.modules()):
+        return False
+    c = model.config
+    heads = 2 * (c.num_attention_heads + c.num_key_value_heads) * c.head_dim  # outputs or inputs of the projections
+    return c.hidden_size * (heads + 3 * c.intermediate_size) * model.embed_tokens.weight.itemsize <= SMALL_LAYER
+
+
+def is_traced(module: nn.Module) -> bool:
+    """Whether torch.compile traces a module, and does not end its graph there."""
+    return not isinstance(module, FusedSlice) or module.fused.kernel.compiles
+
+
+def first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)
