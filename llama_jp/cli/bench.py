@@ -33,7 +33,7 @@ from .arguments import (
     thread_count,
 )
 from .console import note
-from .models import add_compile_argument, check_compile, optimize_model, print_compiling
+from .models import add_compile_argument, check_compile, optimize_model
 
 if TYPE_CHECKING:
     from ..speed.benchmark import Rates
@@ -183,7 +183,7 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
         print_rates(f"optimised ({args.optimize})", rates)
         print(optimized)
     if args.compile:
-        rates = measure(StaticLlama(model, on_compile=print_compiling), workload, limits, size)
+        rates = measure(StaticLlama(model, on_compile=note), workload, limits, size)
         result["compiled"] = asdict(rates)
         print_rates("compiled", rates)
     result["peak_memory"] = peak_memory()

@@ -35,7 +35,6 @@ from .arguments import (
 )
 from .console import note
 from .failures import describe
-from .language import translate
 
 SAMPLE_TOKENS = 128  # length of the text on which --optimize measures the numerical deviation
 
@@ -164,11 +163,7 @@ def check_compile(args: argparse.Namespace) -> None:
 
 def compile_as_asked(args: argparse.Namespace, model: Llama) -> Llama:
     """The model with compiled decoding steps for --compile, else the model itself."""
-    return StaticLlama(model, on_compile=print_compiling) if args.compile else model
-
-
-def print_compiling(sentence: str) -> None:
-    print(translate(sentence), file=sys.stderr)
+    return StaticLlama(model, on_compile=note) if args.compile else model
 
 
 def optimize_automatically(args: argparse.Namespace, model: Llama, rows: int) -> None:
