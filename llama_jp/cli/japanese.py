@@ -582,6 +582,8 @@ MESSAGES = {
         "重みを並べ替えました。{tokens} トークンで約 {seconds} 秒短くなります",
     "measured now and kept for later starts, for about {seconds} s less in {tokens} tokens":
         "今カーネルを測り、次の起動のために保存しました。{tokens} トークンで約 {seconds} 秒短くなります",
+    "self: int4, because int8 would take {int8_gb} GB, and {free_gb} GB are free, of which --optimize may take {packed_gb}":
+        "self: int4 にします。int8 には {int8_gb} GB が必要ですが、空きは {free_gb} GB で、--optimize がそのうち {packed_gb} GB を使うことがあるためです",
     "self:{form} takes {size} GB of memory beside the model{rest}":
         "self:{form} はモデルのほかに {size} GB のメモリを使います{rest}",
     "; {free} GB are free":

@@ -121,7 +121,11 @@ def assembled() -> list[str]:
         describe_memory("CUDA out of memory. Tried to allocate 20.00 GiB"),
         describe_memory("tried to allocate 4000000000 bytes"),
         *(f"x: {count(number, 'turn')} saved" for number in (1, 2)),
-        *(count(number, noun) for number in (1, 2) for noun in ("step", "answer", "safetensors file")),
+        *(
+            count(number, noun)
+            for number in (1, 2)
+            for noun in ("step", "answer", "prompt", "token", "safetensors file")
+        ),
         shorten(["a.bin", "b.bin", "c.bin"], 2),
         *(forgotten_notice([("犬", "猫")] * number, 512) for number in (1, 2)),
     ]

@@ -105,7 +105,8 @@ def test_sixteen_bits_keep_every_bit(folder, dtype):
     ]
     assert stream.exact and len(pairs) == 48
     # narrow products of several rows and of one differ in one element of thousands in bfloat16
-    assert sum(a == b for a, b in pairs) >= (0.98 if dtype == "bfloat16" else 1) * len(pairs)
+    different = sum(a != b for a, b in pairs)
+    assert different <= (4 if dtype == "bfloat16" else 0), pairs
 
 
 @pytest.fixture
