@@ -37,7 +37,8 @@ def draw(result: dict) -> str:
     settings, bandwidth = result["settings"], result["limits"]["bandwidth"]
     weights = weights_per_step(settings["shape"], settings["layers"])
     # Speculation computes several tokens per step, so its tokens per second do not give a share of the bandwidth.
-    found = {name: columns for name, columns in result["rates"].items() if "lookup" not in name}
+    drafts = ("lookup", "self:int8", "self:int4")
+    found = {name: columns for name, columns in result["rates"].items() if not name.endswith(drafts)}
     rates = {name: columns["decode 1"][0] for name, columns in found.items() if "decode 1" in columns}
     shares = {name: r * weights * bits_of(name, settings["dtype"]) / 8 / bandwidth for name, r in rates.items()}
     most = max(1.0, *shares.values())
