@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..model import Attention, attend_eager
-from .kernels import compiled
+from .kernels import compiled, reason_of
 
 
 class OneQueryAttention:
@@ -75,7 +75,7 @@ def why_one_query_is_unavailable(dtype: torch.dtype, grouped: bool) -> str | Non
     try:
         right = is_right(OneQueryAttention(attend_eager), *random_query(3, 4 if grouped else 2, 2, 11, 16, dtype))
     except Exception as error:  # a compiler that is missing or fails may raise any exception
-        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return reason_of(error)
     return None if right else "its result is wrong"
 
 

@@ -153,7 +153,7 @@ def read_plans() -> dict[str, dict[str, Kept]]:
         if file is None or not file.is_file():
             return {}
         raw = parse_json(read_text_file(file))
-        if isinstance(raw, dict) and raw.get("format") == 1:  # of version 0.4, without attention
+        if isinstance(raw, dict) and raw.get("format") == 1:  # written before the choice of the attention was kept
             return {}
         if not isinstance(raw, dict) or raw.get("format") != FORMAT or not isinstance(raw.get("machines"), dict):
             raise ValueError(f"it is no object of format {FORMAT} with machines")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..checkpoint.config import dtype_name
 from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of, weight_of
 from ..linear.kernels import (
     PROMPT_ROWS,
@@ -301,10 +302,6 @@ class GroupKey(NamedTuple):
     inputs: int
 
 
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 class WrongProductError(Exception):
     """A kernel whose product of a model's own weights is wrong, fails, or is not bit-identical at level "exact"."""
 
@@ -340,7 +337,7 @@ class Plan:
 
     def name(self, key: GroupKey) -> str:
         """The key of a choice in the file of kept plans: everything besides the machine on which it depends."""
-        dtype, shape = name_of(self.dtype), f"{key.outputs} x {key.inputs}"
+        dtype, shape = dtype_name(self.dtype), f"{key.outputs} x {key.inputs}"
         blocks = len(ring_of([layers for _, layers in self.groups[key]]))
         return f"{dtype}, {self.level}, rows {self.rows}: {' '.join(key.names)}, {key.kind} {shape}, blocks {blocks}"
 
@@ -351,7 +348,7 @@ class Plan:
         c, keys = self.model.config, " ".join(map(str, numbers_of_keys(self.model)))
         shape = f"{c.num_attention_heads}/{c.num_key_value_heads} x {c.head_dim}, keys {keys}"
         plain = next(name for name, attend in ATTENTIONS.items() if attend is modules[0].attend)
-        return f"{name_of(self.dtype)}, rows {self.rows}: attention {plain}, {shape}, blocks {len(modules)}"
+        return f"{dtype_name(self.dtype)}, rows {self.rows}: attention {plain}, {shape}, blocks {len(modules)}"
 
     def candidates(self, key: GroupKey) -> list[type[LinearKernel]]:
         """The kernels of which one may be chosen for a shape, whether or not they work on this machine."""

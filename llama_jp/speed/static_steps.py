@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ..cache import Cache
 from ..linear.fused import FusedSlice
+from ..linear.kernels import reason_of
 from ..linear.layer import QuantizedLinear
 from ..linear.one_query import without_kernel
 from ..model import ATTENTIONS, Llama, SelfAttention
@@ -173,7 +174,7 @@ class StaticLlama(Llama):
             logits = program(*arguments)
         except torch._dynamo.exc.BackendCompilerFailed as error:
             raise ValueError(
-                f"the decoding step cannot be compiled on this machine: {first_line(error)}; install a C++ compiler "
+                f"the decoding step cannot be compiled on this machine: {reason_of(error)}; install a C++ compiler "
                 "such as g++, or use the model without compilation"
             ) from error
         self.programs[key] = program
@@ -254,8 +255,3 @@ def is_compiled_whole(model: Llama) -> bool:
 def is_traced(module: nn.Module) -> bool:
     """Whether torch.compile traces a module, and does not end its graph there."""
     return not isinstance(module, FusedSlice) or module.fused.kernel.compiles
-
-
-def first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and line[-1] != ":"), type(error).__name__)

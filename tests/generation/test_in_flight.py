@@ -93,20 +93,19 @@ def test_sixteen_bits_keep_every_bit(folder, dtype):
     runner = ModelRunner(model, torch.ones(8, 1), None)
     if not all(runner.is_batch_invariant(size, 1) for size in (2, 3, 4)):
         pytest.skip("on this CPU, products of several rows round differently from those of one")
-    stream = stream_many(model, prompts, batch=4, max_new_tokens=8, eos_token_id=[])
+    stream = stream_many(model, prompts, batch=4, max_new_tokens=32, eos_token_id=[])
     pairs = [
         pair
         for number, answer in stream
         for pair in zip(
             answer.logprobs,
-            generate(model, [prompts[number]], max_new_tokens=8, eos_token_id=[])[0].logprobs,
+            generate(model, [prompts[number]], max_new_tokens=32, eos_token_id=[])[0].logprobs,
             strict=True,
         )
     ]
-    assert stream.exact and len(pairs) == 48
+    assert stream.exact and len(pairs) == 192  # so 0.98 leaves room for three
     # narrow products of several rows and of one differ in one element of thousands in bfloat16
-    different = sum(a != b for a, b in pairs)
-    assert different <= (4 if dtype == "bfloat16" else 0), pairs
+    assert sum(a == b for a, b in pairs) >= (0.98 if dtype == "bfloat16" else 1) * len(pairs)
 
 
 @pytest.fixture
@@ -220,39 +219,36 @@ def test_an_attention_function_with_positions_sees_only_its_own_row(folder):
     assert ids_and_reasons(generate_many(model, prompts, batch=4, **options)) == alone(model, prompts, 0, **options)
 
 
-def test_dynamic_rope_depends_on_the_row_alone(tmp_path):
-    """Guards against the frequencies of the longest row for all rows."""
+@pytest.fixture
+def dynamic_model(tmp_path):
     config = random_config(random.Random(3), "default") | {
         "vocab_size": V,
         "intermediate_size": 128,
         "max_position_embeddings": 16,
         "rope_scaling": {"rope_type": "dynamic", "factor": 4.0},
     }
-    model = load_model(save_random(tmp_path, 3, **config), dtype=torch.float32, device="cpu")
+    return load_model(save_random(tmp_path, 3, **config), dtype=torch.float32, device="cpu")
+
+
+def test_dynamic_rope_depends_on_the_row_alone(dynamic_model):
+    """Guards against the frequencies of the longest row for all rows."""
     prompts = [[1, 2], list(range(3, 23)), [5]]
     options = {"max_new_tokens": 12, "eos_token_id": []}
-    for prompt, answer in zip(prompts, generate_many(model, prompts, batch=3, **options), strict=True):
-        (single,) = generate(model, [prompt], **options)
+    for prompt, answer in zip(prompts, generate_many(dynamic_model, prompts, batch=3, **options), strict=True):
+        (single,) = generate(dynamic_model, [prompt], **options)
         assert answer.ids == single.ids and answer.logprobs == pytest.approx(single.logprobs, abs=2e-6)
 
 
-def test_dynamic_rope_does_not_divide_a_prompt(tmp_path, monkeypatch):
+def test_dynamic_rope_does_not_divide_a_prompt(dynamic_model, monkeypatch):
     """Guards against parts of a prompt with the angles of a shorter text."""
-    config = random_config(random.Random(3), "default") | {
-        "vocab_size": V,
-        "intermediate_size": 128,
-        "max_position_embeddings": 16,
-        "rope_scaling": {"rope_type": "dynamic", "factor": 4.0},
-    }
-    model = load_model(save_random(tmp_path, 3, **config), dtype=torch.float32, device="cpu")
     monkeypatch.setattr("llama_jp.generation.in_flight.PROMPT_TOKENS", 8)
     calls = list[int]()
-    model.register_forward_pre_hook(lambda module, args: calls.append(args[0].numel()))
+    dynamic_model.register_forward_pre_hook(lambda module, args: calls.append(args[0].numel()))
     prompts, options = [[1, 2], list(range(3, 33))], {"max_new_tokens": 4, "eos_token_id": [], "exact": False}
-    answers = generate_many(model, prompts, batch=2, **options)
+    answers = generate_many(dynamic_model, prompts, batch=2, **options)
     assert calls == [2 + 30, 2, 2, 2]
     for prompt, answer in zip(prompts, answers, strict=True):
-        (single,) = generate(model, [prompt], **options)
+        (single,) = generate(dynamic_model, [prompt], **options)
         assert answer.ids == single.ids and answer.logprobs == pytest.approx(single.logprobs, abs=2e-6)
 
 
