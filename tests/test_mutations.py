@@ -15,7 +15,7 @@ import llama_jp.model
 import llama_jp.rope
 from llama_jp.checkpoint.load import load_model
 
-# What to replace in which file, and the name of the mistake.
+# The name of a mistake: the file, what to replace, and by what. tests/parity/test_checkout.py makes the same ones.
 MISTAKES = {
     "eps times ten": ("model", "config.rms_norm_eps, norm)", "config.rms_norm_eps * 10, norm)"),
     "theta times two": ("rope", "frequencies(config.rope_theta,", "frequencies(config.rope_theta * 2,"),
@@ -79,6 +79,38 @@ MISTAKES = {
         "keys, values = self.keys[:, :, :end], self.values[:, :, :end]",
         "keys, values = self.keys[:, :, :end].roll(1, 2), self.values[:, :, :end]",
     ),
+    "two heads exchanged": ("model", "mixed.transpose(1, 2)", "mixed[:, [1, 0, 2, 3]].transpose(1, 2)"),
+    "heads of the keys in reverse": (
+        "model",
+        "k = self.k_proj(x).view(heads)",
+        "k = self.k_proj(x).view(heads).flip(2)",
+    ),
+    "values of the wrong head": ("model", "v = self.v_proj(x).view(heads)", "v = self.v_proj(x).view(heads).flip(2)"),
+    "keys not rotated": ("model", "rotate(q, *rotation), rotate(k, *rotation)", "rotate(q, *rotation), k"),
+    "values rotated": (
+        "model",
+        "if cache is not None:\n            k, v =",
+        "v = rotate(v, *rotation)\n        if cache is not None:\n            k, v =",
+    ),
+    "attention without its residual": ("model", "x = x + self.self_attn(", "x = self.self_attn("),
+    "MLP without its norm": ("model", "self.mlp(self.post_attention_layernorm(x))", "self.mlp(x)"),
+    "embedding scaled": ("model", "x = self.embed_tokens(ids)", "x = self.embed_tokens(ids) * 1.001"),
+    "last layer left out": ("model", "enumerate(self.layers)", "enumerate(self.layers[:-1])"),
+    "layers in reverse": ("model", "enumerate(self.layers)", "enumerate(list(self.layers)[::-1])"),
+    "head takes the embedding": (
+        "model",
+        "self.lm_head(x[:, -1:] if last_only else x)",
+        "F.linear(x, self.embed_tokens.weight)",
+    ),
+    "sum for the mean": ("model", ".mean(-1, keepdim=True)", ".sum(-1, keepdim=True)"),
+    "relu for silu": ("model", "F.silu(", "F.relu("),
+    "sine with the other sign": ("model", "dim=-1) * sin", "dim=-1) * -sin"),
+    "keys in the place of the values": (
+        "cache",
+        "self.values[:, :, self.start : end] = v",
+        "self.values[:, :, self.start : end] = k",
+    ),
+    "positions from one": ("model", "return queries[None], None", "return queries[None] + 1, None"),
 }
 
 
