@@ -223,7 +223,7 @@ def parse_scheme(raw: dict[str, Any]) -> Scheme | None:
 
     Raises ValueError for weights that another library quantised, unless they are dequantised at loading.
     """
-    if isinstance(raw.get("quantization"), dict):
+    if isinstance(raw.get("quantization"), dict) and raw["quantization"]:
         raise ValueError(f"weights quantised by MLX {OTHERS_QUANTISED}")
     quantized = raw.get("quantization_config")
     if quantized is None:

@@ -79,6 +79,7 @@ def test_the_spellings_of_transformers_4_and_5_give_the_same_config(new, old):
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5 is not supported"),
         ({"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4} is not supported"),
         ({"is_causal": False}, "is_causal False is not supported"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "weights quantised by MLX are not supported"),
         ({"hidden_size": "4096"}, "hidden_size is '4096', but it has to be a positive whole number"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({"rms_norm_eps": -1e-6}, "rms_norm_eps is -1e-06, but it has to be a positive number"),
@@ -195,6 +196,69 @@ JUDGED = [
     ("ignored", {"rope_scaling": False}),
     ("ignored", {"rope_scaling": {"type": "default", "factor": 2.0}}),
 ]
+# Keys of published config.json files of Llamas, with the values that they have there: of transformers 4.28 to 5.0, of
+# fine-tuning programs, of other frameworks, and of models that were converted to a Llama.
+PUBLISHED = {
+    "_name_or_path": "meta-llama/Llama-2-7b-hf",
+    "_attn_implementation_autoset": True,
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "auto_map": {"AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM"},
+    "bad_words_ids": None,
+    "begin_suppress_tokens": None,
+    "cross_attention_hidden_size": None,
+    "decoder_start_token_id": None,
+    "diversity_penalty": 0.0,
+    "early_stopping": False,
+    "encoder_no_repeat_ngram_size": 0,
+    "end_token_id": 2,
+    "exponential_decay_length_penalty": None,
+    "finetuning_task": None,
+    "forced_bos_token_id": None,
+    "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+    "is_encoder_decoder": False,
+    "keys_to_ignore_at_inference": ["past_key_values"],
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "length_penalty": 1.0,
+    "max_length": 4096,
+    "max_sequence_length": 2048,
+    "min_length": 0,
+    "model_max_length": 4096,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "output_attentions": False,
+    "output_scores": False,
+    "prefix": None,
+    "pretraining_tp": 1,
+    "problem_type": None,
+    "pruned_heads": {},
+    "quantization": {},
+    "quantization_config": None,
+    "remove_invalid_values": False,
+    "return_dict_in_generate": False,
+    "rope_scaling_factor": 1.0,
+    "rope_scaling_type": None,
+    "rotary_base": 10000,
+    "rotary_emb_base": 10000,
+    "sep_token_id": None,
+    "suppress_tokens": None,
+    "task_specific_params": None,
+    "tensor_parallel_degree": 1,
+    "tf_legacy_loss": False,
+    "tie_encoder_decoder": False,
+    "tokenizer_class": "LlamaTokenizer",
+    "top_k": 50,
+    "torchscript": False,
+    "transformers_version": "4.31.0.dev0",
+    "typical_p": 1.0,
+    "unsloth_fixed": True,
+    "unsloth_version": "2024.9",
+    "use_bfloat16": False,
+    "use_flash_attention": True,
+    "use_fused_rms_norm": True,
+}
 # transformers takes these from config.json; here they are arguments of a call.
 ARGUMENTS = {"attn_implementation", "_attn_implementation", "return_dict"}
 
@@ -257,6 +321,19 @@ def test_each_key_is_judged_as_transformers_uses_it(copy, plain_numbers, verdict
         reference = reference_numbers(copy)
         assert equal(our_numbers(copy), reference)
         assert verdict == "supported" or equal(reference, plain_numbers)
+
+
+@pytest.mark.parametrize("key", PUBLISHED)
+def test_a_key_of_published_files_is_accepted(key):
+    """Guards against refusing a published checkpoint for a key that has no effect."""
+    assert parse_config(ELYZA | {key: PUBLISHED[key]}) == parse_config(ELYZA)
+
+
+def test_the_keys_of_published_files_have_no_effect_in_transformers(copy, plain_numbers):
+    raw = json.loads((copy / "config.json").read_text())
+    others = {key: value for key, value in PUBLISHED.items() if key not in ("auto_map", "quantization_config")}
+    (copy / "config.json").write_text(json.dumps(raw | others))
+    assert equal(reference_numbers(copy), plain_numbers) and equal(our_numbers(copy), plain_numbers)
 
 
 def test_every_key_of_the_tables_is_judged():
