@@ -265,7 +265,7 @@ def check_settings(raw: Mapping[str, Any], file: str | Path) -> dict[str, Any]:
         if key in settings and not kind.holds(settings[key]):
             raise ValueError(f"{file}: {key} is {settings[key]!r}, but it has to be {kind.name}")
     if missing := [key for key in ("r", "lora_alpha", "target_modules") if key not in settings]:
-        raise ValueError(f"{file} has no {', '.join(missing)}")
+        raise ValueError(f"{file} has no value for {', '.join(missing)}")
     return {key: settings[key] for key in SUPPORTED if key in settings}
 
 

@@ -152,7 +152,7 @@ def open_meta(folder: Path) -> MetaFiles:
     for name, info in shards[0].items():
         if is_known(name) and len(info.shape) != (dims := 1 if meta.dim_joined(name) is None else 2):
             raise ValueError(
-                f"{name} in {info.file} is {info.shape}, where {dims} dimension{'s' * (dims > 1)} are needed"
+                f"{name} in {info.file} has the shape {info.shape}, and its number of dimensions has to be {dims}"
             )
     check_count(meta, files)
     check_width(meta)

@@ -1,8 +1,8 @@
 """The language of the help and of the errors: English, or Japanese for a Japanese locale.
 
 The sentences of the package are English. The command line translates them where it prints them, so the library's
-exceptions stay as they are. `japanese.py` has one entry for each sentence; a name in braces stands for the numbers and
-names in it.
+exceptions stay as they are. The package `japanese` has one entry for each sentence; a name in braces stands for the
+numbers and names in it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ STANDS_FOR = {
     "byte": "[0-9a-f]{2}",
     "steps": r"\d+ steps?",
     "trained_on": "|, trained on .*,",
+    "quoted": r"'[^' ]*'",
+    "quoted_too": r"'[^' ]*'",
+    # problems with the tensors of a file
+    "tensor": r"[^\s,]+",
+    "weights_file": r"\S+",
+    "config_file": r"[\w.]+",
+    "wrong_shape": r"\([\d, ]*\)",
+    "right_shape": r"\([\d, ]*\)",
+    "misshape": r"\S+ (?:in \S+ )?is \([\d, ]*\) where [\w. ]* makes? it \([\d, ]*\)",
+    "misshapes": r"\S+ (?:in \S+ )?is \([\d, ]*\) where .*",
+    "tensors": r"[^\s:;]*\.[^;]*",
+    "misfit": "(?:missing|unexpected|misshapen|the model has no module of target_modules) .*?",
+    "misfits": "(?:unexpected|misshapen|no floats in) .*",
 }
 
 

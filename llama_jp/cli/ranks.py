@@ -179,7 +179,7 @@ def make_mesh(device: str) -> DeviceMesh:
             f"{ranks_here} processes need a GPU each, but this machine has {gpus}; start fewer, or add --device cpu"
         )
     if device_type == "cuda" and not dist.is_nccl_available():
-        raise ValueError("this PyTorch has no NCCL, through which GPUs communicate; add --device cpu")
+        raise ValueError("this PyTorch has no NCCL, through which the processes communicate; add --device cpu")
     if device_type not in ("cuda", "cpu"):
-        raise ValueError(f"several processes run on the CPU or on CUDA GPUs, not on {device_type}")
+        raise ValueError(f"several processes run on the CPU or on CUDA, not on {device_type}")
     return init_device_mesh(device_type, (dist.get_world_size(),))

@@ -87,7 +87,7 @@ def answer_file(args: argparse.Namespace) -> int:
                 write_whole(args.out, write_tasks(done))
                 bar.update()
         except ValueError as error:
-            raise ValueError(f"{args.tasks}, {error}") from error
+            raise ValueError(f"{args.tasks}: {error}") from error
     seconds = time.perf_counter() - begun
     note(f"{args.out}: {count(len(done), 'answer')}, {new} of them new, after {seconds:.2f} s")
     return 0

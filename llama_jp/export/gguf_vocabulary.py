@@ -132,8 +132,8 @@ def scored_pieces(tokenizer: Tokenizer) -> tuple[dict[int, Piece], bool]:
         "replaces characters before encoding": bool(model.charsmap),
         "removes spaces": model.remove_extra_whitespaces,
     }
-    if found := [name for name, is_so in unsupported.items() if is_so]:
-        raise ValueError(f"{file} {' and '.join(found)}, which llama.cpp does not do; {WAY_OUT}")
+    if problem := next((name for name, is_so in unsupported.items() if is_so), None):
+        raise ValueError(f"{file} {problem}, which llama.cpp does not do; {WAY_OUT}")
     return dict(enumerate(model.pieces)), model.add_dummy_prefix
 
 

@@ -270,7 +270,7 @@ def edit_shard(folder: Path, number: int, edit) -> None:
         (
             lambda f: [edit_shard(f, i, lambda t: t.update({"output.weight": torch.ones(5)})) for i in (0, 1)],
             ValueError,
-            r"output.weight in .* is \(5,\), where 2 dimensions are needed",
+            r"output.weight in .* has the shape \(5,\), and its number of dimensions has to be 2",
         ),
     ],
 )

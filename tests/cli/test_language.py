@@ -24,7 +24,7 @@ from llama_jp.cli.conversation import forgotten_notice
 from llama_jp.cli.failures import describe_memory
 from llama_jp.cli.finetune import DATA_FORMS
 from llama_jp.cli.help_format import NOT_FIRST, wrap
-from llama_jp.cli.japanese import HELP, MESSAGES
+from llama_jp.cli.japanese import HELP, MESSAGES, ROOMS
 from llama_jp.cli.language import (
     PLACEHOLDER,
     as_pattern,
@@ -40,28 +40,20 @@ from llama_jp.generation.checks import check_range
 from llama_jp.text_files import decode_text
 
 PACKAGE = Path(llama_jp.__file__).parent
-# Each sentence that these files raise, warn with, or give to `parser.error`, `note` or `refuse`, has a Japanese entry.
-LISTED = [
-    *(f"cli/{name}.py" for name in COMMANDS),
-    *("cli/__init__.py", "cli/arguments.py", "cli/console.py", "cli/conversation.py", "cli/explain.py"),
-    *("cli/failures.py", "cli/generation_arguments.py", "cli/models.py", "cli/output.py", "cli/parser.py"),
-    *("cli/prompt_cache.py", "cli/prompts_file.py", "cli/tasks_file.py", "cli/versions_table.py"),
-    *("loading.py", "long_context.py", "text_files.py", "text/tokenizer.py"),
-    *("checkpoint/hub.py", "checkpoint/json_files.py", "checkpoint/load.py", "checkpoint/recognise.py"),
-    *("generation/checks.py", "generation/filter_chain.py", "generation/options.py", "generation/runner.py"),
-    *("inspection/interface.py", "inspection/run.py"),
-    *("generation/sampling.py", "generation/speculation.py", "generation/stop_strings.py", "generation/stopping.py"),
-    *("generation/task.py", "evaluation/documents.py", "evaluation/perplexity.py", "evaluation/tasks.py"),
-    *("quantization/certificate.py", "quantization/convert.py", "training/data.py", "training/examples.py"),
-    *("training/finetuning.py", "training/memory.py", "training/optimization.py", "training/packing.py"),
-    *("training/state.py", "parity/requests.py", "parity/modes/forward.py", "parity/modes/generation.py"),
-    *("parity/modes/gradients.py", "parity/modes/tokenizer_mode.py", "parity/report/certificate.py"),
-    *("parity/run/models.py", "parity/run/recording.py", "parity/llamacpp/check.py", "parity/llamacpp/library.py"),
-    *("parity/llamacpp/model.py", "parity/llamacpp/rounding.py", "parity/llamacpp/weights.py"),
-]
-RETURNING = ("cli/failures.py", "cli/parser.py", "checkpoint/hub.py", "checkpoint/recognise.py", "text_files.py")
+# Only Python code meets the errors of these files.
+OF_THE_LIBRARY = {
+    *("__init__.py", "bridge.py", "model.py", "surgery.py", "linear/fused.py", "linear/weight.py"),
+    *("evaluation/choices.py", "evaluation/flexeval_adapter.py", "evaluation/lm_eval_adapter.py"),
+    *("parity/judge/context.py", "training/initialisation.py"),
+    *(f"tracing/{name}.py" for name in ("activations", "attention", "interface", "recorder")),
+}
+RETURNING = (
+    *("cli/failures.py", "cli/parser.py", "checkpoint/hub.py", "checkpoint/recognise.py", "linear/kernels.py"),
+    *("text_files.py", "training/losses.py"),
+)
 SAYING = ("error", "warn", "note", "refuse")  # functions whose first argument is a sentence
 JAPANESE = re.compile("[ぁ-んァ-ヴ一-龠]")
+ENGLISH = re.compile("([a-z]+ ){3}")  # a part that has no entry
 # Flags, files, numbers and metavars.
 NAMES = re.compile(r"--[a-z][\w-]+|[\w./-]*\w+[._/]\w[\w./]*|\d+|\b[A-Z]{2,}\w*", re.ASCII)
 
@@ -97,6 +89,11 @@ def errors(name: str) -> set[str]:
     return {sentence for sentence in map(template, found) if sentence and re.search("[a-z]{2,} ", sentence)}
 
 
+# Each sentence that these files raise, warn with, or give to `parser.error`, `note` or `refuse`, has a Japanese entry.
+FILES = {file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py")}
+LISTED = sorted(name for name in FILES - OF_THE_LIBRARY if errors(name))
+
+
 def error_of(function, *arguments, **named) -> str:
     with pytest.raises(ValueError) as caught:
         function(*arguments, **named)
@@ -127,6 +124,13 @@ def assembled() -> list[str]:
             for noun in ("step", "answer", "prompt", "token", "safetensors file")
         ),
         shorten(["a.bin", "b.bin", "c.bin"], 2),
+        "missing a.weight; unexpected b.weight; misshapen c.weight is (2, 3) where the model and the rank make it (4,)",
+        "misshapen a.b in x is (2,) where config.json makes it (3,), a.c in x is (2,) where config.json makes it (3,)",
+        "'silu' or 'swish'",
+        "misshapen a.weight; for added tokens, enlarge the model first, with transformers' resize_token_embeddings",
+        'missing a.weight (missing="initialise" starts them with the values of the constructor)',
+        "hidden_act 'gelu' is not supported; only 'silu' is; x",
+        *(f"m has {files} of 4: download x" for files in ("1 consolidated file", "2 consolidated files")),
         *(forgotten_notice([("犬", "猫")] * number, 512) for number in (1, 2)),
     ]
 
@@ -165,30 +169,29 @@ def normalised(english: str) -> str:
 
 
 def test_every_help_text_has_its_japanese():
-    """Guards against a new flag that has no Japanese. Its entry belongs to HELP in cli/japanese.py."""
+    """Guards against a new flag that has no Japanese. Its entry belongs to HELP in cli/japanese/help.py."""
     with speaking("ja"):
         assert {text for text in help_texts() if not JAPANESE.search(translate_help(text))} == set()
 
 
 @pytest.mark.parametrize("name", LISTED)
 def test_every_error_of_a_listed_file_has_its_japanese(name):
-    """Guards against a new error that has no Japanese. Its entry belongs to MESSAGES in cli/japanese.py."""
+    """Guards against a new error that has no Japanese. Its entry belongs to MESSAGES of a room in cli/japanese."""
 
     def has_japanese(sentence: str) -> bool:
         ends = (sentence, sentence.removesuffix("{}"))  # with a name at the end, or with an empty hint
-        return any(
-            JAPANESE.search(translate(end.replace("{}", value))) for end in ends for value in ("X", "12", "2 steps")
-        )
+        shown = [translate(end.replace("{}", value)) for end in ends for value in ("X", "12", "2 steps", "x.weight")]
+        return any(JAPANESE.search(each) and not ENGLISH.search(each) for each in shown)
 
     with speaking("ja"):
-        assert [sentence for sentence in errors(name) if not has_japanese(sentence)] == []
+        assert [sentence for sentence in sorted(errors(name)) if not has_japanese(sentence)] == []
         if name == "checkpoint/recognise.py":
             assert [sentence for _, sentence in FOREIGN_FILES if not has_japanese(sentence)] == []
 
 
 def test_every_entry_belongs_to_a_sentence_that_exists():
     """Guards against Japanese that nobody sees, because its English has been changed."""
-    files = set().union(*(sentences(file) for file in PACKAGE.rglob("*.py") if file.name != "japanese.py"))
+    files = set().union(*(sentences(file) for file in PACKAGE.rglob("*.py") if file.parent.name != "japanese"))
     exist = {*(re.sub(r"\{\w+\}", "{}", sentence) for sentence in files), *of_argparse()}
     parts = {part for sentence in assembled() for part in parts_of(sentence)}
     errors_of_the_system = {os.strerror(number) for number in errno.errorcode}
@@ -199,6 +202,11 @@ def test_every_entry_belongs_to_a_sentence_that_exists():
         and not any(as_pattern(english).fullmatch(part) for part in parts)
     ]
     assert dead == []
+
+
+def test_no_sentence_stands_in_two_rooms():
+    """Guards against two entries that drift apart."""
+    assert len(MESSAGES) == sum(len(room.MESSAGES) for room in ROOMS)
 
 
 def test_japanese_keeps_flags_files_numbers_and_names():
@@ -259,6 +267,15 @@ def test_a_sentence_inside_a_sentence_is_translated_and_names_stay():
         )
         assert translate("the adapter a, trained on b, does not fit this model: missing c").startswith(
             "アダプター a（b で学習したもの）は"
+        )
+        problems = "missing a.weight; misshapen b.weight in x is (2, 3) where config.json makes it (4,)"
+        problems += ", c.weight in x is (1,) where config.json makes it (3,) and 3 more"
+        assert translate(f"the weights in m do not fit config.json: {problems}") == (
+            "m の重みは config.json に合いません: 足りないもの: a.weight。形の違うもの: x の b.weight が (2, 3)"
+            "（config.json によれば (4,)）、x の c.weight が (1,)（config.json によれば (3,)） ほか 3 個"
+        )
+        assert translate("m/config.json: hidden_act 'gelu' is not supported; only 'silu' or 'swish' is") == (
+            "m/config.json: hidden_act 'gelu' には対応していません。対応しているのは 'silu' か 'swish' だけです"
         )
         assert translate("a sentence without an entry") == "a sentence without an entry"
     assert translate("there are no prompts") == "there are no prompts"
@@ -352,7 +369,7 @@ def test_a_mistake_is_explained_in_japanese(capsys, monkeypatch, places, tmp_pat
     assert out == "" and err.count("\n") == 1, err
     if not re.search(OTHERS_SAY, err):
         assert JAPANESE.search(err.replace("犬", "").replace("猫", "")), err
-        assert not re.search("([a-z]+ ){3}", err), "a part is English"
+        assert not ENGLISH.search(err), "a part is English"
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "cp932"])

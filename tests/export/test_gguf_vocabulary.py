@@ -114,7 +114,7 @@ def test_tokenizers_that_llama_cpp_has_not_are_refused(tmp_path):
         "is a unigram model": {
             "tokenizer_model": llama_model(model_type="unigram", vocab_size=450, hard_vocab_limit=False)
         },
-        "replaces characters before encoding and removes spaces": {
+        "replaces characters before encoding": {
             "tokenizer_model": llama_model(normalization_rule_name="nfkc", remove_extra_whitespaces=True)
         },
         "has no piece for each byte": {"tokenizer_model": llama_model(byte_fallback=False)},

@@ -230,7 +230,7 @@ class HeaderReader:
             start = at + length_at.size
             at = start + length
             if at > len(data):
-                raise struct.error("a string ends after the file")
+                raise struct.error  # the string ends after the file
             found.append(data[start:at].decode("utf-8"))
         self.at = at
         return found
