@@ -4,7 +4,7 @@
     python examples/notebooks/run.py --check     # exit status 1 if a stored output is not what the cell prints today
 
 The cells are plain Python, so no kernel is needed. A cell with the comment "install" gets the lines that install
-llama_jp on Google Colab, with the address of the repository in pyproject.toml.
+llama_jp on Google Colab, with the address of the repository in pyproject.toml; without one, the cell asks for it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    package = "llama-jp[train] @ git+{address}"
+    address = {address}
+    package = f"llama-jp[train] @ git+{{address}}"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)"""
+ASK = 'input("llama_jp のリポジトリの URL / URL of the repository of llama_jp: ")'
 
 
 def address() -> str:
-    """The address of the repository: `Repository` among the project's URLs, or a place for it."""
+    """The address of the repository, in Python: `Repository` among the project's URLs, or else a question."""
     project = (FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^Repository = "(.+)"$', project, re.M)
-    return found[1] if found else "https://github.com/OWNER/llama_jp"
+    return json.dumps(found[1]) if found else ASK
 
 
 def lines(text: str) -> list[str]:
