@@ -196,7 +196,7 @@ def test_every_loader_takes_an_adapter(biased, tmp_path, monkeypatch):
         ({"kasa_config": {"beta": 1e-4}}, "kasa_config is .*not supported; merge the adapter with PEFT"),
         ({"method_of_tomorrow": True}, "method_of_tomorrow is True, which is not supported"),
         ({"r": "8"}, "r is '8', but it has to be a positive whole number"),
-        ({"lora_alpha": None}, "has no lora_alpha"),
+        ({"lora_alpha": None}, "has no value for lora_alpha"),
         ({"bias": "some"}, "bias is 'some', but it has to be 'none' or 'all' or 'lora_only'"),
         ({"rank_pattern": {"q_proj": "4"}}, "rank_pattern is"),
         ({"target_modules": ["c_attn"]}, r"has no module of target_modules \['c_attn'\]"),
