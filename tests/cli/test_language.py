@@ -49,7 +49,7 @@ OF_THE_LIBRARY = {
 }
 RETURNING = (
     *("cli/failures.py", "cli/parser.py", "checkpoint/hub.py", "checkpoint/recognise.py", "linear/kernels.py"),
-    *("text_files.py", "training/losses.py"),
+    *("linear/one_query.py", "loading.py", "speed/attention_selection.py", "text_files.py", "training/losses.py"),
 )
 SAYING = ("error", "warn", "note", "refuse")  # functions whose first argument is a sentence
 JAPANESE = re.compile("[ぁ-んァ-ヴ一-龠]")
@@ -82,7 +82,7 @@ def errors(name: str) -> set[str]:
     for node in ast.walk(ast.parse((PACKAGE / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             found += node.exc.args[:1]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in SAYING:
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in SAYING or isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
             found += node.args[:1]
         elif isinstance(node, ast.Return) and node.value is not None and name in RETURNING:
             found += [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]

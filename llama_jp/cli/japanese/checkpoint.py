@@ -196,12 +196,24 @@ MESSAGES = {
         "{role} の {name} はスクリプトかノートブックの中（__main__）で定義されています。{way_out}",
     "the {role} is not what {module}:{name} imports, such as a wrapped function; {way_out}":
         "{role} は、ラップした関数など、{module}:{name} としてインポートされるものとは別のものです。{way_out}",
+    "{call} fails, and a checkpoint is built by this call":
+        "チェックポイントのモデルは {call} で作りますが、その実行に失敗しました",
     "define it at the top of a module that can be imported, and pass that one in":
         "インポートできるモジュールの最も外側で定義し、それを渡してください",
     "model.rope is not the rope of model.config (rope_theta {theta}, rope_scaling {scaling}); change model.config and set model.rope = make_rope(model.config)":
         "model.rope が model.config の rope（rope_theta {theta}、rope_scaling {scaling}）と違います。model.config を変え、model.rope = make_rope(model.config) としてください",
     "config.json cannot describe this model: {found}; undo the change, or make it in the constructor of a subclass of Llama, which is then recorded":
         "このモデルは config.json では表せません: {found}。変更を元に戻すか、記録できるように Llama のサブクラスのコンストラクターで変更してください",
+    "{module} is {found} where the loader builds {expected}":
+        "{module} が {found} です（読み込むときに作るのは {expected}）",
+    "{module} has a forward hook ({hook}), which no file can hold":
+        "{module} にフォワードフック（{hook}）があり、ファイルに保存できません",
+    "{name} holds other numbers than those of the constructor":
+        "{name} の数がコンストラクターのものと違います",
+    "{name} is {found} where the loader has {expected}":
+        "{name} が {found} です（読み込むときは {expected}）",
+    "{name} is {shape} where the loader expects {expected}":
+        "{name} の形が {shape} です（読み込むときに必要なのは {expected}）",
     # adapters
     "{name} and {other} in {file} are the same tensor":
         "{file} の {name} と {other} は同じテンソルです",
@@ -434,6 +446,8 @@ MESSAGES = {
         "{file} は壊れています: {name} {shape} の行が、重み {block} 個のブロックで割り切れません",
     "{file} stores {name} as {type}, which is not supported; use a file of the same model with another quantisation":
         "{file} の {name} の型 {type} には対応していません。同じモデルの、別の量子化のファイルを使ってください",
+    "an unknown type ({id})":
+        "不明な型（{id}）",
     "{file} is big-endian and stores {name} as {type}, whose byte order is not defined there; use a little-endian file of the same model":
         "{file} はビッグエンディアンですが、{name} の型 {type} のバイト順は決まっていません。同じモデルのリトルエンディアンのファイルを使ってください",
     "{file}: {key} is {value}, and its tensors have {size}; {way_out}":
@@ -474,8 +488,8 @@ MESSAGES = {
         "{file}: 語彙の {piece} が重複しています。{way_out}",
     "{file} is damaged: the merge {merge} has no two pieces; {way_out}":
         "{file} は壊れています: マージ {merge} に二つのピースがありません。{way_out}",
-    "{file} is damaged: {number} {name} for a vocabulary of {pieces} pieces":
-        "{file} は壊れています: 語彙のピースは {pieces} 個ですが、{name} は {number} 個です",
+    "{file} is damaged: {count} {name} for a vocabulary of {pieces} pieces":
+        "{file} は壊れています: 語彙のピースは {pieces} 個ですが、{name} は {count} 個です",
     "{file}: its vocabulary is a byte-level BPE, but it has no merges; {way_out}":
         "{file}: 語彙はバイトレベルの BPE ですが、マージがありません。{way_out}",
     "{file}: its vocabulary has no merges, and all scores are equal, so the order of merges is lost; {way_out}":

@@ -30,6 +30,16 @@ MESSAGES = {
         "zentorch {version} は torch {torch} 用ではありません: pip install 'zentorch=={wanted}.*'",
     "zentorch {version} lacks libzentorch.so: pip install --force-reinstall -e '.[zen]'":
         "zentorch {version} に libzentorch.so がありません: pip install --force-reinstall -e '.[zen]'",
+    "{kernel} is not used for {layers}: {reason}":
+        "{kernel} は {layers} には使いません: {reason}",
+    "its results are not bit-identical on the model's weights":
+        "モデルの重みでの結果がビット単位で一致しません",
+    "attention by {kernel} is not available on this machine: {reason}":
+        "{kernel} によるアテンションはこのマシンでは使えません: {reason}",
+    "attention by {kernel} is not used: its result is wrong at {keys} keys":
+        "{kernel} によるアテンションは使いません: キー {keys} 個で結果が誤っています",
+    "its result is wrong":
+        "結果が誤っています",
     # quantisation
     "the calibration text gives unusable inputs of {layer}; use another text or method rtn ({error})":
         "キャリブレーション用の文章では {layer} の入力が使えません。別の文章か method rtn を使ってください（{error}）",

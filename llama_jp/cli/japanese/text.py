@@ -61,6 +61,10 @@ MESSAGES = {
         "{id} という id はありません。-100 は学習で無視するラベルの印なので、これは id ではなくラベルです",
     "{file}: the chat template is not ELYZA's, and only mistakes in ids of ELYZA's are known":
         "{file}: チャットテンプレートが ELYZA のものではありません。説明できるのは ELYZA のテンプレートの id の誤りだけです",
+    "{files} differ: one has {pieces} pieces, and the other {theirs}":
+        "{files} が違います: 一方のピースは {pieces} 個、他方は {theirs} 個です",
+    "the tokenizer begins each text with the id {id}, and the model has only {rows} rows in its embedding; name another bos_token, or use the tokenizer files of this model":
+        "トークナイザーは文章の先頭に id {id} を置きますが、モデルの埋め込みは {rows} 行しかありません。別の bos_token を指定するか、このモデルのトークナイザーを使ってください",
     # conversations
     'a conversation is a list of messages such as {"role": "user", "content": "…"}: {messages}':
         '会話は {"role": "user", "content": "…"} のようなメッセージのリストです: {messages}',
