@@ -39,7 +39,7 @@ STANDS_FOR = {
     "right_shape": r"\([\d, ]*\)",
     "misshape": r"\S+ (?:in \S+ )?is \([\d, ]*\) where [\w. ]* makes? it \([\d, ]*\)",
     "misshapes": r"\S+ (?:in \S+ )?is \([\d, ]*\) where .*",
-    "tensors": r"[^\s:;]*\.[^;]*",
+    "tensor_names": r"[^\s:;]*\.[^;]*",
     "misfit": "(?:missing|unexpected|misshapen|the model has no module of target_modules) .*?",
     "misfits": "(?:unexpected|misshapen|no floats in) .*",
 }

@@ -82,8 +82,10 @@ def errors(name: str) -> set[str]:
     for node in ast.walk(ast.parse((PACKAGE / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             found += node.exc.args[:1]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in SAYING or isinstance(node, ast.Call) and ast.unparse(node.func) == "super().__init__":
-            found += node.args[:1]
+        elif isinstance(node, ast.Call):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called in SAYING or ast.unparse(node.func) == "super().__init__":  # the latter of an error
+                found += node.args[:1]
         elif isinstance(node, ast.Return) and node.value is not None and name in RETURNING:
             found += [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
     return {sentence for sentence in map(template, found) if sentence and re.search("[a-z]{2,} ", sentence)}
@@ -260,6 +262,9 @@ def test_a_sentence_inside_a_sentence_is_translated_and_names_stay():
             "t.txt、1 行目: UTF-8 ではありません: 0 バイト目が 0xff です"
         )
         assert translate("there is no layer 9; the model has layers 0 to 5").startswith("層 9 はありません")
+        assert translate("x.gguf: 3,689 bytes, 57 tensors (44 Q4_0, 13 F32)") == (
+            "x.gguf: 3,689 バイト、テンソル 57 個（44 Q4_0, 13 F32）"
+        )
         assert translate("c.json: 1 turn saved") == "c.json: 1 往復を保存しました"
         assert translate("out: adapter after 2 steps") == "out: 2 ステップ学習したアダプター"
         assert translate("out: checkpoint after 1 step, held-out loss 2.5") == (

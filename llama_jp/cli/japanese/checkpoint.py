@@ -259,18 +259,18 @@ MESSAGES = {
         "target_modules {names} のモジュールがモデルにありません",
     "{misfit}; {misfits}":
         "{misfit}。{misfits}",
-    "missing {tensors}":
-        "足りないもの: {tensors}",
-    'missing {tensors} (missing="initialise" starts them with the values of the constructor)':
-        '足りないもの: {tensors}（missing="initialise" ならコンストラクターの値から始めます）',
-    "unexpected {tensors}":
-        "余分なもの: {tensors}",
-    "misshapen {tensors}":
-        "形の違うもの: {tensors}",
-    "misshapen {tensors}; for added tokens, enlarge the model first, with transformers' resize_token_embeddings":
-        "形の違うもの: {tensors}。追加されたトークンのためなら、先に transformers の resize_token_embeddings でモデルを大きくしてください",
-    "no floats in {tensors}":
-        "浮動小数点数でないもの: {tensors}",
+    "missing {tensor_names}":
+        "足りないもの: {tensor_names}",
+    'missing {tensor_names} (missing="initialise" starts them with the values of the constructor)':
+        '足りないもの: {tensor_names}（missing="initialise" ならコンストラクターの値から始めます）',
+    "unexpected {tensor_names}":
+        "余分なもの: {tensor_names}",
+    "misshapen {tensor_names}":
+        "形の違うもの: {tensor_names}",
+    "misshapen {tensor_names}; for added tokens, enlarge the model first, with transformers' resize_token_embeddings":
+        "形の違うもの: {tensor_names}。追加されたトークンのためなら、先に transformers の resize_token_embeddings でモデルを大きくしてください",
+    "no floats in {tensor_names}":
+        "浮動小数点数でないもの: {tensor_names}",
     "{misshape}, {misshapes}":
         "{misshape}、{misshapes}",
     "{tensor} is {wrong_shape} where the model and the rank make it {right_shape}":
