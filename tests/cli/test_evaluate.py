@@ -233,7 +233,7 @@ def test_a_seed_without_sampling_and_a_task_beyond_the_context(answer, tmp_path)
     with (tmp_path / "tasks.csv").open("a", encoding="utf-8") as file:
         file.write("犬" * 1100 + ",例,観点\n")
     status, _, err = answer()
-    assert status == 1 and "tasks.csv, task 4 has " in err and "but the context holds" in err
+    assert status == 1 and "tasks.csv: task 4 has " in err and "but the context holds" in err
     assert not (tmp_path / "out.csv").exists(), "a task too long is named before the first answer"
 
 
