@@ -29,6 +29,9 @@ STANDS_FOR = {
     "byte": "[0-9a-f]{2}",
     "steps": r"\d+ steps?",
     "trained_on": "|, trained on .*,",
+    # names that stand side by side; two of any text would take quadratic time
+    "inside": r"|rope_\w+: ",
+    "prefix": r"[\w.]{0,30}",
     "quoted": r"'[^' ]*'",
     "quoted_too": r"'[^' ]*'",
     # problems with the tensors of a file
