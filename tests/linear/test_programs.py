@@ -1,4 +1,4 @@
-"""Compiled programs: the function's results at all sizes, kept for a later start, and never used where they are wrong."""
+"""Compiled programs: the function's results at all sizes, kept for a later start, and used only where they belong."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def test_a_program_for_another_call_or_machine_is_not_used(file, monkeypatch, ch
         dtype = torch.bfloat16
     else:
         name = {"machine": "cpu_family_model", "torch": "torch"}[change]
-        monkeypatch.setattr(programs, "machine", lambda machine=programs.machine(): machine | {name: "another"})
+        other = programs.machine() | {name: "another"}
+        monkeypatch.setattr(programs, "machine", lambda: other)
     monkeypatch.setattr(programs, "compile_program", lambda *_: 1 / 0)
     monkeypatch.setattr(programs, "with_torch_compile", lambda *_: pytest.fail("compiled"))
     with pytest.raises(pytest.fail.Exception, match="compiled"):
