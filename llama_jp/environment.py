@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -54,6 +55,14 @@ BITS_DEPEND_ON = ("torch", "transformers", "cpu", "cpu_family_model", "features"
 def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """A sentence for each difference between two environments that may change bits."""
     return [f"{key} was {then.get(key)}, is {now.get(key)}" for key in BITS_DEPEND_ON if then.get(key) != now.get(key)]
+
+
+def user_cache_folder() -> Path | None:
+    """Where this package keeps what another start can use (XDG_CACHE_HOME, or ~/.cache); None without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-jp"
+    except RuntimeError:  # no home
+        return None
 
 
 def peak_memory() -> int:

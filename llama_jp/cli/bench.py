@@ -75,15 +75,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--forget",
         action="store_true",
-        help="remove the kernel choices that --optimize keeps in the user's cache folder, and measure nothing",
+        help="remove the kernel choices and compiled programs that --optimize keeps in the user's cache folder, and "
+        "measure nothing",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object; the tables go to standard error")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.forget:
-        forgotten = forget_plans()
-        note("no kernel choices are kept" if forgotten is None else f"{forgotten}: removed")
+        removed = forget_plans()
+        for file in removed:
+            note(f"{file}: removed")
+        if not removed:
+            note("no kernel choices are kept")
         return 0
     if args.random is None and args.layers is not None:
         args.parser.error("--layers needs --random; a checkpoint has its own number of layers")

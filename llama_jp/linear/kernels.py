@@ -23,6 +23,7 @@ from torch import Tensor
 from ..numerics import same_bits
 from . import zen
 from .int4_packing import deinterleave_int4, dequantize_interleaved, interleave_int4
+from .programs import compiled
 from .weight import Weight, dequantize
 
 BLOCK = 64  # numbers or bytes that the int8 and int4 kernels load at once
@@ -98,11 +99,8 @@ class CompiledDotKernel(LinearKernel):
     def __call__(self, x: Tensor) -> Tensor:
         if x.numel() > x.shape[-1]:
             return super().__call__(x)
-        if torch.compiler.is_compiling():
-            return sum_of_products(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
-        # torch.compile compiles again for another mode, an inference tensor, and a view of a base of other sizes
-        with torch.inference_mode(False), torch.no_grad():
-            return compiled(sum_of_products)(self.weight.values.data, x.flatten().clone()).view(*x.shape[:-1], -1)
+        with torch.no_grad():  # the weight may be a parameter
+            return compiled(sum_of_products)(self.weight.values, x.flatten()).view(*x.shape[:-1], -1)
 
 
 def sum_of_products(weight: Tensor, x: Tensor) -> Tensor:
@@ -319,7 +317,7 @@ class Int8FBGEMMKernel(LinearKernel):
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         scaled, largest = in_one_loop(scale_rows, x.reshape(-1, x.shape[-1]))
         y = multiply(scaled, 1 / 127, 128, self.packed)
-        parts = [in_one_loop(unscale_rows, part, largest, x.dtype) for part in y.split(sizes, dim=-1)]
+        parts = [in_one_loop(unscale_rows, part, largest[:, 0], x.dtype) for part in y.split(sizes, dim=-1)]
         return [part.view(*x.shape[:-1], -1) for part in parts]
 
     def unpack(self) -> Weight:
@@ -381,8 +379,8 @@ def scale_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unscale_rows(y: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows multiplied by their largest values: y (M, N) float32, largest (M, 1) -> (M, N), contiguous."""
-    return (y * largest).to(dtype)
+    """Rows multiplied by their largest values: y (M, N) float32, largest (M,) -> (M, N), contiguous."""
+    return (y * largest[:, None]).to(dtype)
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -394,19 +392,9 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x.float() * (127 / largest)).round_().add_(128).to(torch.uint8), largest
 
 
-@functools.cache  # the key is the function; torch.compile itself compiles again for other dtypes, shapes and modes
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, dynamic=True)
-
-
 def in_one_loop(function: Callable[..., Any], rows: Tensor, *arguments: Any) -> Any:
     """An elementwise function of rows (M, …), compiled for many rows. For few, to start the loop takes longer."""
-    if len(rows) <= SMALL_BATCH:
-        return function(rows, *arguments)
-    arguments = tuple(each.data if isinstance(each, Tensor) else each for each in arguments)
-    # no_grad and .data: torch.compile compiles again for another mode, and for a view of a base of other sizes
-    with torch.no_grad():
-        return compiled(function)(rows.data, *arguments)
+    return (function if len(rows) <= SMALL_BATCH else compiled(function))(rows, *arguments)
 
 
 def aligned(x: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..model import Attention, attend_eager
-from .kernels import compiled, reason_of
+from .kernels import reason_of
+from .programs import compiled
 
 
 class OneQueryAttention:
@@ -38,9 +39,7 @@ class OneQueryAttention:
         (B, H, _, D), (K, S) = q.shape, k.shape[1:3]
         q, k, v = q.reshape(B * K, H // K, D), k.flatten(0, 1), v.flatten(0, 1)
         visible = None if mask is None else mask[:, :, 0].expand(B, K, S).reshape(B * K, S)
-        # no_grad and .data: torch.compile compiles again for another mode, and for a view of a base of other sizes
-        with torch.no_grad():
-            return compiled(weigh_values)(q.data, k.data, v.data, visible).view(B, H, 1, D)
+        return compiled(weigh_values)(q, k, v, visible).view(B, H, 1, D)
 
 
 def fits(q: Tensor, k: Tensor, v: Tensor) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from ..environment import BITS_DEPEND_ON, describe_environment, package_version
+from ..environment import BITS_DEPEND_ON, describe_environment, package_version, user_cache_folder
 from ..linear.kernels import KERNELS
+from ..linear.programs import program_folder
 from ..text_files import parse_json, read_text_file, write_whole
 from ..version import __version__
 
@@ -79,11 +80,9 @@ def kept_from_json(raw: Any) -> Kept:
 
 
 def plan_file() -> Path | None:
-    """The file in the user's cache folder (XDG_CACHE_HOME, or ~/.cache); None for a user without a home."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-jp" / FILE_NAME
-    except RuntimeError:  # no home
-        return None
+    """The file in the user's cache folder; None for a user without a home."""
+    folder = user_cache_folder()
+    return None if folder is None else folder / FILE_NAME
 
 
 def describe_machine() -> str:
@@ -169,10 +168,17 @@ def read_plans() -> dict[str, dict[str, Kept]]:
         return {}
 
 
-def forget_plans() -> Path | None:
-    """Remove the file. Returns its path, or None if there was none. Raises OSError when it cannot be removed."""
-    file = plan_file()
-    if file is None or not file.is_file():
-        return None
-    file.unlink()
-    return file
+def forget_plans() -> list[Path]:
+    """Remove the choices and the compiled programs. Returns what was removed.
+
+    Raises OSError when something cannot be removed.
+    """
+    file, folder = plan_file(), program_folder()
+    removed = []
+    if file is not None and file.is_file():
+        file.unlink()
+        removed.append(file)
+    if folder is not None and folder.is_dir():
+        shutil.rmtree(folder)
+        removed.append(folder)
+    return removed

@@ -14,6 +14,7 @@ from llama_jp import Llama
 from llama_jp.cli import main
 from llama_jp.linear import kernels
 from llama_jp.linear.kernels import LinearKernel
+from llama_jp.linear.programs import program_folder
 from llama_jp.speed import kept_plans
 from llama_jp.speed.kept_plans import forget_plans, plan_file
 
@@ -145,7 +146,7 @@ def test_a_folder_that_cannot_be_used_is_no_error(model, cache_folder, tmp_path,
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         llama_jp.optimize(model)
-    assert forget_plans() is None or obstacle == "unreadable"
+    assert forget_plans() == [] or obstacle == "unreadable"
 
 
 def raise_permission_error(*_):
@@ -238,11 +239,13 @@ def test_a_kept_name_of_a_kernel_of_another_level_is_not_taken(model):
 
 def test_bench_forgets_the_plans(model, capsys):
     llama_jp.optimize(model)
-    file = plan_file()
-    assert list(file.parent.iterdir()) == [file], "no temporary file stays"
-    assert main(["bench", "--forget"]) == 0 and not file.exists()
+    file, folder = plan_file(), program_folder()
+    assert file in file.parent.iterdir() and {*file.parent.iterdir()} <= {file, folder}, "no temporary file stays"
+    folder.mkdir(exist_ok=True)
+    (folder / "program.json").touch()
+    assert main(["bench", "--forget"]) == 0 and list(file.parent.iterdir()) == []
     assert main(["bench", "--forget"]) == 0
-    assert capsys.readouterr().err == f"{file}: removed\nno kernel choices are kept\n"
+    assert capsys.readouterr().err == f"{file}: removed\n{folder}: removed\nno kernel choices are kept\n"
 
 
 def test_two_processes_keep_both_their_choices(model):

@@ -415,8 +415,8 @@ HELP = {
         "中央値を取る測定の回数（既定値: 3）",
     "measure again after optimising for the first batch size; exact: the logits stay bit-identical; close: rounding may differ; int8: activations of int8 weights are also rounded to int8":
         "最初のバッチサイズ向けに最適化し、もう一度測る。exact: ロジットはビット単位で一致したまま。close: 丸めが変わることがある。int8: int8 の重みの入力も int8 に丸める",
-    "remove the kernel choices that --optimize keeps in the user's cache folder, and measure nothing":
-        "--optimize がユーザーのキャッシュフォルダーに保存したカーネルの選択を消し、測定はしない",
+    "remove the kernel choices and compiled programs that --optimize keeps in the user's cache folder, and measure nothing":
+        "--optimize がユーザーのキャッシュフォルダーに保存したカーネルの選択とコンパイル済みプログラムを消し、測定はしない",
     "print one JSON object; the tables go to standard error":
         "1 つの JSON オブジェクトを出力する。表は標準エラー出力に出す",
     # parity
