@@ -82,8 +82,8 @@ def load_model(
     model, stored = build_on_meta(folder, model_class, attention, rope, norm, trust_parts, missing)
     if lora is not None:
         check_mergeable(lora, model)  # before gigabytes are loaded
-    as_stored = {name for name, buffer in model.named_buffers() if buffer.is_meta or not buffer.is_floating_point()}
-    quantized = {name: stored.pop(name) for name in as_stored & stored.keys()}
+    as_stored = [name for name, buffer in model.named_buffers() if buffer.is_meta or not buffer.is_floating_point()]
+    quantized = {name: stored.pop(name) for name in as_stored if name in stored}  # in the order of their use
     dtype = choose_dtype(dtype, device, stored)
     give_values(model, stored.keys() | quantized.keys(), dtype, device)
     tensors = read_tensors(stored, dtype, device)
@@ -91,7 +91,7 @@ def load_model(
         # A file stays mapped while any tensor in it exists. The quantised weights are unmapped once they are packed;
         # copies of the small norms let that happen.
         tensors = {name: tensor.clone() if tensor.dim() == 1 else tensor for name, tensor in tensors.items()}
-    assign_weights(model, tensors | read_tensors(quantized, None, device), folder)
+    assign_weights(model, tensors | read_tensors(quantized, None, device, released=True), folder)
     if lora is not None:
         add_adapter(lora, model, source)
     return model

@@ -153,18 +153,23 @@ def read_bin(file: Path, device: str = "cpu") -> dict[str, Tensor]:
     return content
 
 
-def read_tensors(stored: dict[str, TensorInfo], dtype: torch.dtype | None, device: torch.device) -> dict[str, Tensor]:
+def read_tensors(
+    stored: dict[str, TensorInfo], dtype: torch.dtype | None, device: torch.device, released: bool = False
+) -> dict[str, Tensor]:
     """Load tensors in a dtype (None: as stored) on a device, with a progress bar in bytes.
 
     Mapped pages count as resident memory until the file is unmapped. Tensors that are converted or moved are therefore
     loaded in groups, the largest tensors first, and the file is opened again for each group.
+
+    released  the caller will release the tensors one after the other, in the order of `stored`. Tensors that stay
+              mapped then form groups of neighbours as well, and a group is unmapped with its last tensor
     """
     names = {id(info): name for name, info in stored.items()}
-    largest_first = sorted(stored.values(), key=lambda info: -info.nbytes)
+    infos = list(stored.values()) if released else sorted(stored.values(), key=lambda info: -info.nbytes)
     tensors = {}
     total = sum(info.nbytes for info in stored.values())
     with tqdm(desc="loading", total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        for file, group in group_tensors(largest_first, dtype, device):
+        for file, group in group_tensors(infos, dtype, device, released):
             for info, tensor in read_group(file, group):
                 tensors[names[id(info)]] = tensor.to(device=device, dtype=dtype)
                 bar.update(info.nbytes)
@@ -172,18 +177,23 @@ def read_tensors(stored: dict[str, TensorInfo], dtype: torch.dtype | None, devic
 
 
 def group_tensors(
-    infos: Iterable[TensorInfo], dtype: torch.dtype | None, device: torch.device, most_bytes: int = 32 << 20
+    infos: Iterable[TensorInfo],
+    dtype: torch.dtype | None,
+    device: torch.device,
+    released: bool = False,
+    most_bytes: int = 32 << 20,
 ) -> Iterator[tuple[Path, list[TensorInfo]]]:
     """The tensors to load at each opening of a file.
 
-    Tensors that stay mapped form one group per file. The others form groups of about `most_bytes` bytes.
+    Tensors that stay mapped form one group per file, if not `released`. The others form groups of about `most_bytes`
+    bytes.
     """
     groups: dict[tuple[Path, bool], list[TensorInfo]] = {}
     for info in infos:
         stays_mapped = dtype in (None, info.dtype) and device.type == "cpu" and info.is_contiguous
         group = groups.setdefault((info.file, stays_mapped), [])
         group.append(info)
-        if not stays_mapped and sum(member.nbytes for member in group) >= most_bytes:
+        if (released or not stays_mapped) and sum(member.nbytes for member in group) >= most_bytes:
             yield info.file, groups.pop((info.file, stays_mapped))
     for (file, _), group in groups.items():
         yield file, group

@@ -160,7 +160,7 @@ class DraftLengthSchedule:
         self.cost = cost
         self.tokens = 0  # of the answer
         self.lost = 0.0  # calls spent on draft tokens, less the calls that accepted ones saved
-        self.accepted, self.tested = 3.0, 4.0  # before the first call: three of four draft tokens accepted
+        self.accepted, self.tested = 1.6, 2.0  # before the first call: as if two had been tested and 80 % accepted
         self.pause = self.remaining = 0
 
     def next(self) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
 from ..linear.scheme import Scheme
 from ..linear.weight import Weight, pack_int4
 
-ROWS_AT_ONCE = 64  # a block of rows fits the processor's cache: ten times as fast, and no large float32 copies
+WEIGHTS_AT_ONCE = 1 << 19  # of one thread: their float32 copies stay in the processor's cache
 
 SHRINKS = tuple(1 - 0.04 * i for i in range(11))  # fractions of a group's range that its 16 values may cover
 
@@ -21,12 +24,33 @@ def round_weight(scheme: Scheme, name: str, weight: Tensor) -> Weight:
     group_size = scheme.weight_format(name).group_size
     layouts = scheme.tensor_layouts(name, tuple(weight.shape))
     tensors = {part: torch.empty(layout.shape, dtype=layout.dtype) for part, layout in layouts.items()}
-    for start in range(0, len(weight), ROWS_AT_ONCE):
-        rows = check_finite(weight[start : start + ROWS_AT_ONCE].float(), name)
-        rounded = round_int8(rows) if group_size is None else round_int4(rows, group_size)
-        for part, values in rounded.tensors().items():
-            tensors[part][start : start + len(rows)] = values
+    rows_at_once = max(1, WEIGHTS_AT_ONCE // weight.shape[1])
+    inference = torch.is_inference_mode_enabled()
+
+    def round_rows(start: int) -> None:
+        with torch.inference_mode(inference), torch.no_grad():  # modes of each thread
+            rows = check_finite(weight[start : start + rows_at_once].float(), name)
+            rounded = round_int8(rows) if group_size is None else round_int4(rows, group_size)
+            for part, values in rounded.tensors().items():
+                tensors[part][start : start + len(rows)] = values
+
+    run_in_threads(round_rows, range(0, len(weight), rows_at_once))
     return Weight.from_tensors(tensors)
+
+
+def run_in_threads(function: Callable[[int], None], items: Iterable[int]) -> None:
+    """Call `function` for each item, on as many threads as torch uses; in each of them an operation has one thread.
+
+    The other way, with all threads in each operation, every operation waits for the last thread. Beside another busy
+    process that takes most of the time.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in pool.map(function, items):  # raises what a call raised
+                pass
+    finally:
+        torch.set_num_threads(threads)  # the number of threads that start later
 
 
 def check_finite(weight: Tensor, name: str) -> Tensor:
@@ -67,7 +91,7 @@ def fit_groups(groups: Tensor, shrinks: tuple[float, ...] = SHRINKS) -> tuple[Te
         middle = low * shrink + 8 * step
         # rounding: to bfloat16 first, so that the weights are rounded with the scale and the zero that are stored
         step, middle = step.where(step > 0, 1).bfloat16(), middle.bfloat16()  # a constant group equals its zero
-        values = nearest_steps(groups, step, middle).sub_(8).mul_(step[..., None]).add_(middle[..., None])
+        values = nearest_steps(groups, step, middle).mul_(step[..., None]).add_(middle[..., None])
         error = values.sub_(groups).square_().sum(-1)  # (…, G)
         better = error < best
         best = error.where(better, best)
@@ -77,9 +101,9 @@ def fit_groups(groups: Tensor, shrinks: tuple[float, ...] = SHRINKS) -> tuple[Te
 
 def nearest_int4(groups: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """The q = 0 … 15 nearest to each value. Shapes: groups (…, G, g), scale, zero (…, G) -> (…, G, g) uint8."""
-    return nearest_steps(groups, scale, zero).to(torch.uint8)
+    return nearest_steps(groups, scale, zero).add_(8).to(torch.uint8)
 
 
 def nearest_steps(groups: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """`nearest_int4` as float32. In place after the first operation, since new memory takes longer than arithmetic."""
-    return (groups - zero[..., None]).div_(scale[..., None]).round_().add_(8).clamp_(0, 15)
+    """`nearest_int4` - 8 as float32. In place after the first operation: new memory takes longer than arithmetic."""
+    return (groups - zero[..., None]).div_(scale[..., None]).round_().clamp_(-8, 7)

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from helpers.checkpoint_files import logits
 from helpers.reference import SMALL
 
 from llama_jp.checkpoint.load import load_model
+from llama_jp.checkpoint.tensors import TensorInfo, group_tensors
 
 
 def test_stored_inv_freq_is_ignored(published):
@@ -97,3 +99,11 @@ def test_a_tensor_that_is_stored_twice_is_refused(published):
     shutil.copy(published / "pytorch_model-00001-of-00002.bin", published / "pytorch_model-00002-of-00002.bin")
     with pytest.raises(ValueError, match="is stored twice, in pytorch_model-00001"):
         load_model(published)
+
+
+def test_tensors_to_be_released_are_mapped_with_their_neighbours():
+    """Guards against a file that stays in memory until its last tensor is packed."""
+    stored = [TensorInfo(Path("file"), str(i), (4,), "int8") for i in range(5)]
+    for released, groups in ((False, [stored]), (True, [stored[:2], stored[2:4], stored[4:]])):
+        grouped = group_tensors(stored, None, torch.device("cpu"), released, most_bytes=8)
+        assert [group for _, group in grouped] == groups

@@ -137,15 +137,15 @@ def test_draft_length_by_hand():
 
     for agreed in [1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 4]:
         step(agreed)
-    assert lengths == [1, 2, 1, 1, 2, 2, 2, 3, 3, 4, 4]
+    assert lengths == [2, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
     lengths.clear()
     for _ in range(14):
         step(0)
-    assert lengths == [4] + [1] * 10 + [0] * 3, "after a rejection no more than one, until none pays"
+    assert lengths == [4] + [1] * 11 + [0] * 2, "after a rejection no more than one, until none pays"
     lengths.clear()
     for _ in range(100):
         step(0)
-    assert [i for i, length in enumerate(lengths) if length] == [1, 10, 27, 60, 93]
+    assert [i for i, length in enumerate(lengths) if length] == [2, 11, 28, 61, 94]
     while lengths[-1] == 0:
         step(1)
     step(1)
@@ -170,6 +170,15 @@ def test_draft_length_is_near_the_best(share, least):
             cost += 1 + 0.5 * drafted
         tokens += end
     assert tokens / cost > least
+
+
+def test_draft_length_grows_quickly_where_all_are_accepted():
+    """Guards against a short answer that ends before the most draft tokens are used."""
+    schedule, lengths = DraftLengthSchedule(5, cost=0.5), []
+    for _ in range(4):
+        lengths.append(schedule.next())
+        schedule.update(lengths[-1], lengths[-1])
+    assert lengths == [2, 3, 5, 5]
 
 
 def cost_of_answer(schedule: DraftLengthSchedule, new_tokens: int, agrees: Callable[[int], bool]) -> float:

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from helpers.quantized import NO_TOKENIZER, rewrite_tensors
 
 import llama_jp
+from llama_jp.checkpoint import load
 from llama_jp.checkpoint.load import load_model
+from llama_jp.checkpoint.tensors import read_tensors
 from llama_jp.linear.layer import QuantizedLinear
 from llama_jp.linear.scheme import Scheme
 from llama_jp.quantization.convert import quantize
@@ -52,6 +54,21 @@ def test_weights_are_memory_mapped_and_keep_their_dtype(quantized_demo):
         maps = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
         inside = [line for line in maps if int(line[0].split("-")[0], 16) <= address < int(line[0].split("-")[1], 16)]
         assert str(quantized_demo["rtn"]) in inside[0][-1]
+
+
+def test_weights_are_loaded_in_the_order_of_their_use(quantized_demo, monkeypatch):
+    """Then the pages of the file are released layer by layer, while the first call packs the weights."""
+    calls = []
+
+    def record(stored, dtype, device, released=False):
+        calls.append((released, list(stored)))
+        return read_tensors(stored, dtype, device, released)
+
+    monkeypatch.setattr(load, "read_tensors", record)
+    model = load_model(quantized_demo["rtn"], device="cpu")
+    order = [name for name, _ in model.named_buffers()]
+    assert [names for released, names in calls if released] == [order]
+    assert order.index("layers.0.mlp.down_proj.weight") < order.index("layers.1.self_attn.q_proj.weight")
 
 
 def test_changing_the_dtype_rounds_no_scale(quantized_demo):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from llama_jp.linear.scheme import Scheme
 from llama_jp.linear.weight import dequantize, dequantize_int4
-from llama_jp.quantization.rounding import fit_groups, nearest_int4, round_weight
+from llama_jp.numerics import same_bits
+from llama_jp.quantization import rounding
+from llama_jp.quantization.rounding import fit_groups, nearest_int4, round_int4, round_int8, round_weight
 
 
 def test_int8_by_hand():
@@ -31,7 +35,7 @@ def test_a_constant_group_keeps_its_value():
 
 
 def test_every_value_is_rounded_to_the_nearest():
-    weight = torch.randn(70, 64, generator=torch.Generator().manual_seed(0))  # more than one block of rows
+    weight = torch.randn(70, 64, generator=torch.Generator().manual_seed(0))
     rounded = round_weight(Scheme(8), "x", weight)
     error = (rounded.values.float() * rounded.scale[:, None] - weight).abs()
     assert bool((error <= 0.5001 * rounded.scale[:, None]).all())
@@ -56,3 +60,32 @@ def test_a_smaller_range_lowers_the_error():
 def test_not_finite_is_refused():
     with pytest.raises(ValueError, match=r"layers.1.mlp.up_proj.weight has values that are not finite"):
         round_weight(Scheme(8), "layers.1.mlp.up_proj", torch.tensor([[1.0, float("nan")]]))
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("scheme", [Scheme(8), Scheme(4, 32)], ids=["int8", "int4"])
+def test_blocks_of_rows_are_rounded_as_one(scheme, mode, monkeypatch):
+    """On several threads, in each mode of torch, for a parameter with a gradient."""
+    weight = torch.nn.Parameter(torch.randn(70, 64, generator=torch.Generator().manual_seed(0)).bfloat16())
+    rows = weight.detach().float()
+    whole = round_int8(rows) if scheme.bits == 8 else round_int4(rows, 32)
+    monkeypatch.setattr(rounding, "WEIGHTS_AT_ONCE", 3 * 64)  # the last block is smaller
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with mode():
+            blocks = round_weight(scheme, "x", weight)
+        with ThreadPoolExecutor(1) as pool:  # a thread that starts later has as many as this one
+            assert (torch.get_num_threads(), pool.submit(torch.get_num_threads).result()) == (3, 3)
+    finally:
+        torch.set_num_threads(threads)
+    for expected, made in zip(whole.tensors().values(), blocks.tensors().values(), strict=True):
+        assert same_bits(expected, made) and not made.requires_grad
+
+
+def test_not_finite_in_a_later_block_is_refused(monkeypatch):
+    monkeypatch.setattr(rounding, "WEIGHTS_AT_ONCE", 64)
+    weight = torch.ones(70, 64)
+    weight[69, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"^x.weight has values that are not finite"):
+        round_weight(Scheme(4, 32), "x", weight)
