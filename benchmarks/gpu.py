@@ -210,6 +210,8 @@ def compare_calls(model: Llama, theirs):
     """Compare the logits of a whole text, and of the same text as a prompt and cached steps."""
     from transformers import DynamicCache
 
+    from llama_jp.bridge import CACHE
+
     device = model.embed_tokens.weight.device
     ids = random_ids(model.config, 2, 48).to(device)
     yield "whole", difference(model(ids), theirs(ids).logits)
@@ -220,7 +222,7 @@ def compare_calls(model: Llama, theirs):
         "steps",
         difference(
             torch.cat(ours, 1),
-            torch.cat([theirs(part, past_key_values=past, use_cache=True).logits for part in parts], 1),
+            torch.cat([theirs(part, **{CACHE: past}, use_cache=True).logits for part in parts], 1),
         ),
     )
 

@@ -36,6 +36,8 @@ try:
 except ImportError as error:
     raise ImportError("the bridge needs transformers: pip install 'llama-jp[bridge]'") from error
 
+# The cache's name in an output, which `generate` looks for: transformers 5.24 renamed it.
+CACHE = "cache" if hasattr(BaseModelOutputWithPast, "cache") else "past_key_values"
 LOADER_ARGUMENTS = ("attention", "rope", "norm", "missing", "revision", "device")
 INTERNAL_ARGUMENTS = ("config", "adapter_kwargs", "device_map")  # transformers' Auto classes pass them
 
@@ -81,12 +83,14 @@ class LlamaJpModel(nn.Module):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_logits: bool = False,
+        cache: transformers.Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Compute hidden states after the last norm, (B, T, C), or logits with `return_logits`, as the output.
 
         The arguments are those of LlamaModel.forward: input_ids (B, T) int64, attention_mask (B, S). Position ids that
         start again within a row, without an attention mask and a cache, pack documents. Others have no effect.
+        `cache` is the name of `past_key_values` from transformers 5.24 on; both are taken with every version.
 
         Raises ValueError for arguments that the model cannot follow: embeddings as inputs, 4-D masks, other positions,
         static caches, and outputs that `llama_jp.trace` records.
@@ -98,24 +102,25 @@ class LlamaJpModel(nn.Module):
             raise ValueError("the model takes input_ids and not inputs_embeds")
         checkpointing = self.training and self.checkpoint is not None
         use_cache = (self.config.use_cache if use_cache is None else use_cache) and not checkpointing
-        length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        past = only_cache(past_key_values, cache)
+        length = 0 if past is None else past.get_seq_length()
         mask = document_mask(attention_mask, position_ids, length + input_ids.shape[1], length)
-        if use_cache and past_key_values is None:
-            past_key_values = transformers.DynamicCache(config=self.config)
-        cache = TransformersCache(past_key_values if use_cache else None, length)
+        if use_cache and past is None:
+            past = transformers.DynamicCache(config=self.config)
+        read = TransformersCache(past if use_cache else None, length)
 
         llama = self.llama
         with self.checkpointed_layers(checkpointing):
             if return_logits:
-                output = llama(input_ids, cache, mask=mask)
+                output = llama(input_ids, read, mask=mask)
             elif type(llama).forward is Llama.forward:
-                output = llama.hidden(input_ids, cache, mask=mask)
+                output = llama.hidden(input_ids, read, mask=mask)
             else:
                 raise ValueError(
                     f"{type(llama).__name__} computes its logits in a forward of its own, and this tool wants the "
                     "hidden states alone; override `hidden` in their place"
                 )
-        return BaseModelOutputWithPast(output, past_key_values=past_key_values if use_cache else None)
+        return BaseModelOutputWithPast(output, **{CACHE: past if use_cache else None})
 
     @contextmanager
     def checkpointed_layers(self, checkpointing: bool) -> Iterator[None]:
@@ -224,6 +229,7 @@ class LlamaJpForCausalLM(transformers.PreTrainedModel, transformers.GenerationMi
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        cache: transformers.Cache | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Compute logits, and the loss where there are labels, with the arguments of LlamaForCausalLM.forward.
@@ -236,7 +242,7 @@ class LlamaJpForCausalLM(transformers.PreTrainedModel, transformers.GenerationMi
             input_ids,
             attention_mask,
             position_ids,
-            past_key_values,
+            only_cache(past_key_values, cache),
             inputs_embeds,
             use_cache,
             return_logits=has_own_forward,
@@ -247,7 +253,7 @@ class LlamaJpForCausalLM(transformers.PreTrainedModel, transformers.GenerationMi
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=result.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: getattr(result, CACHE)})
 
     def _set_gradient_checkpointing(
         self,
@@ -297,6 +303,13 @@ class TransformersLayerCache:
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store T new keys and values; return all: (B, K, T, D) -> (B, K, S, D)."""
         return (k, v) if self.past is None else self.past.update(k, v, self.index)
+
+
+def only_cache(past: transformers.Cache | None, cache: transformers.Cache | None) -> transformers.Cache | None:
+    """The cache of a call, given by its old name or its new one. ValueError for both."""
+    if past is not None and cache is not None:
+        raise ValueError("cache and past_key_values are two names of one argument; give one of them")
+    return past if cache is None else cache
 
 
 def has_eager_attention(model: Llama) -> bool:

@@ -19,6 +19,7 @@ from helpers.reference import (
     save_random,
 )
 
+from llama_jp.bridge import CACHE
 from llama_jp.rope import ROPE_TYPES
 
 MODELS_PER_CASE = 3
@@ -72,7 +73,7 @@ def test_dynamic_rope_keeps_growing_step_by_step(small, tmp_path):
     with torch.no_grad():
         for i in range(40):
             step = ids[:, i : i + 1]
-            assert torch.equal(our(step, cache), their(step, past_key_values=past, use_cache=True).logits), i
+            assert torch.equal(our(step, cache), their(step, **{CACHE: past}, use_cache=True).logits), i
 
 
 def test_gradients_are_equal(small):

@@ -8,7 +8,7 @@ import transformers
 from helpers.reference import ATTENTIONS, SMALL, save_random, theirs
 
 import llama_jp
-from llama_jp.bridge import LlamaJpForCausalLM
+from llama_jp.bridge import CACHE, LlamaJpForCausalLM
 
 STEPS = 6
 
@@ -84,6 +84,18 @@ def test_generate_gives_the_same_tokens(folder, options):
         torch.manual_seed(1)
         answers.append(model.generate(ids, attention_mask=mask, max_new_tokens=12, **options))
     assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_a_cache_has_either_name(folder, name):
+    """Guards against a cache that **kwargs take and nothing reads: each step would see its own token alone."""
+    model, _ = pair(folder)
+    ids, past = torch.randint(0, 96, (2, 7)), transformers.DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(ids[:, :6], **{name: past}, use_cache=True)
+        step = model(ids[:, 6:], **{name: past}, use_cache=True)
+        assert past.get_seq_length() == 7 and step[CACHE] is past
+        torch.testing.assert_close(step.logits, model(ids).logits[:, 6:])  # other shapes may round otherwise
 
 
 def test_gradient_checkpointing_changes_no_bit_and_ends(folder):
@@ -259,13 +271,14 @@ def test_a_larger_vocabulary_is_saved(folder, tmp_path):
 
 def test_what_it_cannot_follow_is_refused(folder):
     model, _ = pair(folder)
-    ids = torch.randint(0, 96, (2, 5))
+    ids, past = torch.randint(0, 96, (2, 5)), transformers.DynamicCache(config=model.config)
     for arguments, sentence in (
         ({"attention_mask": torch.ones(2, 1, 5, 5)}, r"attention_mask is \(batch, tokens\), not \(2, 1, 5, 5\)"),
         ({"position_ids": torch.arange(3, 8)[None]}, r"as in \[0, 1, 2, 3\] …, and they are \[3, 4, 5, 6\]"),
         ({"output_attentions": True}, "output_attentions is not supported.*trace"),
         ({"output_hidden_states": True}, "output_hidden_states is not supported.*trace"),
         ({"past_key_values": transformers.StaticCache(model.config, 8)}, "caches that grow, and not a StaticCache"),
+        ({"past_key_values": past, "cache": past}, "cache and past_key_values are two names of one argument"),
     ):
         with pytest.raises(ValueError, match=sentence):
             model(ids, **arguments)

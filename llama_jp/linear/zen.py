@@ -31,10 +31,11 @@ def load() -> None:
     """Load the library. RuntimeError if it is missing, or built for another version of torch."""
     if (installed := package_version("zentorch")) is None:
         raise RuntimeError("zentorch is not installed: pip install -e '.[zen]'")
-    wanted = ".".join(torch.__version__.split(".")[:2])
-    if not installed.startswith(f"{wanted}."):  # it has torch's C++ symbols, which differ between versions
+    wanted, found = (".".join(version.split(".")[:2]) for version in (torch.__version__, installed))
+    if wanted != found:  # it has torch's C++ symbols, which differ between versions
         raise RuntimeError(
-            f"zentorch {installed} is for another torch than {torch.__version__}: pip install 'zentorch=={wanted}.*'"
+            f"zentorch {installed} is for another torch than {torch.__version__}: pip install 'zentorch=={wanted}.*', "
+            f"or, while that is not published, 'torch=={found}.*'"
         )
     spec = importlib.util.find_spec("zentorch")  # runs nothing of the package
     folders = list(spec.submodule_search_locations or []) if spec else []

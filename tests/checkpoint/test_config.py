@@ -12,6 +12,7 @@ from helpers.checkpoint_files import ELYZA
 from helpers.reference import SMALL
 
 import llama_jp
+from llama_jp.bridge import CACHE
 from llama_jp.checkpoint.config import IGNORED, REFUSED, SUPPORTED, WINDOWS, parse_config, read_config
 
 
@@ -281,7 +282,7 @@ def trained(model, ids: torch.Tensor) -> torch.Tensor:
 def reference_numbers(folder) -> dict[str, torch.Tensor]:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     cache = transformers.DynamicCache(config=model.config)
-    return numbers(model, lambda ids: model(ids, past_key_values=cache, use_cache=True).logits)
+    return numbers(model, lambda ids: model(ids, **{CACHE: cache}, use_cache=True).logits)
 
 
 def our_numbers(folder) -> dict[str, torch.Tensor]:

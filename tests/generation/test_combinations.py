@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import torch
 import transformers
-from helpers.reference import ATTENTIONS, CONTEXT, DTYPES, SEED, both, random_config, save_random
+from helpers.reference import ATTENTIONS, CONTEXT, DTYPES, SEED, SORTS_SAMPLED_BEAMS, both, random_config, save_random
 from helpers.tokenizer_files import llama_folder
 from transformers import GenerationConfig
 
@@ -194,6 +194,8 @@ def check(rng: random.Random, models, tokenizers) -> str:
     words = tokenizers[0].vocabulary
     pieces = [text for token in range(3, V) if (text := words.piece(token).replace("▁", " "))]
     options, seed = random_options(rng, V, max(map(len, prompts)), pieces), rng.randrange(2**31)
+    if SORTS_SAMPLED_BEAMS and "num_beams" in options:
+        options["do_sample"] = False
     beams, copies = options.get("num_beams", 1), options.get("num_return_sequences", 1)
     speculation = {}
     if len(prompts) == beams == copies == 1 and not options.get("do_sample") and "guidance_scale" not in options:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import random
@@ -12,11 +13,14 @@ import torch
 import transformers
 from torch import Tensor
 
+from llama_jp.bridge import CACHE
 from llama_jp.checkpoint.load import load_model
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
+# From 5.24 on, transformers sorts the candidates that beam search draws, so its tokens are others than those of 5.23.
+SORTS_SAMPLED_BEAMS = ".sort(" in inspect.getsource(transformers.GenerationMixin._get_top_k_continuations)
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ATTENTIONS = ["sdpa", "eager"]
 CONTEXT = 48  # max_position_embeddings of the random models; texts go beyond it
@@ -181,7 +185,7 @@ def every_call(our, their, seed: int) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield (
             f"tokens {begin} to {end} of {T}",
             our(chunk, cache),
-            their(chunk, past_key_values=past, use_cache=True).logits,
+            their(chunk, **{CACHE: past}, use_cache=True).logits,
         )
         begin = end
 
@@ -201,7 +205,7 @@ def every_call(our, their, seed: int) -> Iterator[tuple[str, Tensor, Tensor]]:
             new,
             attention_mask=mask,
             position_ids=positions_of(mask)[:, -new.shape[1] :],
-            past_key_values=past,
+            **{CACHE: past},
             use_cache=True,
         ).logits
         our_logits = our(new, cache, mask=mask)

@@ -160,7 +160,8 @@ def test_a_library_for_another_torch_is_named(monkeypatch):
     wanted = ".".join(torch.__version__.split(".")[:2])
     assert sentences == [
         "zentorch, packed is not available on this machine: "
-        f"zentorch 2.1.0.3 is for another torch than {torch.__version__}: pip install 'zentorch=={wanted}.*'"
+        f"zentorch 2.1.0.3 is for another torch than {torch.__version__}: pip install 'zentorch=={wanted}.*', "
+        "or, while that is not published, 'torch==2.1.*'"
     ]
 
 

@@ -14,6 +14,7 @@ from helpers.gguf_files import reference
 from helpers.reference import DTYPES, SEED, positions_of
 
 import llama_jp
+from llama_jp.bridge import CACHE
 from llama_jp.checkpoint.load import load_model
 from llama_jp.evaluation.published_answers import compare_with_answer
 from llama_jp.text.tokenizer import Tokenizer
@@ -76,13 +77,13 @@ def test_logits_in_five_modes(pair):
     for name, lengths in (("steps", [12, 1, 1, 1, 1]), ("chunks", [3, 6, 7])):
         cache, past = ours.new_cache(1, 16), transformers.DynamicCache(config=theirs.config)
         for chunk in IDS.split(lengths, dim=1):
-            expected = theirs(chunk, past_key_values=past, use_cache=True).logits
+            expected = theirs(chunk, **{CACHE: past}, use_cache=True).logits
             assert torch.equal(ours(chunk, cache), expected), name
 
     cache.crop(9)
     past.crop(9 - 16)
     new = IDS[:, :3]
-    assert torch.equal(ours(new, cache), theirs(new, past_key_values=past, use_cache=True).logits), "crop"
+    assert torch.equal(ours(new, cache), theirs(new, **{CACHE: past}, use_cache=True).logits), "crop"
 
     mask = torch.ones(2, 16, dtype=torch.long)
     mask[1, :5] = 0

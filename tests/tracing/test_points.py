@@ -9,6 +9,7 @@ import torch
 from helpers.traced import IDS, here, logits, reference, state_of
 from torch import nn
 
+from llama_jp.bridge import CACHE
 from llama_jp.model import Llama, attend_eager, repeat_heads
 from llama_jp.tracing import point_names, trace
 
@@ -271,7 +272,7 @@ def test_new_keys_are_recorded_before_a_cache_changes_them(folder, load):
             return self.append(k, v)
 
     def given(module, args, kwargs):
-        named = {**kwargs, "past_key_values": ZeroCache()} if "past_key_values" in kwargs else kwargs
+        named = {**kwargs, CACHE: ZeroCache()} if CACHE in kwargs else kwargs
         return (*args[:3], ZeroCache()) if len(args) == 4 else args, named
 
     with trace(model, ["layers.1.self_attn.*"]) as plain:

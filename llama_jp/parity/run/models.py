@@ -146,17 +146,16 @@ class _ReferenceSession:
 
     def __init__(self, model: Callable[..., Any]):
         self.model = model
-        self.cache: Any = None  # transformers' Cache
+        self.past: dict[str, Any] = {}  # transformers' Cache, by the name of the argument
 
     def __call__(self, ids: Tensor, mask: Tensor | None) -> Tensor:
         options: dict[str, Any] = {"use_cache": True}  # config.json may turn it off
         if mask is not None:
             positions = (mask.long().cumsum(-1) - 1).masked_fill(mask == 0, 0)
             options |= {"attention_mask": mask, "position_ids": positions[:, -ids.shape[1] :]}
-        if self.cache is not None:
-            options["past_key_values"] = self.cache
-        output = self.model(ids, **options)
-        self.cache = output.past_key_values
+        output = self.model(ids, **options, **self.past)
+        name = "cache" if hasattr(output, "cache") else "past_key_values"  # renamed in transformers 5.24
+        self.past = {name: getattr(output, name)}
         return output.logits
 
 
