@@ -9,6 +9,8 @@ import tempfile
 
 os.environ["LLAMA_JP_LANG"] = "en"  # the suite runs in every locale
 os.environ["HF_HUB_OFFLINE"] = "1"  # the suite needs no network; read when the hub is imported
+# A thread of torch spins while it waits for the other, and on cores shared by two workers it waits often.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from pathlib import Path
 

@@ -49,16 +49,26 @@ def test_an_answer_with_a_character_outside_the_encoding():
 
 
 @pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C"}, {"LANG": "C"}, {"PYTHONIOENCODING": "utf-8:strict"}])
-@pytest.mark.parametrize("words", [("generate",), ("chat",), ("generate", "--prompts", "-", "--out", "x")])
-def test_input_of_another_encoding_is_named(words, environment, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(UTF8, "PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    status, _, err = run(*words, stdin=SJIS, **environment)
-    if words == ("chat",):  # it names the form of the prompt before the first message
-        form, _, err = err.partition("\n")
-        assert form.startswith("prompt: ")
-    check_one_line(status, err, "is not UTF-8: byte 0 is 0x83; convert it")
-    assert not list(tmp_path.iterdir())
+def test_input_of_another_encoding_is_named(environment, tmp_path):
+    """The commands run in one process, one after the other: Python chooses the encoding when it starts."""
+    code = (
+        "import json, sys\nfrom llama_jp.cli import main\n"
+        "for words in json.loads(sys.argv[1]):\n    sys.stdin.seek(0)\n    print(main(words), file=sys.stderr)\n"
+    )
+    out = tmp_path / "folder" / "out"
+    out.parent.mkdir()
+    commands = [["generate"], ["chat"], ["generate", "--prompts", "-", "--out", str(out)]]
+    (tmp_path / "input").write_bytes(SJIS)
+    clean = {name: value for name, value in UTF8.items() if not (environment and name == "PYTHONUTF8")}
+    with (tmp_path / "input").open() as stdin:
+        words = [sys.executable, "-c", code, json.dumps(commands)]
+        done = subprocess.run(words, stdin=stdin, capture_output=True, env=clean | environment)
+    lines = done.stderr.decode("utf-8", "replace").splitlines(keepends=True)
+    assert len(lines) == 7 and done.stdout == b"", lines
+    assert lines.pop(2).startswith("prompt: "), "chat names the form of the prompt before the first message"
+    for err, status in zip(lines[::2], lines[1::2], strict=True):
+        check_one_line(int(status), err, "is not UTF-8: byte 0 is 0x83; convert it")
+    assert not list(out.parent.iterdir())
 
 
 def test_input_can_have_the_encoding_of_the_terminal():
@@ -148,7 +158,10 @@ def test_ctrl_c_while_torch_is_imported_is_quiet(seconds):
 @unix
 def test_ignored_signals_stay_ignored(tmp_path):
     """As under nohup: the end of the terminal does not end the command."""
-    line = f"trap '' HUP; exec {sys.executable} -m llama_jp quantize demo {tmp_path / 'out'}"
+    sentence = "クマが海辺に行きました。犬は森へ行きました。\n"
+    (tmp_path / "text").write_text(sentence * 50, encoding="utf-8")  # short, so it is soon measured
+    words = f"quantize demo {tmp_path / 'out'} --text {tmp_path / 'text'}"
+    line = f"trap '' HUP; exec {sys.executable} -m llama_jp {words}"
     process = subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=UTF8)
     while not list(tmp_path.glob(".out-*")) and process.poll() is None:
         time.sleep(0.01)
