@@ -30,6 +30,8 @@ BLOCK = 64  # numbers or bytes that the int8 and int4 kernels load at once
 
 OUTPUTS_AT_ONCE = 512
 
+RESULT_BYTES = 12 << 20  # of float32 at once: glibc gives larger memory back, and its pages cost time at the next use
+
 SMALL_BATCH = 16  # rows up to which loading the weight takes longer than multiplying by it
 
 INT4_ROWS = 64  # rows up to which multiplying packed int4 numbers is faster than converting them to floats first
@@ -315,9 +317,15 @@ class Int8FBGEMMKernel(LinearKernel):
 
     def split(self, x: Tensor, sizes: list[int]) -> list[Tensor]:
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        scaled, largest = in_one_loop(scale_rows, x.reshape(-1, x.shape[-1]))
-        y = multiply(scaled, 1 / 127, 128, self.packed)
-        parts = [in_one_loop(unscale_rows, part, largest[:, 0], x.dtype) for part in y.split(sizes, dim=-1)]
+        rows = x.reshape(-1, x.shape[-1])
+        parts = [x.new_empty(len(rows), size) for size in sizes]
+        rows_at_once = max(SMALL_BATCH, RESULT_BYTES // (4 * self.outputs))
+        for begin in range(0, len(rows), rows_at_once):
+            block = slice(begin, begin + rows_at_once)
+            scaled, largest = in_one_loop(scale_rows, rows[block])
+            y = multiply(scaled, 1 / 127, 128, self.packed).split(sizes, dim=-1)
+            for own, part in zip(y, parts, strict=True):
+                in_one_loop(unscale_rows, own, largest[:, 0], part[block])
         return [part.view(*x.shape[:-1], -1) for part in parts]
 
     def unpack(self) -> Weight:
@@ -378,9 +386,9 @@ def scale_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     return x / largest, largest  # float32, the wider of the two dtypes
 
 
-def unscale_rows(y: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows multiplied by their largest values: y (M, N) float32, largest (M,) -> (M, N), contiguous."""
-    return (y * largest[:, None]).to(dtype)
+def unscale_rows(y: Tensor, largest: Tensor, result: Tensor) -> None:
+    """Write rows multiplied by their largest values: y (M, N) float32, largest (M,), result (M, N) in its dtype."""
+    result.copy_(y * largest[:, None])
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from llama_jp.linear.kernels import (
     why_unavailable,
 )
 from llama_jp.linear.weight import Weight, dequantize, join
+from llama_jp.numerics import same_bits
 
 KINDS = ("float", "int8", "int4")
 
@@ -80,6 +81,23 @@ def test_parts_of_many_rows_are_those_of_one_row(kernel, dtype):
             assert [part.shape for part in parts] == [(2, SMALL_BATCH, size) for size in (64, 24, 8)]
             one_by_one = torch.stack([multiply(row) for row in x.flatten(0, 1).split(1)]).view(2, SMALL_BATCH, 96)
             assert torch.equal(torch.cat(parts, dim=-1), one_by_one)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_blocks_of_rows_have_the_results_of_all_rows_at_once(monkeypatch, dtype):
+    """Guards against a row that is skipped or written twice where a prompt is multiplied in blocks."""
+    kernel = kernels.Int8FBGEMMKernel
+    if reason := why_unavailable(kernel, "int8", dtype):
+        pytest.skip(reason)
+    multiply = kernel(random_weight("int8", dtype))
+    x = torch.randn(2, 25, 256, generator=torch.Generator().manual_seed(SEED)).to(dtype)
+    at_once = multiply.split(x, [64, 24, 8])
+    for rows in (SMALL_BATCH, SMALL_BATCH + 1, 25, 49, 50):  # 50 rows: whole blocks, and a last block of few rows
+        monkeypatch.setattr(kernels, "RESULT_BYTES", 4 * 96 * rows + 3)
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                parts = multiply.split(x, [64, 24, 8])
+            assert all(map(same_bits, parts, at_once)), rows
 
 
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if k.activations == "int8"], ids=lambda kernel: kernel.name)
