@@ -79,9 +79,13 @@ def kept_from_json(raw: Any) -> Kept:
 
 
 def plan_file() -> Path | None:
-    """The file in the user's cache folder (XDG_CACHE_HOME, or ~/.cache); None for a user without a home."""
+    """The file in the user's cache folder (XDG_CACHE_HOME, or ~/.cache); None for a user without a home.
+
+    A relative XDG_CACHE_HOME is ignored, as its specification asks; it would be another folder in each one.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-jp" / FILE_NAME
+        return (given if given.is_absolute() else Path.home() / ".cache") / "llama-jp" / FILE_NAME
     except RuntimeError:  # no home
         return None
 
@@ -163,7 +167,7 @@ def read_plans() -> dict[str, dict[str, Kept]]:
         }
     except OSError:  # such as a folder without permission to read
         return {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         warnings.warn(f"{file} is damaged and ignored, so kernels are measured again: {reason}", stacklevel=2)
         return {}
