@@ -58,9 +58,13 @@ def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def user_cache_folder() -> Path | None:
-    """Where this package keeps what another start can use (XDG_CACHE_HOME, or ~/.cache); None without a home."""
+    """Where this package keeps what another start can use (XDG_CACHE_HOME, or ~/.cache); None without a home.
+
+    A relative XDG_CACHE_HOME is ignored, as its specification asks; it would be another folder in each one.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-jp"
+        return (given if given.is_absolute() else Path.home() / ".cache") / "llama-jp"
     except RuntimeError:  # no home
         return None
 

@@ -43,13 +43,24 @@ class FusedSlice(nn.Module):
         return layer if layer.weight.numel() else assign_weight(layer, self.fused.weight_of_slice(self.index))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedSlice:
-        raise RuntimeError(
-            "an optimised model cannot be moved or converted; call undo() on the result of optimize first"
-        )
+        raise refusal("moved or converted")
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:  # and `slice.weight = parameter`
+        raise refusal("given another weight")
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        errors: list[str] = arguments[-1]
+        if (message := str(refusal("given other weights"))) not in errors:
+            errors.append(message)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, tensor in self.fused.weight_of_slice(self.index).tensors().items():
             destination[prefix + name] = tensor
+
+
+def refusal(what: str) -> RuntimeError:
+    """The error for a use that needs the layers themselves."""
+    return RuntimeError(f"an optimised model cannot be {what}; call undo() on the result of optimize first")
 
 
 class RefusedBackward(torch.autograd.Function):
@@ -98,6 +109,9 @@ class FusedLinear:
         self.sizes = sizes
         self.slices = [type(kernel)(part) for part in kernel.unpack().split(sizes)] if kernel.compiles else []
         self.pending: Pending | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # of copy.deepcopy, pickle and torch.save
+        raise refusal("copied or pickled")
 
     def __call__(self, x: Tensor, index: int) -> Tensor:
         """x (..., K) -> the outputs (..., N) of the layer `index`."""

@@ -38,9 +38,15 @@ INT4_ROWS = 64  # rows up to which multiplying packed int4 numbers is faster tha
 
 PROMPT_ROWS = 256  # of the prompt for which kernels are tested and compared
 
-SAMPLE_ROWS = (*range(1, 18), 31, 32, 33, 63, 64, 65, PROMPT_ROWS)  # whole blocks of rows, and partly filled ones
+ONE_ROW = (1,) * 6  # each of the special `probe_rows` by itself
 
-SMALL_SHAPE = (64, 256)  # outputs and inputs of a test that takes a millisecond
+SAMPLE_ROWS = (*ONE_ROW, *range(2, 18), 31, 32, 33, 63, 64, 65, PROMPT_ROWS)  # whole blocks, and partly filled ones
+
+MANY_ROWS = (*ONE_ROW, *range(2, PROMPT_ROWS + 2), 511, 512, 513, 1025, 2048)  # for a test with few outputs
+
+FEW_OUTPUTS = 64  # up to which MANY_ROWS take little time
+
+SMALL_SHAPE = (FEW_OUTPUTS, 256)  # outputs and inputs of a test that takes a few milliseconds
 
 
 class LinearKernel:
@@ -371,7 +377,7 @@ class Int8OneDNNFusedKernel(Int8OneDNNKernel):
     name = "int8 x int8, fused"
 
     def round_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        rounded, largest = compiled(quantize_rows)(x.flatten(0, -2))
+        rounded, largest = compiled(quantize_rows)(x.flatten(0, -2).contiguous())
         return rounded.view(x.shape), largest.view(*x.shape[:-1], 1)
 
 
@@ -406,8 +412,11 @@ def in_one_loop(function: Callable[..., Any], rows: Tensor, *arguments: Any) -> 
 
 
 def aligned(x: Tensor) -> Tensor:
-    """x itself if it starts at a multiple of BLOCK bytes, else a copy. A memory-mapped tensor may start anywhere."""
-    return x if x.data_ptr() % BLOCK == 0 else x.clone()
+    """x itself if it is contiguous from a multiple of BLOCK bytes on, else a copy.
+
+    A memory-mapped tensor may start anywhere, and the last tokens of a batch have others between them.
+    """
+    return x if x.is_contiguous() and x.data_ptr() % BLOCK == 0 else x.clone(memory_format=torch.contiguous_format)
 
 
 def scale_of(weight: Weight) -> Tensor:
@@ -475,8 +484,10 @@ def available_kernels(
 ) -> tuple[list[type[LinearKernel]], list[str]]:
     """The kernels of `kernels_for` that work on this machine at this shape, and a sentence for each that does not."""
     available, unavailable = [], []
+    few_outputs = min(FEW_OUTPUTS, shape[0]), shape[1]
     for kernel in kernels_for(kind, shape, dtype, activations, exact):
-        reason = why_unavailable(kernel, kind, dtype) or why_unavailable(kernel, kind, dtype, shape)
+        reasons = (why_unavailable(kernel, kind, dtype, each) for each in (SMALL_SHAPE, few_outputs, shape))
+        reason = next(filter(None, reasons), None)
         if reason is None:
             available.append(kernel)
         else:
@@ -506,11 +517,16 @@ def try_kernel(
     The key is complete. `engine` selects the implementation of torch's quantised operators. The example has a fixed
     device and fixed dtypes. The machine and the torch version do not change while the process runs.
     """
+    before = torch_settings()
     try:
         weight = probe_weight(kind, shape, dtype)
         multiply = kernel(weight)
-        if reason := why_wrong(multiply, weight, dtype, SAMPLE_ROWS):
+        if reason := why_wrong(multiply, weight, dtype, MANY_ROWS if shape[0] <= FEW_OUTPUTS else SAMPLE_ROWS):
             return f"{reason} and {shape[0]} x {shape[1]} weights"
+        if reason := why_unsafe(multiply, weight.inputs, dtype):
+            return reason
+        if changed := [name for name, value in torch_settings().items() if value != before[name]]:
+            return f"it changes {changed[0]} of torch"
         for part, original in zip(multiply.unpack(), weight, strict=True):
             if original is not None and (part is None or not same_bits(part, original)):
                 return "its packing changes the weight"
@@ -521,6 +537,10 @@ def try_kernel(
             return f"{reason} and a weight at the address of an earlier one"
     except Exception as error:  # an internal operator that is missing or does not fit may raise any exception
         return reason_of(error)
+    finally:
+        for name, value in torch_settings().items():
+            if value != before[name]:
+                SETTINGS[name][1](before[name])
     return None
 
 
@@ -535,6 +555,7 @@ def why_wrong(
 ) -> str | None:
     """How a product differs from the weight's float32 product, or None if it is close to it at each number of rows.
 
+    rows    of x, in the order of the calls; each call begins with another one of `probe_rows`
     sample  compare the first and the last outputs only, for a test while a person waits
     """
     N = len(weight.values)
@@ -543,30 +564,95 @@ def why_wrong(
     if sample:
         blocks = [blocks[0], blocks[-1]]
     outputs = torch.cat([numbers for _, numbers in blocks])
-    distinct = min(max(rows), SMALL_BATCH + 1)  # repeated for more rows, since the float32 product takes longest
+    distinct = max(SMALL_BATCH + 1, len(ONE_ROW))  # repeated for more rows, since the float32 product takes longest
     x = probe_rows(distinct, weight.inputs, dtype)
-    expected = torch.cat([F.linear(x.float(), dequantize(block, torch.float32)) for block, _ in blocks], dim=-1)
+    seen = rounded_rows(x) if multiply.activations == "int8" else x.float()
+    share = 1e-4 if weight.kind == "float" else 0.01  # int4 weights become bfloat16; a tie in eight bits has two ways
+    expected = torch.cat([F.linear(seen, dequantize(block, torch.float32)) for block, _ in blocks], dim=-1)
     if not bool(expected.isfinite().all()):
         return None  # damaged weights have no right product; the logits show it
-    tolerance = 0.02 * expected.abs().amax(-1, keepdim=True)  # rows and results may be rounded to eight bits
-    for n in rows:
-        y = multiply(x.repeat(-(-n // distinct), 1)[:n])
+    for number, n in enumerate(rows):
+        order = torch.arange(number, number + n, device="cpu") % distinct
+        y = multiply(x[order])
         if y.dtype != dtype or y.shape != (n, N):
             return f"its result is {y.dtype} {tuple(y.shape)}"
-        y = y[:, outputs] if sample else y
-        for part in y.split(distinct):
-            error = (part.float() - expected[: len(part)]).abs()
-            if not bool((error <= tolerance[: len(part)]).all()):
-                return f"its result is wrong for {n} rows" if n > 1 else "its result is wrong for 1 row"
+        if not is_close(y[:, outputs] if sample else y, expected[order], share):
+            return f"its result is wrong for {n} rows" if n > 1 else "its result is wrong for 1 row"
+    return None
+
+
+def is_close(y: Tensor, expected: Tensor, share: float = 1e-4) -> bool:
+    """Whether rows (M, N) are the expected float32 rows, up to a few roundings of each number and of its weights.
+
+    share  of the largest number of a row, by which every number of it may differ as well
+    """
+    eps = torch.finfo(y.dtype).eps
+    tolerance = 2 * eps * expected.abs() + max(share, eps / 4) * expected.abs().amax(-1, keepdim=True)
+    return bool(((y.float() - expected).abs() <= tolerance).all())
+
+
+def why_unsafe(multiply: LinearKernel, inputs: int, dtype: torch.dtype) -> str | None:
+    """What a right product does wrong beside its numbers, or None."""
+    x = probe_rows(3, inputs, dtype)
+    y = multiply(x)
+    first = y.clone()
+    multiply(x.flip(0))
+    if not same_bits(y, first):
+        return "a later product changes its result"
+    if not same_bits(x, probe_rows(3, inputs, dtype)):
+        return "it changes its input"
+    gaps = torch.stack((x.flip(0), x), 1)[:, 1:]  # as the last tokens of a batch
+    if not is_close(multiply(gaps)[:, 0], first.float()):
+        return "its result is wrong for rows that are not contiguous"
+    for number in (torch.nan, torch.inf):
+        x[1, -1] = number
+        y = multiply(x)
+        if bool(y[1].isfinite().any()) or not bool(y[0].isfinite().all()):
+            return f"its result for {number} is finite, or not finite in another row"
     return None
 
 
 def probe_rows(count: int, inputs: int, dtype: torch.dtype) -> Tensor:
-    """Random rows (count, inputs); the first is all ones, with which sums in 16 bits overflow."""
+    """Random rows (count, inputs). Those from the second on are special, since an operator may fail for such numbers.
+
+    All ones, with which sums in 16 bits overflow; one large number, as hidden states have; large; small; zeros.
+    """
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(count, inputs, generator=generator, dtype=torch.float32, device="cpu").to(dtype)
-    x[0] = 1
-    return x
+    x = torch.randn(max(count, len(ONE_ROW)), inputs, generator=generator, dtype=torch.float32, device="cpu")
+    x[1] = 1
+    x[2, inputs // 2] = 1000
+    x[3] *= 64
+    x[4] /= 1000
+    x[5] = 0
+    return x[:count].to(dtype)
+
+
+def rounded_rows(x: Tensor) -> Tensor:
+    """Rows as kernels for int8 activations see them: rounded to eight bits, in float32."""
+    rounded, largest = quantize_rows(x)
+    return (rounded.float() - 128) * (largest / 127)
+
+
+def flushes_denormals() -> bool:
+    return not bool(torch.full((64,), 1e-40, dtype=torch.float32, device="cpu").mul(0.5).any())
+
+
+# Settings of torch on which the results of other operations depend: how to get and to set each.
+SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "the mode of gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "the precision of products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "the flushing of denormal numbers": (flushes_denormals, torch.set_flush_denormal),
+    "the random numbers": (
+        lambda: torch.get_rng_state().tolist(),
+        lambda state: torch.set_rng_state(torch.tensor(state, dtype=torch.uint8, device="cpu")),
+    ),
+}
+
+
+def torch_settings() -> dict[str, Any]:
+    return {name: get() for name, (get, _) in SETTINGS.items()}
 
 
 def probe_weight(kind: str, shape: tuple[int, int], dtype: torch.dtype) -> Weight:
@@ -589,4 +675,4 @@ def probe_weight(kind: str, shape: tuple[int, int], dtype: torch.dtype) -> Weigh
     if kind == "float":
         return Weight(numbers.to(dtype) * -0.0123)  # all digits of the dtype are in use, and zeros are -0
     numbers[0] = 127
-    return Weight(numbers, (uniform(outputs) + 0.5) * (SMALL_SHAPE[1] / inputs))
+    return Weight(numbers, (uniform(outputs) + 0.5) * (16 / inputs))  # no product overflows in float16

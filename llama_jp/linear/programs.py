@@ -193,8 +193,8 @@ def with_torch_compile(function: Callable[..., Any], arguments: tuple[Any, ...])
     inner = torch.compile(of_tensors(function, arguments), dynamic=True)
 
     def program(tensors: list[Tensor]) -> Any:
-        with torch.inference_mode(False), torch.no_grad():  # it would compile again for another mode
-            return inner(*(x.clone() if x.is_inference() else x.data for x in tensors))
+        with torch.no_grad():
+            return inner(*tensors)
 
     return program
 

@@ -15,6 +15,8 @@ from .kernel_selection import RING_BYTES, RUNS
 
 CONTEXTS = (64, 512)  # keys for which the kernels are compared
 
+TESTED_CONTEXTS = (2, 3, 17, 64, 65, 512, 513, 2048)  # keys at which the result has to be right
+
 
 @dataclass
 class AttentionChoice:
@@ -77,14 +79,14 @@ def attention_choice(model: Llama, speedups: dict[int, float]) -> AttentionChoic
 def why_not_usable(model: Llama, rows: int) -> str | None:
     """A sentence if `OneQueryAttention` is missing or wrong at the shape of this model, else None.
 
-    It has to be right at each of `numbers_of_keys`, with a mask as well for several rows.
+    It has to be right at each of TESTED_CONTEXTS, with a mask as well for several rows.
     """
     c, name = model.config, OneQueryAttention.name
     dtype = model.embed_tokens.weight.dtype
     if reason := why_one_query_is_unavailable(dtype, c.num_attention_heads != c.num_key_value_heads):
         return f"attention by {name} is not available on this machine: {reason}"
     fused = OneQueryAttention(replaceable_attentions(model)[0].attend)
-    for keys in numbers_of_keys(model):
+    for keys in numbers_of_keys(model, TESTED_CONTEXTS):
         mask = torch.arange(keys) >= torch.arange(rows)[:, None]  # (B, S): row i has i tokens of padding
         mask[:, -1] = True
         masks = [None] if rows == 1 else [None, mask[:, None, None]]
@@ -93,9 +95,9 @@ def why_not_usable(model: Llama, rows: int) -> str | None:
     return None
 
 
-def numbers_of_keys(model: Llama) -> list[int]:
-    """CONTEXTS, up to the positions of the model."""
-    return sorted({max(2, min(context, model.config.max_position_embeddings)) for context in CONTEXTS})
+def numbers_of_keys(model: Llama, contexts: tuple[int, ...] = CONTEXTS) -> list[int]:
+    """The contexts, up to the positions of the model."""
+    return sorted({max(2, min(context, model.config.max_position_embeddings)) for context in contexts})
 
 
 def random_query_of(model: Llama, rows: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -162,7 +162,7 @@ def read_plans() -> dict[str, dict[str, Kept]]:
         }
     except OSError:  # such as a folder without permission to read
         return {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         warnings.warn(f"{file} is damaged and ignored, so kernels are measured again: {reason}", stacklevel=2)
         return {}

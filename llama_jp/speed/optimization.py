@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoint.config import dtype_name
-from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of, weight_of
+from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of, refusal, weight_of
 from ..linear.kernels import (
     PROMPT_ROWS,
     LinearKernel,
@@ -70,7 +70,8 @@ def optimize(
     What is chosen for a shape is kept for the next call on this machine (see kept_plans.py), which then only packs.
 
     The result prints as a table, and its `undo()` restores the model. Until then the replaced layers have no
-    parameters, hooks on them get the same inputs and outputs, and a backward pass is refused.
+    parameters, hooks on them get the same inputs and outputs, and a backward pass is refused. So are other weights, a
+    copy, and another dtype or device. A tied head keeps the weight that the embedding has now.
 
     Raises ValueError for an unknown level, fewer than one row, a model on another device than the CPU, and an optimised
     model. Raises RuntimeError when "exact" changes the logits on this machine. After any exception the model is as it
@@ -239,6 +240,8 @@ class Replacements:
         Each step leaves a state that `undo` can restore, since Ctrl-C may come between any two.
         """
         fused = FusedLinear(product, [layer.out_features for layer in layers])
+        # at the root as well, so that the modules before the first replaced layer are not converted either
+        vars(self.model)["_apply"] = refuse_conversion
         for index, (name, layer) in enumerate(zip(group.names, layers, strict=True)):
             self.replaced.append((group.parent, name, layer))
             setattr(group.parent, name, FusedSlice(fused, index).eval())
@@ -261,6 +264,11 @@ class Replacements:
                 if isinstance(current, FusedSlice):
                     setattr(parent, name, current.restore(layer))
         self.replaced.clear()
+        vars(self.model).pop("_apply", None)
+
+
+def refuse_conversion(*_: Any) -> nn.Module:
+    raise refusal("moved or converted")
 
 
 def groups_of(model: Llama, fuse: bool) -> Iterator[LayerGroup]:

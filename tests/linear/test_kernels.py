@@ -53,9 +53,11 @@ def test_every_kernel_multiplies_by_the_same_weight(kind, dtype, shape):
     assert LinearKernel in available
     for kernel in available:
         multiply = kernel(weight)
-        for rows in ((1, 1), (2, 3), (1, 8), (1, SMALL_BATCH), (1, SMALL_BATCH + 1), (2, 40)):
+        for rows in ((1, 1), (2, 3), (1, 8), (1, SMALL_BATCH), (1, SMALL_BATCH + 1), (2, 40), (5, 2)):
             numbers = torch.randn(3 + inputs * prod(rows), generator=torch.Generator().manual_seed(SEED)).to(dtype)
             x = numbers[3:].view(*rows, inputs)  # not at the start of a block
+            if rows == (5, 2):
+                x = x[:, 1:]  # the last tokens of a batch, with others between them
             y = multiply(x)
             expected = x.double() @ matrix.T
             tolerance = 0.03 if "int8" in (kernel.activations, kind) else 0.01  # 8 bits of rows, or of results
@@ -189,7 +191,7 @@ class RememberedByAddress(LinearKernel):
 @pytest.mark.parametrize(
     ("kernel", "sentence"),
     [
-        (WrongForLargeShapes, "its result is wrong for 1 row and 96 x 512 weights"),
+        (WrongForLargeShapes, "its result is wrong for 1 row and 64 x 512 weights"),
         (WrongForFiveRows, "its result is wrong for 5 rows and 64 x 256 weights"),
         (WrongInTheLastRow, "its result is wrong for 65 rows and 64 x 256 weights"),
         (RememberedByAddress, "its result is wrong for 1 row and a weight at the address of an earlier one"),
@@ -201,6 +203,78 @@ def test_a_kernel_is_tested_at_the_shape_and_rows_of_its_use(monkeypatch, kernel
     available, sentences = available_kernels("float", (96, 512), torch.float32)
     assert available == [LinearKernel]
     assert sentences == [f"plain is not available on this machine: {sentence}"]
+
+
+def rows_of(x: torch.Tensor) -> int:
+    return x.numel() // x.shape[-1]
+
+
+def product(kernel: LinearKernel, x: torch.Tensor) -> torch.Tensor:
+    return LinearKernel.__call__(kernel, x)
+
+
+def reads_without_strides(kernel, x, y):
+    return product(kernel, x.as_strided(x.shape, torch.empty(x.shape).stride(), x.storage_offset()))
+
+
+def reads_from_the_start(kernel, x, y):
+    return product(kernel, x.as_strided(x.shape, x.stride(), 0))
+
+
+def writes_to_one_buffer(kernel, x, y):
+    buffer = vars(kernel).setdefault(f"buffer {tuple(y.shape)}", torch.empty_like(y))
+    return buffer.copy_(y)
+
+
+def changes_its_input(kernel, x, y):
+    x.mul_(1.5)
+    return y
+
+
+def sets(change):
+    def call(kernel, x, y):
+        change()
+        return y
+
+    return call
+
+
+WRONG = {
+    "20 rows": (lambda kernel, x, y: y * 1.2 if rows_of(x) == 20 else y, "wrong for 20 rows"),
+    "100 rows": (lambda kernel, x, y: y * 1.2 if rows_of(x) == 100 else y, "wrong for 100 rows"),
+    "more than 256 rows": (lambda kernel, x, y: y * 1.2 if rows_of(x) > 256 else y, "wrong for 257 rows"),
+    "more than 1,000 rows": (lambda kernel, x, y: y * 1.2 if rows_of(x) > 1000 else y, "wrong for 1025 rows"),
+    "one row, inputs reversed": (lambda kernel, x, y: product(kernel, x.flip(-1)) if rows_of(x) == 1 else y, "1 row"),
+    "large numbers": (lambda kernel, x, y: product(kernel, x.clamp(-50, 50)), "its result is wrong"),
+    "small numbers": (lambda kernel, x, y: product(kernel, x.where(x.abs() > 0.002, 0)), "its result is wrong"),
+    "zeros": (lambda kernel, x, y: y / x.abs().amax(-1, True).clamp(max=1).sign(), "its result is wrong"),
+    "two percent": (lambda kernel, x, y: y * 1.02, "its result is wrong"),
+    "strides": (reads_without_strides, "rows that are not contiguous"),
+    "offset": (reads_from_the_start, "rows that are not contiguous"),
+    "buffer": (writes_to_one_buffer, "a later product changes its result"),
+    "input": (changes_its_input, "it changes its input"),
+    "NaN": (lambda kernel, x, y: y.nan_to_num(0), "its result for nan is finite"),
+    "infinity": (lambda kernel, x, y: y.nan_to_num(nan=torch.nan, posinf=9, neginf=-9), "its result for inf is finite"),
+    "threads": (sets(lambda: torch.set_num_threads(3)), "it changes the number of threads of torch"),
+    "default dtype": (sets(lambda: torch.set_default_dtype(torch.float64)), "it changes the default dtype of torch"),
+    "gradients": (sets(lambda: torch.set_grad_enabled(False)), "it changes the mode of gradients of torch"),
+    "precision": (sets(lambda: torch.set_float32_matmul_precision("high")), "it changes the precision of products"),
+    "denormals": (sets(lambda: torch.set_flush_denormal(True)), "it changes the flushing of denormal numbers"),
+    "seed": (sets(lambda: torch.manual_seed(9)), "it changes the random numbers of torch"),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("mistake", WRONG)
+def test_no_wrong_library_is_taken(monkeypatch, mistake, dtype):
+    """Guards against a library that is right for the numbers of a probe only, or that changes other results."""
+    call, sentence = WRONG[mistake]
+    wrong = type("Wrong", (LinearKernel,), {"__call__": lambda self, x: call(self, x, product(self, x))})
+    monkeypatch.setattr(kernels, "KERNELS", (LinearKernel, wrong))
+    before = kernels.torch_settings()
+    available, (reason,) = available_kernels("float", (96, 512), dtype)
+    assert available == [LinearKernel] and sentence in reason
+    assert kernels.torch_settings() == before, "what it changed is restored"
 
 
 def test_a_default_kernel_is_tested_with_the_inputs_of_its_layer(monkeypatch):

@@ -79,7 +79,7 @@ def test_a_slower_kernel_is_not_taken(model, monkeypatch):
     assert select_attention(model, 1) == (None, None)
 
 
-@pytest.mark.parametrize("wrong_at", [64, 512])
+@pytest.mark.parametrize("wrong_at", [3, 64, 65, 512, 513, 1024])
 def test_a_kernel_that_is_wrong_at_the_real_shape_is_not_taken(small, monkeypatch, wrong_at):
     """Guards against a library that passes a small example only."""
     model = Llama.from_pretrained(small, dtype="float32")

@@ -87,6 +87,15 @@ def with_attention(text: str, choice: dict) -> str:
     return json.dumps(content)
 
 
+def with_pack_seconds(text: str, seconds: float) -> str:
+    """The file with another time in every choice."""
+    content = json.loads(text)
+    for choices in content["machines"].values():
+        for choice in choices.values():
+            choice["pack_seconds"] = seconds
+    return json.dumps(content)
+
+
 DAMAGES = {
     "cut": lambda text: text[: len(text) // 2],
     "empty": lambda text: "",
@@ -96,11 +105,13 @@ DAMAGES = {
     "machine is a number": lambda text: json.dumps({"format": kept_plans.FORMAT, "machines": {"here": 7}}),
     "speed is a text": lambda text: text.replace('"speedup": 1.0', '"speedup": "1"').replace('"speedup": ', '"x": '),
     "speed is NaN": lambda text: text.replace('"pack_seconds": ', '"pack_seconds": NaN, "y": '),
+    "speed is huge": lambda text: with_pack_seconds(text, 10**400),
     "another format": lambda text: text.replace(f'"format": {kept_plans.FORMAT}', '"format": 999'),
     "attention without speedups": lambda text: with_attention(text, {"kernel": None}),
     "speedups in a list": lambda text: with_attention(text, {"kernel": None, "speedups": [2.0]}),
     "keys are a word": lambda text: with_attention(text, {"kernel": None, "speedups": {"many": 2.0}}),
     "a speedup is null": lambda text: with_attention(text, {"kernel": None, "speedups": {"64": None}}),
+    "a speedup is huge": lambda text: with_attention(text, {"kernel": None, "speedups": {"64": 10**400}}),
     "attention by a number": lambda text: with_attention(text, {"kernel": 7, "speedups": {}}),
 }
 
@@ -147,6 +158,13 @@ def test_a_folder_that_cannot_be_used_is_no_error(model, cache_folder, tmp_path,
         warnings.simplefilter("error")
         llama_jp.optimize(model)
     assert forget_plans() == [] or obstacle == "unreadable"
+
+
+def test_a_relative_cache_folder_is_not_used(monkeypatch, tmp_path):
+    """Guards against a folder in every folder from which a command is started; the XDG specification ignores it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert plan_file() == tmp_path / ".cache" / "llama-jp" / kept_plans.FILE_NAME
 
 
 def raise_permission_error(*_):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import random
 
@@ -216,6 +217,45 @@ def test_refusals(small):
     assert torch.equal(logits, expected), "outside of no_grad the logits are the same"
     with pytest.raises(RuntimeError, match="no gradients"):
         logits.sum().backward()
+
+
+def test_uses_that_need_the_layers_are_refused(small):
+    """Guards against weights that are ignored until `undo` discards them, a model that is converted by half, and
+    copies that fail with the words of a library."""
+    model = Llama.from_pretrained(small, dtype="float32")
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    done = llama_jp.optimize(model)
+    slices = [module for module in model.modules() if isinstance(module, FusedSlice)]
+    uses = {
+        "given another weight": lambda: setattr(slices[0], "weight", nn.Parameter(torch.zeros(2))),
+        "given other weights": lambda: model.load_state_dict(state),
+        "moved or converted": lambda: model.to(torch.float16),
+        "copied or pickled": lambda: copy.deepcopy(model),
+    }
+    for what, use in uses.items():
+        with pytest.raises(RuntimeError, match=f"an optimised model cannot be {what}; call undo"):
+            use()
+    with pytest.raises(RuntimeError, match="cannot be given other weights"):
+        model.load_state_dict(state, strict=False)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}, "nothing is converted"
+    done.undo()
+    assert_same_state(copy.deepcopy(model).state_dict(), state)
+    model.load_state_dict(state)
+    assert {parameter.dtype for parameter in model.to(torch.float16).parameters()} == {torch.float16}
+
+
+def test_exact_where_small_products_take_another_library(tmp_path, monkeypatch):
+    """Guards against bits that differ in one number of twenty thousand: `F.linear` of up to 16^3 multiplications."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    folder = save_random(tmp_path, 2, **(SMALL | sizes | {"intermediate_size": 128, "vocab_size": 211}))
+    model = Llama.from_pretrained(folder, dtype="bfloat16")
+    monkeypatch.setattr(kernels, "KERNELS", (LinearKernel, kernels.OneDNNKernel))
+    layer = model.layers[0].self_attn.q_proj
+    rows = torch.randn(20_000, 64, generator=torch.Generator().manual_seed(SEED)).bfloat16()
+    before = torch.cat([layer(row) for row in rows.split(1)])
+    llama_jp.optimize(model, "exact")
+    layer = model.layers[0].self_attn.q_proj
+    assert torch.equal(torch.cat([layer(row) for row in rows.split(1)]), before)
 
 
 def test_an_interrupted_optimize_leaves_the_model_as_it_was(small, monkeypatch):
