@@ -120,7 +120,8 @@ class LlamaJpModel(nn.Module):
                     f"{type(llama).__name__} computes its logits in a forward of its own, and this tool wants the "
                     "hidden states alone; override `hidden` in their place"
                 )
-        return BaseModelOutputWithPast(output, **{CACHE: past if use_cache else None})
+        kept: dict[str, Any] = {CACHE: past if use_cache else None}
+        return BaseModelOutputWithPast(output, **kept)
 
     @contextmanager
     def checkpointed_layers(self, checkpointing: bool) -> Iterator[None]:
