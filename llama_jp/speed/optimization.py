@@ -9,8 +9,10 @@ kernel for the attention of one query. Its result lists the kernels and the nume
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -448,36 +450,34 @@ def choose_and_replace(replacements: Replacements, plan: Plan) -> Report:
     for names in plan.not_replaceable:
         report.leave_alone(names)
     what = "packing weights" if plan.is_kept() else "optimizing"
-    with tqdm(desc=what, total=sum(map(len, plan.groups.values())), disable=None, leave=False) as bar:
+    steps = len(plan.groups) + sum(map(len, plan.groups.values()))
+    with tqdm(desc=what, total=steps, disable=None, leave=False) as bar:
+        chosen: dict[GroupKey, type[LinearKernel]] = {}
+        measured: dict[GroupKey, Selection] = {}
         for key, groups in plan.groups.items():
-            selection, is_new = plan.kept_choice(key), False
-            if selection is None:
-                selection, is_new = plan.measured_choice(key, report), True
-            pack_seconds = 0.0
+            if (selection := plan.kept_choice(key)) is None:
+                selection = measured[key] = plan.measured_choice(key, report)
+            bar.update()
             if selection.kernel is None:
                 report.leave_alone(key.names)
                 bar.update(len(groups))
-            else:
-                report.choices.append(
-                    KernelChoice(
-                        " ".join(key.names),
-                        key.outputs,
-                        key.inputs,
-                        selection.kernel.name,
-                        selection.speedup,
-                        selection.speedup_prompt,
-                    )
-                )
-                begun = time.perf_counter()
-                for group, layers, weight, product in packed_products(key, selection.kernel, groups):
-                    rows = (plan.rows, *FEW_ROWS) if layers is groups[0][1] else (plan.rows,)
-                    if reason := why_different(product, layers, weight, plan, rows):
-                        raise WrongProductError(key, selection.kernel, reason)
-                    replacements.replace(group, layers, product)
-                    bar.update()
-                pack_seconds = (time.perf_counter() - begun) / len(groups)
-            if is_new:
-                plan.keep(key, selection, pack_seconds)
+                continue
+            chosen[key] = selection.kernel
+            speedups = selection.speedup, selection.speedup_prompt
+            kernel = selection.kernel.name
+            report.choices.append(KernelChoice(" ".join(key.names), key.outputs, key.inputs, kernel, *speedups))
+        seconds = dict.fromkeys(plan.groups, 0.0)
+        begun = time.perf_counter()
+        for key, group, layers, weight, product in packed_products(plan, chosen):
+            rows = (plan.rows, *FEW_ROWS) if layers is plan.groups[key][0][1] else (plan.rows,)
+            if reason := why_different(product, layers, weight, plan, rows):
+                raise WrongProductError(key, chosen[key], reason)
+            replacements.replace(group, layers, product)
+            bar.update()
+            seconds[key] += time.perf_counter() - begun
+            begun = time.perf_counter()
+    for key, selection in measured.items():
+        plan.keep(key, selection, seconds[key] / len(plan.groups[key]))
     report.attention, notice = plan.choose_attention()
     report.notices += [notice] if notice else []
     for module in replaceable_attentions(replacements.model) if report.attention else ():
@@ -486,27 +486,30 @@ def choose_and_replace(replacements: Replacements, plan: Plan) -> Report:
 
 
 def packed_products(
-    key: GroupKey, kernel: type[LinearKernel], groups: Groups
-) -> Iterator[tuple[LayerGroup, list[LinearLayer], Weight, LinearKernel]]:
+    plan: Plan, chosen: dict[GroupKey, type[LinearKernel]]
+) -> Iterator[tuple[GroupKey, LayerGroup, list[LinearLayer], Weight, LinearKernel]]:
     """Pack group by group: one of them is in memory twice, or one for each thread where packing uses one core.
 
-    Raises WrongProductError if the kernel fails: a kept one has not been tested at this shape since the start.
+    Raises WrongProductError if a kernel fails: a kept one has not been tested at this shape since the start.
     """
 
-    def pack(layers: list[LinearLayer]) -> tuple[Weight, LinearKernel]:
+    def pack(key: GroupKey, layers: list[LinearLayer]) -> tuple[Weight, LinearKernel]:
         with torch.no_grad():  # a mode of each thread
             weight = join([weight_of(layer) for layer in layers])
             try:
-                return weight, kernel(weight)
+                return weight, chosen[key](weight)
             except Exception as error:  # an operator of another library may raise any exception
-                raise WrongProductError(key, kernel, reason_of(error)) from error
+                raise WrongProductError(key, chosen[key], reason_of(error)) from error
 
-    threads = torch.get_num_threads() if kernel.packs_alone else 1
-    with ThreadPoolExecutor(threads) as pool:
-        for begin in range(0, len(groups), threads):
-            some = groups[begin : begin + threads]
-            for (group, layers), packed in zip(some, pool.map(pack, (layers for _, layers in some)), strict=True):
-                yield group, layers, *packed
+    largest_first = sorted(chosen, key=lambda key: key.outputs * key.inputs, reverse=True)  # no core waits for it last
+    for packs_alone, keys in itertools.groupby(largest_first, lambda key: chosen[key].packs_alone):
+        work = [(key, *each) for key in keys for each in plan.groups[key]]
+        at_once = torch.get_num_threads() if packs_alone else 1
+        with ThreadPoolExecutor(at_once) as pool:
+            started = deque(pool.submit(pack, key, layers) for key, _, layers in work[:at_once])
+            for number, (key, group, layers) in enumerate(work):
+                yield key, group, layers, *started.popleft().result()
+                started.extend(pool.submit(pack, key, layers) for key, _, layers in work[number + at_once :][:1])
 
 
 def why_different(
