@@ -295,7 +295,7 @@ def choose_bits(model: Llama, packed: bool) -> int:
 def open_self_draft(model: Llama, form: str) -> SelfDraft:
     """The draft of --assistant-model self:FORM, after a line with the memory that it takes."""
     bits, folder = {"int8": (8, None), "int4": (4, None)}.get(form, (8, form))
-    if folder is not None and not Path(folder).is_dir():
+    if folder is not None and (not folder or not Path(folder).is_dir()):
         raise ValueError(
             f"--assistant-model self:{form} is neither self, self:int8, self:int4, nor self: with a quantised folder "
             "of the same model"

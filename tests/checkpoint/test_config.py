@@ -197,8 +197,8 @@ JUDGED = [
     ("ignored", {"rope_scaling": False}),
     ("ignored", {"rope_scaling": {"type": "default", "factor": 2.0}}),
 ]
-# Keys of published config.json files of Llamas, with the values that they have there: of transformers 4.28 to 5.0, of
-# fine-tuning programs, of other frameworks, and of models that were converted to a Llama.
+# Keys that a Llama's config.json may have beside those that count, written by transformers, fine-tuning programs and
+# converters, with usual values.
 PUBLISHED = {
     "_name_or_path": "meta-llama/Llama-2-7b-hf",
     "_attn_implementation_autoset": True,
