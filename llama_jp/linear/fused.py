@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class FusedSlice(nn.Module):
         return layer if layer.weight.numel() else assign_weight(layer, self.fused.weight_of_slice(self.index))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedSlice:
-        raise refusal("moved or converted")
+        refuse_conversion()
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:  # and `slice.weight = parameter`
         raise refusal("given another weight")
@@ -56,6 +56,10 @@ class FusedSlice(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, tensor in self.fused.weight_of_slice(self.index).tensors().items():
             destination[prefix + name] = tensor
+
+
+def refuse_conversion(*_: Any) -> NoReturn:
+    raise refusal("moved or converted")
 
 
 def refusal(what: str) -> RuntimeError:

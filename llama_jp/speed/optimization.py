@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..checkpoint.config import dtype_name
-from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of, refusal, weight_of
+from ..linear.fused import FusedLinear, FusedSlice, LinearLayer, free_weight, kind_of, refuse_conversion, weight_of
 from ..linear.kernels import (
     PROMPT_ROWS,
     LinearKernel,
@@ -267,10 +267,6 @@ class Replacements:
                     setattr(parent, name, current.restore(layer))
         self.replaced.clear()
         vars(self.model).pop("_apply", None)
-
-
-def refuse_conversion(*_: Any) -> nn.Module:
-    raise refusal("moved or converted")
 
 
 def groups_of(model: Llama, fuse: bool) -> Iterator[LayerGroup]:

@@ -22,12 +22,42 @@ MESSAGES = {
         "{number} 行の結果が誤っています",
     "its result is wrong for 1 row":
         "1 行の結果が誤っています",
+    "its result is wrong for rows that are not contiguous":
+        "連続していない行の結果が誤っています",
+    "its result for {number} is finite, or not finite in another row":
+        "{number} に対する結果が有限か、ほかの行の結果が有限でありません",
+    "a later product changes its result":
+        "後の積が前の結果を変えます",
+    "it changes its input":
+        "入力を変えます",
+    "it changes {setting} of torch":
+        "torch の{setting}を変えます",
+    "the number of threads":
+        "スレッド数",
+    "the default dtype":
+        "既定の dtype",
+    "the mode of gradients":
+        "勾配のモード",
+    "the precision of products":
+        "積の精度",
+    "the flushing of denormal numbers":
+        "非正規化数の扱い",
+    "the random numbers":
+        "乱数",
+    "{function} as compiled by torch {version} cannot be kept, so each start compiles it again: {reason}":
+        "torch {version} でコンパイルした {function} は保存できないので、起動ごとにコンパイルします: {reason}",
+    "{file} is damaged and ignored, so it is compiled again: {reason}":
+        "{file} は壊れているので使わず、コンパイルし直します: {reason}",
+    "its content does not have its checksum":
+        "内容がチェックサムと一致しません",
+    "it belongs to another program":
+        "別のプログラムのものです",
     "the packed weight is not this weight in a known order":
         "並べ替えた重みの順序がわかりません",
     "zentorch is not installed: pip install -e '.[zen]'":
         "zentorch がインストールされていません: pip install -e '.[zen]'",
-    "zentorch {version} is for another torch than {torch}: pip install 'zentorch=={wanted}.*'":
-        "zentorch {version} は torch {torch} 用ではありません: pip install 'zentorch=={wanted}.*'",
+    "zentorch {version} is for another torch than {torch}: pip install 'zentorch=={wanted}.*', or, while that is not published, 'torch=={other}.*'":
+        "zentorch {version} は torch {torch} 用ではありません: pip install 'zentorch=={wanted}.*'。まだ公開されていなければ 'torch=={other}.*'",
     "zentorch {version} lacks libzentorch.so: pip install --force-reinstall -e '.[zen]'":
         "zentorch {version} に libzentorch.so がありません: pip install --force-reinstall -e '.[zen]'",
     "{kernel} is not used for {layers}: {reason}":
