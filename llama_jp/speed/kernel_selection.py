@@ -22,9 +22,8 @@ RING_BYTES = 256 << 20  # of weights multiplied in turn: more than a CPU cache h
 RUNS = 7
 
 NOISE = 1.05  # two times whose ratio is smaller may change places in the next run
-SMALL_PRODUCT = 1 << 15  # multiplications up to which F.linear of a layer may be that of another library
 
-SAMPLES = 1 << 17  # numbers to compare of small products
+SMALL_WEIGHT = 16**3  # numbers up to which `F.linear` in 16 bits may leave a product to another library
 
 
 class Selection(NamedTuple):
@@ -72,6 +71,9 @@ def select_kernel(
     """
     ring = ring_of(groups)
     inputs = ring[0][0].in_features
+    smallest = min(layer.out_features for layer in ring[0]) * inputs
+    if exact and dtype != torch.float32 and smallest <= SMALL_WEIGHT:
+        return Selection(None)  # one number in twenty thousand would have another last bit, too few to be found
     generator = torch.Generator().manual_seed(0)
     step_rows, prompt_rows = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, PROMPT_ROWS))
 
@@ -149,16 +151,7 @@ def same_results(
     dtype: torch.dtype,
     rows: Sequence[int],
 ) -> bool:
-    """Whether two products are bit-identical on random samples of these numbers of rows.
-
-    A small product may differ in one number of twenty thousand, since `F.linear` leaves up to 16^3 multiplications to
-    another library. So small products are compared on many samples.
-    """
+    """Whether two products are bit-identical on random samples of these numbers of rows."""
     generator = torch.Generator().manual_seed(1)
-    outputs = first(torch.zeros(1, inputs, dtype=dtype)).shape[-1]
-    for n in rows:
-        repeats = max(1, SAMPLES // (n * outputs)) if n * outputs * inputs <= SMALL_PRODUCT else 1
-        samples = torch.randn(repeats * n, inputs, generator=generator).to(dtype).split(n)
-        if not all(torch.equal(first(x), second(x)) for x in samples):
-            return False
-    return True
+    samples = (torch.randn(n, inputs, generator=generator).to(dtype) for n in rows)
+    return all(torch.equal(first(x), second(x)) for x in samples)
