@@ -42,7 +42,7 @@ def pytest_configure(config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """The processes of `pytest -n auto`: one for each core. Each needs up to 2 GB of memory, so there are at most 8."""
+    """The processes of `pytest -n auto`: one for each core. Each needs up to 4 GB of memory, so there are at most 8."""
     return min(os.cpu_count() or 1, 8)
 
 
