@@ -1,4 +1,4 @@
-"""The machine and library versions that results depend on besides the model."""
+"""The machine and the library versions: what results depend on besides the model, and what memory there is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+CGROUP = Path("/sys/fs/cgroup")
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_fp16", "avx512_vnni", "amx_bf16", "amx_tile")
 
 
@@ -75,3 +76,42 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that this process can still take, within the limit of its cgroup; None where nothing tells."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    found = [value for value in (system_memory(), cgroup_memory()) if value is not None]
+    return min(found, default=None)
+
+
+def system_memory(file: Path = Path("/proc/meminfo")) -> int | None:
+    """What Linux can give to a process without swapping."""
+    if not file.is_file():
+        return None
+    values = dict(line.split(":", 1) for line in file.read_text(encoding="ascii").splitlines())
+    return int(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
+
+
+def cgroup_memory(folder: Path = CGROUP) -> int | None:
+    """The limit of the cgroup minus what is in use, both versions. Cached files count as free."""
+    for limit_name, usage_name in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        limit_file, usage_file = folder / limit_name, folder / usage_name
+        if limit_file.is_file() and usage_file.is_file():
+            limit = limit_file.read_text(encoding="ascii").strip()
+            if not limit.isdigit():  # "max"
+                return None
+            statistics = (usage_file.parent / "memory.stat").read_text(encoding="ascii")
+            cached = sum(
+                int(line.split()[1])
+                for line in statistics.splitlines()
+                if line.startswith(("inactive_file ", "active_file "))
+            )
+            return int(limit) - int(usage_file.read_text(encoding="ascii")) + cached
+    return None

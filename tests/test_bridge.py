@@ -215,6 +215,7 @@ def test_trainer_saves_a_checkpoint_that_transformers_loads(folder, tmp_path):
 
 
 def test_lm_eval_scores_are_equal(folder, their_tokenizer):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'llama-jp[eval]'")
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 

@@ -55,7 +55,9 @@ def test_the_bits_of_transformers(small, dtype, attention):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("options", [{"do_sample": False}, {"do_sample": True, "top_p": 0.9}], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    "options", [{"do_sample": False}, {"do_sample": True, "top_p": 0.9}], ids=["greedy", "sampled"]
+)
 def test_the_tokens_of_transformers(small, dtype, options):
     our, their = (model.to("cuda") for model in both(small, dtype))
     ids = torch.tensor([PROMPTS[0]], device="cuda") % 96
@@ -89,7 +91,9 @@ def test_every_way_of_generating_has_the_answer_of_the_cpu(demo, on_cpu):
 def test_same_tokens_from_a_cuda_graph(demo, compile):
     static = StaticLlama(demo, compile)
     for prompts in (PROMPTS[:1], PROMPTS):
-        assert ids_of(llama_jp.generate(static, prompts, **GREEDY)) == ids_of(llama_jp.generate(demo, prompts, **GREEDY))
+        assert ids_of(llama_jp.generate(static, prompts, **GREEDY)) == ids_of(
+            llama_jp.generate(demo, prompts, **GREEDY)
+        )
 
 
 @pytest.mark.parametrize("options", [{}, {"bits": 4, "group_size": 32}], ids=["int8", "int4"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint.load import load_model
+from ..environment import available_memory
 from ..evaluation.documents import TEXTS
 from ..generation.options import Options
 from ..generation.speculation import ASSISTANT_TOKENS, SELF_DRAFT_TOKENS, SelfDraft
@@ -24,7 +25,6 @@ from ..speed.self_drafting import draft_memory, self_draft
 from ..speed.static_steps import StaticLlama
 from ..text.tokenizer import Tokenizer
 from ..text.vocabulary import first_other_piece
-from ..training.memory import available_memory
 from .arguments import (
     DTYPES,
     add_adapter_argument,

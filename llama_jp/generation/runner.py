@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..cache import Cache
+from ..environment import available_memory
 from ..model import Llama
 from ..tracing import paused
 
 FEW_TOKENS = 64  # up to this many tokens, a prefill takes about as long as loading the weights for one token
+FEW_BYTES = 1 << 28  # that surely fit into the memory
 VECTOR_WIDTH = 64  # the most numbers that a CPU's silu processes at once
 
 
@@ -171,7 +173,8 @@ class ModelRunner:
         - silu processes vectors of the CPU, and the remainder at the end of a batch may round differently. The
           answer is False unless intermediate_size is a multiple of the vector width. Several threads may still split a
           large batch with a remainder.
-        - In bfloat16, narrow products of different heights differ in one element of thousands.
+        - In bfloat16, and in float16 on a CPU that multiplies it, narrow products of different heights differ in one
+          element of thousands.
 
         The answer is measured once for each pair of sizes, and again when the model's code changes.
         """
@@ -244,8 +247,15 @@ def pad_left(prompts: Sequence[Sequence[int]], new_tokens: int, device: torch.de
     """A left-padded batch with room for the answers: ids and mask, both (B, N + new_tokens).
 
     Padding is -1 in the ids and 0 in the mask; room for new tokens is -1 and 1.
+
+    Raises MemoryError for more numbers than fit into the memory. Where the system promises more memory than it has,
+    torch would fill it until the process is killed.
     """
     N = max(map(len, prompts))
+    nbytes = 2 * torch.long.itemsize * len(prompts) * (N + new_tokens)
+    available = available_memory(torch.device("cpu")) if nbytes > FEW_BYTES else None
+    if available is not None and nbytes > available:
+        raise MemoryError(f"{N + new_tokens} tokens for each answer: tried to allocate {nbytes} bytes")
     ids = torch.full((len(prompts), N + new_tokens), -1)
     mask = torch.ones_like(ids)
     for row, prompt in enumerate(prompts):

@@ -18,6 +18,7 @@ from ..checkpoint.config import read_scheme
 from ..checkpoint.hub import find_checkpoint
 from ..checkpoint.load import load_model
 from ..checkpoint.parts import Parts
+from ..environment import available_memory
 from ..generation.speculation import SelfDraft
 from ..linear.fused import FusedSlice
 from ..linear.kernels import Int4WeightKernel, Int8FBGEMMKernel, LinearKernel, why_unavailable
@@ -25,7 +26,6 @@ from ..linear.layer import QuantizedLinear
 from ..linear.scheme import Scheme
 from ..model import Llama, RMSNorm, SelfAttention
 from ..quantization.rounding import round_weight
-from ..training.memory import available_memory
 from .kernel_selection import Selection
 from .optimization import GroupKey, Plan, Replacements, WrongProductError, choose_and_replace
 

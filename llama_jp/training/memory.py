@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from ..checkpoint.build import build_without_weights
 from ..checkpoint.parts import Parts
+from ..environment import available_memory
 from ..linear.scheme import Scheme
 from ..model import Llama, LlamaConfig
 
 RUNTIME = 600 * 2**20  # Python, torch and its libraries, PEFT among them
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -77,45 +76,6 @@ def lora_numbers(config: LlamaConfig, rank: int) -> int:
     heads, groups = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
     sides = 2 * (C + heads) + 2 * (C + groups) + 3 * (C + F)
     return config.num_hidden_layers * rank * sides
-
-
-def available_memory(device: torch.device) -> int | None:
-    """Bytes that this process can still take, within the limit of its cgroup; None where nothing tells."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type != "cpu":
-        return None
-    found = [value for value in (system_memory(), cgroup_memory()) if value is not None]
-    return min(found, default=None)
-
-
-def system_memory(file: Path = Path("/proc/meminfo")) -> int | None:
-    """What Linux can give to a process without swapping."""
-    if not file.is_file():
-        return None
-    values = dict(line.split(":", 1) for line in file.read_text(encoding="ascii").splitlines())
-    return int(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
-
-
-def cgroup_memory(folder: Path = CGROUP) -> int | None:
-    """The limit of the cgroup minus what is in use, both versions. Cached files count as free."""
-    for limit_name, usage_name in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        limit_file, usage_file = folder / limit_name, folder / usage_name
-        if limit_file.is_file() and usage_file.is_file():
-            limit = limit_file.read_text(encoding="ascii").strip()
-            if not limit.isdigit():  # "max"
-                return None
-            statistics = (usage_file.parent / "memory.stat").read_text(encoding="ascii")
-            cached = sum(
-                int(line.split()[1])
-                for line in statistics.splitlines()
-                if line.startswith(("inactive_file ", "active_file "))
-            )
-            return int(limit) - int(usage_file.read_text(encoding="ascii")) + cached
-    return None
 
 
 def check_memory(need: MemoryNeed, device: torch.device, lora: int | None, processes: int = 1) -> None:
