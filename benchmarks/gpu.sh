@@ -4,8 +4,7 @@
 #     benchmarks/gpu.sh            on a machine with a CUDA GPU of 40 GB or more
 #     benchmarks/gpu.sh --tiny     every section with tiny shapes on the CPU, as a test of the script itself
 #
-# It has not run on a GPU yet; only --tiny has. It needs this repository, torch and transformers. It needs neither a
-# network nor an installed package.
+# It needs this repository, torch and transformers. It needs neither a network nor an installed package.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" HF_HUB_OFFLINE=1
