@@ -72,6 +72,8 @@ MESSAGES = {
         "stop_strings は文字列と照合するのでトークナイザーが必要です: tokenizer=… を渡してください",
     "there is nothing to sample from: {error}":
         "サンプリングできるトークンがありません: {error}",
+    "{tokens} tokens for each answer: tried to allocate {nbytes} bytes":
+        "答えごとに {tokens} トークン: {nbytes} バイトを確保できません",
     "the model's logits are not finite after {tokens} tokens in {dtype}; float16 overflows where bfloat16 and float32 do not, so load with another dtype; if that does not help, the weights hold NaN or infinity":
         "{dtype} で {tokens} トークンの後、モデルのロジットが有限ではなくなりました。float16 は bfloat16 や float32 では収まる値でもオーバーフローするので、別の dtype で読み込んでください。それでも直らなければ、重みに NaN か無限大があります",
     "rope_type {type} needs more than a factor; choose linear, dynamic or yarn":
