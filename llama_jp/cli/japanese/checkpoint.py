@@ -27,7 +27,7 @@ MESSAGES = {
     "--assistant-model self:{form} is neither self, self:int8, self:int4, nor self: with a quantised folder of the same model":
         "--assistant-model self:{form} は、self、self:int8、self:int4、self:（同じモデルを量子化したフォルダー）のどれでもありません",
     "a page does not show drafts of the model's own copy; name another draft model, or none":
-        "ページは、モデル自身の写しによるドラフトトークンを見せません。別のドラフトモデルを指定するか、指定をやめてください",
+        "ページは、モデル自身のコピーによるドラフトトークンを見せません。別のドラフトモデルを指定するか、指定をやめてください",
     "the self-draft belongs to another model; make one of this model with speed.self_draft":
         "この self-draft は別のモデルのものです。speed.self_draft で、このモデルのものを作ってください",
     # what a folder holds

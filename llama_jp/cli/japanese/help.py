@@ -228,7 +228,7 @@ HELP = {
     "with --prompt-lookup-num-tokens: match up to N of the newest tokens to find that place (default: 2)":
         "--prompt-lookup-num-tokens の指定時: その箇所を、最新の最大 N トークンとの一致で探す（既定値: 2）",
     "draft with this smaller model, which has the same tokenizer; self: with an int8 copy of the model itself, or int4 if memory is short; self:int8, self:int4: with that copy; self:FOLDER: with its quantised folder":
-        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self: モデル自身を int8 に量子化した写しで（メモリが足りなければ int4）。self:int8、self:int4: その写しで。self:FOLDER: モデルを量子化したフォルダーで",
+        "同じトークナイザーを持つこの小さなモデルでドラフトトークンを作る。self: モデル自身を int8 に量子化したコピーで（メモリが足りなければ int4）。self:int8、self:int4: そのコピーで。self:FOLDER: モデルを量子化したフォルダーで",
     "with --assistant-model: draft up to N tokens per call (default: 4; 5 with self)":
         "--assistant-model の指定時: 1 回に最大 N 個のドラフトトークンを作る（既定値: 4。self では 5）",
     # context

@@ -112,13 +112,13 @@ MESSAGES = {
     "no group size of int4 divides the inputs of every layer ({inputs}); use 8 bits":
         "すべての層の入力（{inputs}）を割り切る int4 のグループサイズがありません。8 ビットにしてください",
     "the model is quantised already ({scheme}), so a quantised copy would not be a faster draft":
-        "モデルは既に量子化されている（{scheme}）ので、量子化した写しを作っても速いドラフトモデルになりません",
+        "モデルは既に量子化されている（{scheme}）ので、量子化したコピーを作っても速いドラフトモデルになりません",
     "a self-draft works on the CPU, but the model is on {device}":
         "self-draft は CPU でだけ使えますが、モデルは {device} にあります",
     "{layer} has a bias, and a quantised layer with a bias is slower than the model's own":
         "{layer} にバイアスがあります。バイアスのある量子化した層は、モデル自身の層より遅くなります",
     "the model's forward is changed ({name}), so no quantised copy can be made of it":
-        "モデルの forward が変更されている（{name}）ので、量子化した写しを作れません",
+        "モデルの forward が変更されている（{name}）ので、量子化したコピーを作れません",
     "an int4 self-draft needs a model in bfloat16, and this one is in {dtype}; use 8 bits":
         "int4 の self-draft には bfloat16 のモデルが必要ですが、このモデルは {dtype} です。8 ビットにしてください",
     "{folder} is not made of this model: {name} differs; quantise the model itself":
