@@ -48,6 +48,8 @@ from .attention_selection import (
 from .kept_plans import KeptAttention, KeptChoice, KeptPlans
 from .kernel_selection import Selection, ring_of, same_results, select_kernel, separate_products
 
+HEAD = ("lm_head",)
+
 FEW_ROWS = (1, 2, 8, 17, 64)  # at which the first product of each shape is compared again after packing
 
 LEVELS = {
@@ -280,7 +282,7 @@ def groups_of(model: Llama, fuse: bool) -> Iterator[LayerGroup]:
         ):
             parent = getattr(block, part, block)  # a changed block may lack the part; its layers are then left alone
             yield from [LayerGroup(parent, names)] if fuse else [LayerGroup(parent, (name,)) for name in names]
-    yield LayerGroup(model, ("lm_head",))
+    yield LayerGroup(model, HEAD)
 
 
 def replaceable(modules: list[nn.Module | None]) -> list[LinearLayer] | None:
@@ -398,7 +400,8 @@ class Plan:
         if key.kind != "float" and len(kernels) > 1:
             kernels.remove(LinearKernel)  # conversion to floats in each call is by far slower, and slow to measure
         kernels = [kernel for kernel in kernels if (key, kernel.name) not in self.excluded]
-        return select_kernel(kernels, [layers for _, layers in self.groups[key]], self.dtype, self.rows, self.exact)
+        groups, every_token = [layers for _, layers in self.groups[key]], key.names != HEAD
+        return select_kernel(kernels, groups, self.dtype, self.rows, self.exact, every_token)
 
     def keep(self, key: GroupKey, selection: Selection, pack_seconds: float) -> None:
         """Keep a measured choice for later calls."""

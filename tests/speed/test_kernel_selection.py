@@ -9,8 +9,8 @@ from llama_jp.speed.kernel_selection import STEPS, Candidate, best_of
 
 
 def candidate(kernel: type[LinearKernel], step: float, prompt: float) -> Candidate:
-    """A kernel with these seconds for a step, in the median, and for a prompt."""
-    return Candidate(kernel, [], [step / 2, step, step * 3], STEPS * prompt)
+    """A kernel with these seconds for a step, in the fastest run, and for a prompt."""
+    return Candidate(kernel, [], [step * 3, step, step * 1.1], STEPS * prompt)
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,18 @@ def test_among_equal_kernels_the_prompt_decides(step, prompt, kernel):
     other = candidate(CompiledDotKernel, 1.0, 0.1)
     for candidates in ([other, candidate(OneDNNKernel, step, prompt)], [candidate(OneDNNKernel, step, prompt), other]):
         assert best_of(candidates).kernel is kernel
+
+
+def test_a_fast_prompt_is_worth_little_time_of_a_step():
+    """Guards against a kernel that is slower at each step, taken for a prompt that makes up for it in the total."""
+    fast, slow = candidate(CompiledDotKernel, 1.0, 0.3), candidate(OneDNNKernel, 1.1, 0.2)
+    assert slow.total < 1.05 * fast.total
+    assert best_of([fast, slow]).kernel is best_of([slow, fast]).kernel is CompiledDotKernel
+
+
+def test_the_prompt_of_the_head_does_not_count():
+    """A prompt needs the logits of its last token only."""
+    fast, slow = candidate(CompiledDotKernel, 1.0, 0.9), candidate(OneDNNKernel, 1.2, 0.2)
+    assert best_of([fast, slow]).kernel is OneDNNKernel
+    fast.prompts = slow.prompts = 0
+    assert best_of([fast, slow]).kernel is CompiledDotKernel
