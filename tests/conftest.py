@@ -36,7 +36,7 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config) -> None:
-    if config.option.markexpr != "gpu":
+    if "gpu" not in config.option.markexpr.replace("not gpu", ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # every other promise is about the CPU; read at the first use of a GPU
     if config.option.hypothesis_seed is None:  # hypothesis would choose its own, which nothing repeats
         config.option.hypothesis_seed = SEED
