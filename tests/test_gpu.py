@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
-from helpers.reference import ATTENTIONS, DTYPES, both
+from helpers.reference import ATTENTIONS, DTYPES, both, positions_of
 from helpers.training import save_tiny, write_data
 
 import llama_jp
@@ -40,7 +40,7 @@ def ids_of(answers: list[llama_jp.Generation]) -> list[list[int]]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @torch.no_grad()
 def test_the_bits_of_transformers(small, dtype, attention):
-    """A whole text, a prompt with cached steps, and a left-padded batch with steps, on a model with grouped heads."""
+    """A whole text, a prompt with cached steps, and a left-padded batch, on a model with grouped heads."""
     our, their = (model.to("cuda") for model in both(small, dtype, attention))
     ids = torch.randint(1, 96, (2, 20), generator=torch.Generator().manual_seed(1)).cuda()
     assert torch.equal(our(ids), their(ids).logits)
@@ -49,8 +49,7 @@ def test_the_bits_of_transformers(small, dtype, attention):
         assert torch.equal(our(part, cache), their(part, **{CACHE: past}, use_cache=True).logits)
     mask = torch.ones_like(ids)
     mask[0, :7] = 0
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    expected = their(ids, attention_mask=mask, position_ids=positions).logits
+    expected = their(ids, attention_mask=mask, position_ids=positions_of(mask)).logits
     assert torch.equal(our(ids, mask=mask)[mask.bool()], expected[mask.bool()])
 
 
@@ -98,7 +97,7 @@ def test_same_tokens_from_a_cuda_graph(demo, compile):
 
 @pytest.mark.parametrize("options", [{}, {"bits": 4, "group_size": 32}], ids=["int8", "int4"])
 @torch.no_grad()
-def test_a_quantised_model(tmp_path, on_cpu, options):
+def test_a_quantised_model(tmp_path, options):
     """Loaded on the GPU, and moved there after its weight was packed for the CPU."""
     quantize("demo", tmp_path / "quantised", **options)
     ids = torch.tensor([PROMPTS[0]])

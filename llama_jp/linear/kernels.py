@@ -530,8 +530,6 @@ def try_kernel(
         for part, original in zip(multiply.unpack(), weight, strict=True):
             if original is not None and (part is None or not same_bits(part, original)):
                 return "its packing changes the weight"
-        if shape[0] > FEW_OUTPUTS:
-            return None  # packing twice would take most of the time
         del multiply
         # Other numbers at the same address: a library that recognises weights by address multiplies by the old ones.
         weight.values.copy_(weight.values.flip(0))

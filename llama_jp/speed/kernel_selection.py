@@ -40,9 +40,9 @@ class Candidate:
 
     kernel: type[LinearKernel] | None  # None: the layers as they are
     products: list[Callable[[Tensor], Tensor]]
+    counts_prompt: bool = True
     step_seconds: list[float] = field(default_factory=list)  # of one product at `rows` rows, in each run
     prompt_seconds: float = 0.0  # of one product at PROMPT_ROWS rows
-    prompts: int = 1  # that count beside STEPS
 
     @property
     def fastest_step(self) -> float:
@@ -51,8 +51,8 @@ class Candidate:
 
     @property
     def total(self) -> float:
-        """Seconds of one layer for a prompt and the decoding steps after it."""
-        return STEPS * self.fastest_step + self.prompts * self.prompt_seconds
+        """Seconds of one layer for a prompt, if that counts, and the decoding steps after it."""
+        return STEPS * self.fastest_step + self.counts_prompt * self.prompt_seconds
 
 
 def select_kernel(
@@ -70,7 +70,7 @@ def select_kernel(
     dtype    of the activations
     rows     of activations in a decoding step
     exact    only kernels whose results are bit-identical to the layers' on random rows
-    every_token  False: layers that see only the last token of a prompt, as the head does, so its time does not count
+    every_token  False: the layers see only the last token of a prompt, as the head does, so its time does not count
     """
     ring = ring_of(groups)
     inputs = ring[0][0].in_features
@@ -80,7 +80,7 @@ def select_kernel(
     generator = torch.Generator().manual_seed(0)
     step_rows, prompt_rows = (torch.randn(n, inputs, generator=generator).to(dtype) for n in (rows, PROMPT_ROWS))
 
-    as_it_is = Candidate(None, [separate_products(layers) for layers in ring])
+    as_it_is = Candidate(None, [separate_products(layers) for layers in ring], every_token)
     candidates = [as_it_is]
     for kernel in kernels:
         if exact and not kernel.same_arithmetic:
@@ -88,13 +88,13 @@ def select_kernel(
         first = fused_product(kernel, ring[0])
         if exact and not same_results(as_it_is.products[0], first, inputs, dtype, (rows, *SAMPLE_ROWS)):
             continue
-        candidates.append(Candidate(kernel, [first, *(fused_product(kernel, layers) for layers in ring[1:])]))
+        others = (fused_product(kernel, layers) for layers in ring[1:])
+        candidates.append(Candidate(kernel, [first, *others], every_token))
     for _ in range(RUNS):  # in turns, so that a slow moment of the machine affects all candidates
         for candidate in candidates:
             candidate.step_seconds.append(mean_seconds(candidate.products, step_rows))
     for candidate in candidates:
         candidate.prompt_seconds = min(mean_seconds(candidate.products[:1], prompt_rows) for _ in range(3))
-        candidate.prompts = int(every_token)
     best = best_of(candidates)
     if best.kernel is None:
         return Selection(None)

@@ -48,7 +48,7 @@ from .attention_selection import (
 from .kept_plans import KeptAttention, KeptChoice, KeptPlans
 from .kernel_selection import Selection, ring_of, same_results, select_kernel, separate_products
 
-HEAD = ("lm_head",)
+HEAD = ("lm_head",)  # a prompt needs the logits of its last token only
 
 FEW_ROWS = (1, 2, 8, 17, 64)  # at which the first product of each shape is compared again after packing
 
